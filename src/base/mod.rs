@@ -1,0 +1,6 @@
+//! What everything stands on: bytes, varints, checksums, hashes, time, bounded queues. No I/O, no domain noun.
+
+pub mod checksum;
+pub mod queue;
+pub mod time;
+pub mod varint;

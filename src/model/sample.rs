@@ -1,0 +1,26 @@
+//! One point of a series.
+
+/// The bits of Prometheus' stale marker: a NaN that says "this series ended here". Kept as they are, everywhere.
+pub const STALE_NAN_BITS: u64 = 0x7ff0_0000_0000_0002;
+
+/// A value at a time.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample {
+    /// Unix milliseconds.
+    pub timestamp_ms: i64,
+    /// Any f64; NaN payloads are kept.
+    pub value: f64,
+}
+
+impl Sample {
+    /// Equal to the bit: a NaN equals itself, 0.0 does not equal -0.0.
+    pub fn is_identical(self, other: Self) -> bool {
+        self.timestamp_ms == other.timestamp_ms && self.value.to_bits() == other.value.to_bits()
+    }
+}
+
+/// Whether `value` is the stale marker.
+#[inline]
+pub fn is_stale(value: f64) -> bool {
+    value.to_bits() == STALE_NAN_BITS
+}
