@@ -39,6 +39,11 @@ impl LabelSpan {
 }
 
 impl RequestBytes {
+    /// Memory that it keeps when it is used again.
+    pub fn memory_bytes(&self) -> usize {
+        self.body.capacity() + self.labels.capacity()
+    }
+
     /// The label bytes of `span`.
     #[inline]
     pub fn labels(&self, span: LabelSpan) -> &[u8] {
@@ -74,6 +79,14 @@ impl SeriesBatch {
         self.sample_end.clear();
         self.timestamp_ms.clear();
         self.value.clear();
+    }
+
+    /// Memory that it keeps when it is used again.
+    pub fn memory_bytes(&self) -> usize {
+        self.hash.capacity() * size_of::<SeriesHash>()
+            + self.labels.capacity() * size_of::<LabelSpan>()
+            + self.sample_end.capacity() * size_of::<u32>()
+            + self.value.capacity() * (size_of::<i64>() + size_of::<f64>())
     }
 
     /// Series in it.

@@ -1,1 +1,19 @@
-//! server
+//! Puts a process together: threads, the shard loop, shutdown. The only user of `ring`.
+//!
+//! `start` builds everything and runs it; `shard` is the loop of one shard's thread, `traffic` its clients' side and
+//! `node_side` its storage side. `connection`, `clients`, `ingest` and `post` are its pure parts; `life` is what all
+//! threads see of shutdown, `signals` what begins it; `recover` turns what is on disk into node shards.
+
+pub mod start;
+
+mod clients;
+mod connection;
+mod ingest;
+mod life;
+mod node_side;
+mod post;
+mod recover;
+mod report;
+mod shard;
+mod signals;
+mod traffic;

@@ -1,0 +1,148 @@
+//! The owner against a node that is played by the test: frames are decoded, acked, delayed and refused at will.
+
+use super::*;
+use crate::model::labels::encode_label;
+use crate::model::series::SeriesId;
+use crate::wire::ack::RefusedSample;
+use crate::wire::frame::{FRAME_HEADER_BYTES, check_frame};
+use crate::wire::write::{NEW_SERIES, WriteView};
+use std::sync::Arc;
+
+/// A part of `series`, each a metric name and its samples.
+fn part(slot: u32, series: &[(&str, &[(i64, f64)])]) -> Part {
+    let mut bytes = RequestBytes::default();
+    let mut batch = SeriesBatch::default();
+    for (name, samples) in series {
+        let start = bytes.labels.len();
+        encode_label(&mut bytes.labels, b"__name__", name.as_bytes());
+        let labels = &bytes.labels[start..];
+        let hash = SeriesHash::of(TenantId(0), labels);
+        let span = crate::gateway::request::LabelSpan::in_labels(
+            u32::try_from(start).expect("small"),
+            u32::try_from(labels.len()).expect("small"),
+        );
+        for (timestamp_ms, value) in *samples {
+            batch.timestamp_ms.push(*timestamp_ms);
+            batch.value.push(*value);
+        }
+        batch.push_series(hash, span);
+    }
+    let request = RequestKey { shard: 0, slot, generation: 0 };
+    Part { request, tenant: TenantId(0), batch, bytes: Arc::new(bytes) }
+}
+
+fn owner() -> Owner {
+    Owner::new(0, LabelLimits::default())
+}
+
+fn view(frame: &Frame) -> WriteView<'_> {
+    check_frame(&frame.bytes).expect("sealed");
+    WriteView::check(&frame.bytes[FRAME_HEADER_BYTES..]).expect("encoded")
+}
+
+/// Takes the next frame and acks it, giving new series the ids from `next_id` on.
+fn take_and_ack(owner: &mut Owner, next_id: u32, refused: Vec<RefusedSample>) -> u64 {
+    let frame = owner.poll_frame().expect("a frame waits");
+    let sequence = check_frame(&frame.bytes).expect("sealed").sequence;
+    let new = u32::try_from(view(&frame).new_series_count()).expect("few");
+    owner.handle_frame_taken(frame);
+    let assigned = (next_id..next_id + new).map(|id| Ok(SeriesId(id))).collect();
+    owner.handle_ack(&Ack { sequence, assigned, refused });
+    sequence
+}
+
+#[test]
+fn a_series_travels_with_its_labels_until_it_has_an_id() {
+    let mut owner = owner();
+    owner.handle_part(part(1, &[("a", &[(1, 1.0)]), ("b", &[(1, 2.0)])]));
+    owner.handle_part(part(2, &[("a", &[(2, 3.0)])]));
+    let frame = owner.poll_frame().expect("a frame");
+    let seen = view(&frame);
+    assert_eq!(seen.new_series_count(), 2, "each new series travels once per frame");
+    assert_eq!(seen.series, [NEW_SERIES, NEW_SERIES | 1, NEW_SERIES]);
+    assert_eq!(seen.value, [1.0, 2.0, 3.0]);
+    owner.handle_frame_taken(frame);
+    assert!(owner.poll_answer().is_none(), "nothing is answered before its ack");
+    let assigned = vec![Ok(SeriesId(7)), Ok(SeriesId(8))];
+    owner.handle_ack(&Ack { sequence: 1, assigned, refused: Vec::new() });
+    let slots: Vec<_> = std::iter::from_fn(|| owner.poll_answer()).map(|a| a.request.slot).collect();
+    assert_eq!(slots, [1, 2]);
+    owner.handle_part(part(3, &[("b", &[(5, 5.0)])]));
+    let frame = owner.poll_frame().expect("a frame");
+    assert_eq!((view(&frame).series, view(&frame).new_series_count()), (&[8][..], 0));
+}
+
+#[test]
+fn refusals_reach_the_part_whose_sample_it_was() {
+    let mut owner = owner();
+    owner.handle_part(part(1, &[("a", &[(1, 1.0), (2, 2.0)])]));
+    owner.handle_part(part(2, &[("b", &[(1, 1.0), (2, 2.0), (3, 3.0)])]));
+    let refused = |index| RefusedSample { index, reason: Refusal::TooOld };
+    take_and_ack(&mut owner, 0, vec![refused(1), refused(2), refused(4)]);
+    let counts: Vec<_> = std::iter::from_fn(|| owner.poll_answer())
+        .map(|answer| (answer.request.slot, answer.refused.get(Refusal::TooOld)))
+        .collect();
+    assert_eq!(counts, [(1, 1), (2, 2)]);
+}
+
+#[test]
+fn a_label_fault_refuses_its_series_alone() {
+    let mut owner = owner();
+    let mut bad = part(1, &[("a", &[(1, 1.0)]), ("b", &[(2, 2.0)]), ("c", &[(3, 3.0)])]);
+    let bytes = Arc::get_mut(&mut bad.bytes).expect("nobody else has it");
+    let at = bytes.labels.iter().position(|byte| *byte == b'b').expect("the value of b");
+    bytes.labels[at] = 0xff;
+    owner.handle_part(bad);
+    let frame = owner.poll_frame().expect("a frame");
+    assert_eq!(view(&frame).timestamp_ms, [1, 3]);
+    assert_eq!(view(&frame).value, [1.0, 3.0]);
+    owner.handle_frame_refused(frame, Refusal::DiskFull);
+    let answer = owner.poll_answer().expect("answered");
+    assert_eq!(answer.refused.get(Refusal::InvalidUtf8), 1);
+    assert_eq!(answer.refused.get(Refusal::DiskFull), 2);
+    assert_eq!(answer.first_refusal, Some(Refusal::InvalidUtf8));
+    assert!(owner.is_idle());
+}
+
+#[test]
+fn a_part_longer_than_a_frame_is_answered_by_its_last_frame() {
+    let mut owner = owner();
+    let long: Vec<_> = (0..500_000).map(|n| (n, 0.5)).collect();
+    owner.handle_part(part(1, &[("a", &[(1, 1.0)]), ("long", &long), ("z", &[(9, 9.0)])]));
+    let mut samples = Vec::new();
+    let mut frames = 0;
+    while let Some(frame) = owner.poll_frame() {
+        assert!(frame.bytes.len() <= FRAME_BYTES_MAX);
+        assert!(owner.poll_answer().is_none());
+        frames += 1;
+        let seen = view(&frame);
+        samples.extend_from_slice(seen.timestamp_ms);
+        let new = u32::try_from(seen.new_series_count()).expect("few");
+        let sequence = frames;
+        owner.handle_frame_taken(frame);
+        let assigned = (0..new).map(|n| Ok(SeriesId(n))).collect();
+        owner.handle_ack(&Ack { sequence, assigned, refused: Vec::new() });
+    }
+    assert!(frames > 2, "10 MB of samples in frames of 4 MiB");
+    let want: Vec<i64> = [1].into_iter().chain(0..500_000).chain([9]).collect();
+    assert_eq!(samples, want);
+    let answer = owner.poll_answer().expect("answered by the last frame");
+    assert_eq!(answer.refused.total(), 0);
+    assert!(owner.is_idle());
+}
+
+#[test]
+fn a_delayed_frame_comes_first_again_and_a_failed_node_refuses_what_it_took() {
+    let mut owner = owner();
+    owner.handle_part(part(1, &[("a", &[(1, 1.0)])]));
+    let frame = owner.poll_frame().expect("a frame");
+    owner.handle_frame_delayed(frame);
+    owner.handle_part(part(2, &[("b", &[(1, 1.0)])]));
+    let frame = owner.poll_frame().expect("the same frame");
+    assert_eq!(check_frame(&frame.bytes).expect("sealed").sequence, 1);
+    owner.handle_frame_taken(frame);
+    owner.handle_node_failed(Refusal::LogFailed);
+    let answer = owner.poll_answer().expect("answered");
+    assert_eq!((answer.request.slot, answer.refused.get(Refusal::LogFailed)), (1, 1));
+    assert!(!owner.is_idle(), "part 2 still waits");
+}

@@ -1,0 +1,92 @@
+//! What a gateway shard knows of the series it owns: `SeriesHash` -> id on the owner node's shard.
+//!
+//! In: hashes. Out: ids that a node gave. 24 bytes an entry and a byte of control, at most 8/7 of it in use.
+//! Can be thrown away at any time: a miss costs the label bytes on the wire, never a round trip.
+
+use crate::model::series::{SeriesHash, SeriesId};
+use hashbrown::HashTable;
+
+/// Ids of the known series.
+#[derive(Default)]
+pub struct SeriesTable {
+    entries: HashTable<Entry>,
+}
+
+// Two halves instead of one u128: 24 bytes instead of 32.
+struct Entry {
+    hash_high: u64,
+    hash_low: u64,
+    id: SeriesId,
+}
+
+impl Entry {
+    #[expect(clippy::cast_possible_truncation, reason = "the halves are asked for")]
+    fn is(&self, hash: SeriesHash) -> bool {
+        self.hash_low == hash.0 as u64 && self.hash_high == (hash.0 >> 64) as u64
+    }
+}
+
+impl SeriesTable {
+    /// The id of `hash`, if it is known. One cache miss on a table larger than the cache.
+    #[inline]
+    pub fn find(&self, hash: SeriesHash) -> Option<SeriesId> {
+        self.entries.find(hash.table_hash(), |entry| entry.is(hash)).map(|entry| entry.id)
+    }
+
+    /// Remembers what the node answered; a second answer for the same series replaces the first.
+    #[expect(clippy::cast_possible_truncation, reason = "the halves are asked for")]
+    pub fn insert(&mut self, hash: SeriesHash, id: SeriesId) {
+        if let Some(entry) = self.entries.find_mut(hash.table_hash(), |entry| entry.is(hash)) {
+            entry.id = id;
+            return;
+        }
+        let entry = Entry { hash_high: (hash.0 >> 64) as u64, hash_low: hash.0 as u64, id };
+        self.entries.insert_unique(hash.table_hash(), entry, |entry| entry.hash_low);
+    }
+
+    /// Known series.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether nothing is known.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Memory in use.
+    pub fn memory_bytes(&self) -> u64 {
+        (self.entries.capacity() * (size_of::<Entry>() + 1)) as u64
+    }
+}
+
+const _: () = assert!(size_of::<Entry>() == 24);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_halves_decide() {
+        let mut table = SeriesTable::default();
+        let hash = SeriesHash(1 << 64 | 7);
+        table.insert(hash, SeriesId(3));
+        assert_eq!(table.find(hash), Some(SeriesId(3)));
+        assert_eq!(table.find(SeriesHash(2 << 64 | 7)), None);
+        assert_eq!(table.find(SeriesHash(1 << 64 | 8)), None);
+        table.insert(hash, SeriesId(4));
+        assert_eq!((table.find(hash), table.len()), (Some(SeriesId(4)), 1));
+    }
+
+    #[test]
+    fn survives_growth() {
+        let mut table = SeriesTable::default();
+        for n in 0..10_000u32 {
+            table.insert(SeriesHash(u128::from(n).wrapping_mul(0x9e37_79b9_7f4a_7c15)), SeriesId(n));
+        }
+        for n in 0..10_000u32 {
+            let hash = SeriesHash(u128::from(n).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+            assert_eq!(table.find(hash), Some(SeriesId(n)));
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! A received `Write` frame made ready for head and log: every series has an id, refused ones are taken out.
+//!
+//! In: a checked view of the frame and the head. Out: columns of known ids, and what to tell the sender. The scratch
+//! memory is used again; a frame without new series is not copied at all.
+
+use crate::model::refusal::Refusal;
+use crate::model::series::SeriesId;
+use crate::node::head::Head;
+use crate::wire::ack::RefusedSample;
+use crate::wire::write::{NEW_SERIES, WriteView};
+
+/// What the log stores in the place of an id when a new series was refused.
+pub const REFUSED_SERIES: u32 = u32::MAX;
+
+/// Turns frames into columns of ids. One per node shard.
+#[derive(Default)]
+pub struct Receiver {
+    series: Vec<u32>,
+    timestamp_ms: Vec<i64>,
+    value: Vec<f64>,
+    /// Index in the frame of each sample that is left, if some were taken out.
+    frame_index: Vec<u32>,
+    refused: Vec<RefusedSample>,
+}
+
+/// What a frame did to the head: the second half of a log record, and of the ack.
+#[derive(Clone, Debug, Default)]
+pub struct Receipt {
+    /// One per new series of the frame.
+    pub assigned: Vec<Result<SeriesId, Refusal>>,
+    /// Ascending by index in the frame.
+    pub refused: Vec<RefusedSample>,
+}
+
+impl Receiver {
+    /// Registers the new series of `frame` and appends its samples to `head`.
+    pub fn apply(&mut self, frame: &WriteView, head: &mut Head) -> Receipt {
+        let assigned: Vec<_> = frame
+            .new_series()
+            .map(|new| head.register(new.tenant, new.hash, new.labels))
+            .collect();
+        self.refused.clear();
+        if assigned.is_empty() {
+            let known = head.report().series;
+            assert!(frame.series.iter().all(|&id| u64::from(id) < known), "ids of this head");
+            head.append(frame.series, frame.timestamp_ms, frame.value, &mut self.refused);
+        } else if assigned.iter().all(Result::is_ok) {
+            self.resolve_all(frame, &assigned);
+            head.append(&self.series, frame.timestamp_ms, frame.value, &mut self.refused);
+        } else {
+            self.resolve_accepted(frame, &assigned, head);
+        }
+        Receipt { assigned, refused: self.refused.clone() }
+    }
+
+    fn resolve_all(&mut self, frame: &WriteView, assigned: &[Result<SeriesId, Refusal>]) {
+        self.series.clear();
+        self.series.extend(frame.series.iter().map(|&entry| {
+            if entry & NEW_SERIES == 0 {
+                return entry;
+            }
+            assigned[(entry & !NEW_SERIES) as usize].map_or(REFUSED_SERIES, |id| id.0)
+        }));
+    }
+
+    /// The rare way: the head is full, some new series were refused, and their samples with them.
+    fn resolve_accepted(
+        &mut self,
+        frame: &WriteView,
+        assigned: &[Result<SeriesId, Refusal>],
+        head: &mut Head,
+    ) {
+        self.series.clear();
+        self.timestamp_ms.clear();
+        self.value.clear();
+        self.frame_index.clear();
+        let mut refused_series = Vec::new();
+        for (index, &entry) in (0u32..).zip(frame.series) {
+            let id = match entry & NEW_SERIES {
+                0 => Ok(SeriesId(entry)),
+                _ => assigned[(entry & !NEW_SERIES) as usize],
+            };
+            match id {
+                Ok(id) => {
+                    self.series.push(id.0);
+                    self.timestamp_ms.push(frame.timestamp_ms[index as usize]);
+                    self.value.push(frame.value[index as usize]);
+                    self.frame_index.push(index);
+                }
+                Err(reason) => refused_series.push(RefusedSample { index, reason }),
+            }
+        }
+        head.append(&self.series, &self.timestamp_ms, &self.value, &mut self.refused);
+        for sample in &mut self.refused {
+            sample.index = self.frame_index[sample.index as usize];
+        }
+        self.refused.append(&mut refused_series);
+        self.refused.sort_unstable_by_key(|sample| sample.index);
+    }
+}

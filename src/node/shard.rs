@@ -1,0 +1,197 @@
+//! One node shard: frames in; file work, acks and snapshots out. Pure; the shard loop owns files, ring and clock.
+//!
+//! A frame is applied to the head and appended to the log in one step, and acked when the log says that it is durable.
+//! What a query may see before its ack is at most what a client has sent: nothing is invented.
+//! Not here: what a frame means (`receiver`), layouts (`log`), series (`head`), the course of a snapshot (`snapshot`).
+
+use crate::base::bytes::AlignedBuffer;
+use crate::base::latency::LatencyBuckets;
+use crate::base::time::Instant;
+use crate::model::refusal::Refusal;
+use crate::node::head::Head;
+use crate::node::log::{Log, LogOperation, LogRefusal, LogState, SegmentRequest};
+use crate::node::receiver::{Receipt, Receiver};
+use crate::node::snapshot::{SnapshotCourse, SnapshotStep};
+use crate::wire::ack::Ack;
+use crate::wire::frame::{FRAME_HEADER_BYTES, check_frame};
+use crate::wire::write::WriteView;
+use std::collections::VecDeque;
+
+/// A node shard that has replayed its log.
+pub struct NodeShard {
+    head: Head,
+    log: Log,
+    receiver: Receiver,
+    snapshot: SnapshotCourse,
+    acks: VecDeque<PendingAck>,
+    write_began: Option<Instant>,
+    stats: NodeStats,
+}
+
+struct PendingAck {
+    log_sequence: u64,
+    ack: Ack,
+}
+
+/// What a node shard did since it started.
+#[derive(Clone, Debug, Default)]
+pub struct NodeStats {
+    /// Frames in the log.
+    pub frames: u64,
+    /// Bytes of these frames.
+    pub frame_bytes: u64,
+    /// Log writes, each with its sync.
+    pub writes: u64,
+    /// Bytes of these writes, padding included.
+    pub write_bytes: u64,
+    /// From submission to durability.
+    pub sync_latency: LatencyBuckets,
+    /// Snapshots that were finished.
+    pub snapshots: u64,
+    /// Snapshots that failed; the log is kept until one succeeds.
+    pub snapshots_failed: u64,
+}
+
+/// What became of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrameReceipt {
+    /// Its ack will come by [`NodeShard::poll_ack`].
+    Taken,
+    /// No room now; nothing has changed. Offer it again after the next write.
+    Delayed,
+    /// Nothing of it was taken, for this reason.
+    Refused(Refusal),
+}
+
+impl NodeShard {
+    /// A shard that goes on from `head` and `log`, as replay left them.
+    pub fn new(head: Head, log: Log, snapshot: SnapshotCourse) -> Self {
+        Self {
+            head,
+            log,
+            receiver: Receiver::default(),
+            snapshot,
+            acks: VecDeque::new(),
+            write_began: None,
+            stats: NodeStats::default(),
+        }
+    }
+
+    /// Takes a `Write` frame: header and payload, 16-aligned.
+    pub fn handle_frame(&mut self, frame: &[u8]) -> FrameReceipt {
+        let len_bytes = u32::try_from(frame.len()).expect("frames are below 4 MiB");
+        match self.log.check_room(len_bytes) {
+            Ok(()) => {}
+            Err(LogRefusal::Full) => return FrameReceipt::Delayed,
+            Err(fault) => return FrameReceipt::Refused(fault.refusal()),
+        }
+        let header = check_frame(frame).expect("the gateway half sealed it");
+        let view = WriteView::check(&frame[FRAME_HEADER_BYTES..]).expect("as it encoded it");
+        let Receipt { assigned, refused } = self.receiver.apply(&view, &mut self.head);
+        let appended = self.log.append(frame, &assigned, &refused);
+        let log_sequence = appended.expect("there was room above");
+        self.stats.frames += 1;
+        self.stats.frame_bytes += u64::from(len_bytes);
+        let ack = Ack { sequence: header.sequence, assigned, refused };
+        self.acks.push_back(PendingAck { log_sequence, ack });
+        FrameReceipt::Taken
+    }
+
+    /// The next frame that is durable now. In the order they were taken.
+    pub fn poll_ack(&mut self) -> Option<Ack> {
+        let durable = self.log.durable_sequence();
+        self.acks.pop_front_if(|pending| pending.log_sequence <= durable).map(|pending| pending.ack)
+    }
+
+    /// The next file operation.
+    pub fn poll_operation(&mut self, now: Instant) -> Option<LogOperation> {
+        let operation = self.log.poll_operation()?;
+        let LogOperation::WriteSync { len_bytes, .. } = &operation;
+        self.stats.writes += 1;
+        self.stats.write_bytes += u64::from(*len_bytes);
+        self.write_began = Some(now);
+        Some(operation)
+    }
+
+    /// The operation is done, or failed with an errno. After a failure the log takes nothing, and unacked frames stay so.
+    pub fn handle_written(
+        &mut self,
+        now: Instant,
+        buffer: AlignedBuffer,
+        outcome: Result<(), i32>,
+    ) {
+        if let Some(began) = self.write_began.take() {
+            self.stats.sync_latency.record(now.duration_since(began));
+        }
+        self.log.handle_written(buffer, outcome);
+        if let LogState::Failed { .. } = self.log.state() {
+            self.acks.clear();
+            self.snapshot.abandon();
+        }
+    }
+
+    /// The next request for segment files.
+    pub fn poll_segment_request(&mut self) -> Option<SegmentRequest> {
+        self.log.poll_segment_request()
+    }
+
+    /// A segment's file is there and open, or could not be made.
+    pub fn handle_segment_ready(&mut self, segment: u64, outcome: Result<(), i32>) {
+        self.log.handle_segment_ready(segment, outcome);
+    }
+
+    /// Once a second: tries again what the disk refused.
+    pub fn handle_retry(&mut self) {
+        self.log.handle_retry();
+    }
+
+    /// The next step of a snapshot, one piece at a time, when the log has grown enough to want one.
+    pub fn poll_snapshot(&mut self) -> Option<SnapshotStep> {
+        self.snapshot.poll(&self.head, &mut self.log)
+    }
+
+    /// The background took a piece of the snapshot.
+    pub fn handle_snapshot_piece_taken(&mut self, memory: Vec<u8>) {
+        self.snapshot.handle_piece_taken(memory);
+    }
+
+    /// Whether a snapshot's next step waits for nothing but a turn.
+    pub fn wants_snapshot_step(&self) -> bool {
+        self.snapshot.is_ready()
+    }
+
+    /// The snapshot is on stable storage, or failed.
+    pub fn handle_snapshot_done(&mut self, outcome: Result<(), i32>) {
+        match outcome {
+            Ok(()) => self.stats.snapshots += 1,
+            Err(_) => self.stats.snapshots_failed += 1,
+        }
+        self.snapshot.handle_done(&mut self.log, outcome);
+    }
+
+    /// The series and samples.
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// The log, to report on.
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// What it did.
+    pub fn stats(&self) -> &NodeStats {
+        &self.stats
+    }
+
+    /// Frees sealed chunks that ended before `horizon_ms`, a bounded number of series a call.
+    pub fn drop_before(&mut self, horizon_ms: i64) {
+        const SERIES_A_CALL: u32 = 256;
+        self.head.drop_before(horizon_ms, SERIES_A_CALL);
+    }
+
+    /// Whether every frame is acked and no file work is under way.
+    pub fn is_idle(&self) -> bool {
+        self.acks.is_empty() && self.write_began.is_none()
+    }
+}

@@ -1,0 +1,124 @@
+//! When the head is written out, and in which steps, so that the log does not grow without bound.
+//!
+//! A snapshot begins at a log position, walks the series in the order of their ids, a piece a turn, while samples go on
+//! arriving, and ends. What arrives behind the walk is in the log from that position on, so replaying both converges.
+//! Out: steps for the background, at most [`PIECES_AHEAD_MAX`] ahead of it. Not here: what a piece holds (`head`).
+
+use crate::model::series::SeriesId;
+use crate::node::head::Head;
+use crate::node::log::{Log, LogPosition};
+
+/// Pieces that the background has not taken yet; bounds the memory of a slow disk.
+const PIECES_AHEAD_MAX: u32 = 2;
+/// About 50 microseconds of a shard's turn.
+const PIECE_BYTES: usize = 128 << 10;
+
+/// One step of a snapshot.
+#[derive(Debug, PartialEq, Eq)]
+pub enum SnapshotStep {
+    /// Open a new file.
+    Begin(LogPosition),
+    /// Append this piece, then tell `handle_piece_taken`.
+    Piece(Vec<u8>),
+    /// Make it durable and visible, drop older ones, then tell `handle_done`.
+    End,
+}
+
+/// The snapshots of one node shard.
+#[derive(Debug)]
+pub struct SnapshotCourse {
+    /// A snapshot begins when the log since the last one has this many bytes...
+    log_bytes_max: u64,
+    /// ...but not before it has as many as the last snapshot, so that writing them at most doubles what is written.
+    last_bytes: u64,
+    /// After a failure the log grows by a quarter of its limit before the next attempt.
+    postponed_bytes: u64,
+    stage: Stage,
+    memory: Vec<Vec<u8>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Idle,
+    Walking { position: LogPosition, next: SeriesId, pieces_ahead: u32, bytes: u64 },
+    Ending { position: LogPosition, bytes: u64 },
+}
+
+impl SnapshotCourse {
+    /// Snapshots whenever the log has grown by `log_bytes_max`.
+    pub fn new(log_bytes_max: u64) -> Self {
+        Self { log_bytes_max, last_bytes: 0, postponed_bytes: 0, stage: Stage::Idle, memory: Vec::new() }
+    }
+
+    /// The next step, if one is due and the background keeps up.
+    pub fn poll(&mut self, head: &Head, log: &mut Log) -> Option<SnapshotStep> {
+        match self.stage {
+            Stage::Idle => {
+                let due = self.log_bytes_max.max(self.last_bytes) + self.postponed_bytes;
+                if log.bytes_since_snapshot() < due {
+                    return None;
+                }
+                // Without a spare segment it begins a little later.
+                let position = log.begin_snapshot().ok()?;
+                let next = SeriesId(0);
+                self.stage = Stage::Walking { position, next, pieces_ahead: 0, bytes: 0 };
+                Some(SnapshotStep::Begin(position))
+            }
+            Stage::Walking { pieces_ahead: PIECES_AHEAD_MAX.., .. } | Stage::Ending { .. } => None,
+            Stage::Walking { position, next, bytes, .. } if head.series_count() <= next.0 => {
+                self.stage = Stage::Ending { position, bytes };
+                Some(SnapshotStep::End)
+            }
+            Stage::Walking { position, next, pieces_ahead, bytes } => {
+                let mut piece = self.memory.pop().unwrap_or_default();
+                piece.clear();
+                let next = head.snapshot_piece(next, &mut piece, PIECE_BYTES);
+                self.stage = Stage::Walking {
+                    position,
+                    next,
+                    pieces_ahead: pieces_ahead + 1,
+                    bytes: bytes + piece.len() as u64,
+                };
+                Some(SnapshotStep::Piece(piece))
+            }
+        }
+    }
+
+    /// The background took a piece; its memory serves the next one.
+    pub fn handle_piece_taken(&mut self, memory: Vec<u8>) {
+        self.memory.push(memory);
+        self.memory.truncate(PIECES_AHEAD_MAX as usize);
+        if let Stage::Walking { pieces_ahead, .. } = &mut self.stage {
+            // A piece of a snapshot that failed meanwhile may still be on its way back.
+            *pieces_ahead = pieces_ahead.saturating_sub(1);
+        }
+    }
+
+    /// The background is done with the snapshot, one way or the other; a failure may come at any step.
+    pub fn handle_done(&mut self, log: &mut Log, outcome: Result<(), i32>) {
+        match (self.stage, outcome) {
+            (Stage::Ending { position, bytes }, Ok(())) => {
+                log.finish_snapshot(position);
+                self.last_bytes = bytes;
+                self.postponed_bytes = 0;
+            }
+            (Stage::Ending { .. } | Stage::Walking { .. }, _) => {
+                log.abandon_snapshot();
+                self.postponed_bytes += self.log_bytes_max / 4;
+            }
+            (Stage::Idle, _) => {}
+        }
+        self.stage = Stage::Idle;
+    }
+
+    /// The log failed: no snapshot begins or ends any more.
+    pub fn abandon(&mut self) {
+        self.stage = Stage::Idle;
+        self.postponed_bytes = u64::MAX / 2;
+    }
+
+    /// Whether the next step waits for nothing but a turn.
+    pub fn is_ready(&self) -> bool {
+        matches!(self.stage, Stage::Walking { pieces_ahead, .. } if pieces_ahead < PIECES_AHEAD_MAX)
+    }
+}

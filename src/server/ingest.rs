@@ -1,0 +1,196 @@
+//! A whole ingest body -> parts for the shards that own its series, or an answer at once. No I/O.
+//!
+//! Decompress, decode, split by owner: all on the shard that received the request, into memory that is used again.
+//! Not here: what owners do with parts (`gateway::owner`), the answer's text (`gateway::reply`).
+
+use crate::base::time::Now;
+use crate::control::config::IngestLimits;
+use crate::control::report::{RequestCounts, RequestKind, SampleCounts};
+use crate::gateway::decode::remote_write_v1::RemoteWriteDecoder;
+use crate::gateway::decode::vm_json::VmJsonDecoder;
+use crate::gateway::decode::{DecodeError, DecodeRules};
+use crate::gateway::decompress::{self, DecompressError};
+use crate::gateway::endpoint::{Encoding, Endpoint};
+use crate::gateway::part::{Part, PartAnswer};
+use crate::gateway::reply::{self, Reply};
+use crate::gateway::request::{DecodedRequest, IgnoredCounts, RequestBytes};
+use crate::gateway::requests::{Outcome, Requests};
+use crate::model::refusal::{Refusal, RefusalCounts};
+use crate::model::series::TenantId;
+use std::sync::Arc;
+
+/// The ingest of one shard: decoders, their memory, and the requests under way.
+pub struct Ingest {
+    limits: IngestLimits,
+    requests: Requests,
+    decoded: DecodedRequest,
+    remote_write: RemoteWriteDecoder,
+    vm_json: VmJsonDecoder,
+    stats: IngestStats,
+}
+
+/// What came in and what became of it, since the start.
+#[derive(Clone, Debug, Default)]
+pub struct IngestStats {
+    /// Requests answered.
+    pub requests: RequestCounts,
+    /// Samples of each endpoint.
+    pub samples: [SampleCounts; 2],
+    /// Samples that did not make it.
+    pub refused: RefusalCounts,
+    /// Understood and not stored.
+    pub ignored: IgnoredCounts,
+}
+
+/// Why a body came to nothing.
+#[derive(Clone, Copy, Debug)]
+enum BodyFault {
+    Compression(DecompressError),
+    Decode(DecodeError),
+}
+
+/// A whole request body and where it came from.
+pub struct Body<'a> {
+    /// Who is answered.
+    pub connection: u64,
+    /// By which way it came.
+    pub endpoint: Endpoint,
+    /// What it is packed with.
+    pub encoding: Encoding,
+    /// As received. Left empty or with memory to use again.
+    pub bytes: &'a mut Vec<u8>,
+}
+
+impl Ingest {
+    /// The ingest of `shard` among `shard_count`.
+    pub fn new(shard: u32, shard_count: u32, limits: IngestLimits) -> Self {
+        Self {
+            limits,
+            requests: Requests::new(shard),
+            decoded: DecodedRequest::new(shard_count),
+            remote_write: RemoteWriteDecoder::default(),
+            vm_json: VmJsonDecoder::default(),
+            stats: IngestStats::default(),
+        }
+    }
+
+    /// Takes in a body: either it is answered at once, or its parts go to `send`, one per shard that owns some of it.
+    pub fn begin(
+        &mut self,
+        now: Now,
+        body: Body<'_>,
+        mut send: impl FnMut(u32, Part),
+    ) -> Option<Reply> {
+        let Body { connection, endpoint, encoding, bytes: received } = body;
+        let mut bytes = self.requests.take_bytes();
+        let own = Arc::get_mut(&mut bytes).expect("spare buffers belong to nobody else");
+        if let Err(fault) = self.unpack(now, endpoint, (encoding, received), own) {
+            self.requests.keep_bytes(bytes);
+            return Some(self.refuse_body(endpoint, fault));
+        }
+        let received = self.decoded.samples + self.decoded.refused.total();
+        self.stats.samples[endpoint as usize].received += received;
+        let parts = self.decoded.batches.iter().filter(|batch| !batch.is_empty()).count();
+        let outcome = Outcome::of_decoded(endpoint, &mut self.decoded);
+        if parts == 0 {
+            self.requests.keep_bytes(bytes);
+            return Some(self.finish(&outcome));
+        }
+        let parts = u32::try_from(parts).expect("one per shard at most");
+        let request = self.requests.open(connection, outcome, Arc::clone(&bytes), parts);
+        for (shard, batch) in (0u32..).zip(&mut self.decoded.batches) {
+            if !batch.is_empty() {
+                let batch = std::mem::replace(batch, self.requests.take_batch());
+                let tenant = TenantId::default();
+                send(shard, Part { request, tenant, batch, bytes: Arc::clone(&bytes) });
+            }
+        }
+        None
+    }
+
+    /// Takes in a part's answer: the last one gives the connection and its reply.
+    pub fn handle_answer(&mut self, answer: PartAnswer) -> Option<(u64, Reply)> {
+        let (connection, outcome) = self.requests.handle_answer(answer)?;
+        Some((connection, self.finish(&outcome)))
+    }
+
+    /// Requests without an answer.
+    pub fn open_count(&self) -> u64 {
+        self.requests.open_count()
+    }
+
+    /// Bytes that the requests without an answer hold.
+    pub fn held_bytes(&self) -> u64 {
+        self.requests.held_bytes()
+    }
+
+    /// What came in so far.
+    pub fn stats(&self) -> &IngestStats {
+        &self.stats
+    }
+
+    /// Refuses a request before its body is decoded.
+    pub fn refuse(&mut self, endpoint: Endpoint, reason: Refusal, text: &str) -> Reply {
+        // How many samples it would have held is not known: the request counts as one.
+        self.stats.refused.add(reason, 1);
+        let reply = reply::unavailable(endpoint, reason, text);
+        self.stats.requests.add(request_kind(endpoint), reply.status);
+        reply
+    }
+
+    fn unpack(
+        &mut self,
+        now: Now,
+        endpoint: Endpoint,
+        (encoding, received): (Encoding, &mut Vec<u8>),
+        bytes: &mut RequestBytes,
+    ) -> Result<(), BodyFault> {
+        let limit = self.limits.body_bytes_max;
+        match encoding {
+            Encoding::Identity => {
+                std::mem::swap(received, &mut bytes.body);
+                Ok(())
+            }
+            Encoding::Snappy => decompress::snappy_block(received, &mut bytes.body, limit),
+            Encoding::Gzip => decompress::gzip(received, &mut bytes.body, limit),
+            Encoding::Zlib => decompress::zlib(received, &mut bytes.body, limit),
+        }
+        .map_err(BodyFault::Compression)?;
+        let rules = DecodeRules {
+            tenant: TenantId::default(),
+            timestamp_ms_max: now.unix_ms.saturating_add(self.limits.future_window_ms),
+            samples_max: self.limits.samples_max,
+        };
+        match endpoint {
+            Endpoint::RemoteWriteV1 => self.remote_write.decode(&rules, bytes, &mut self.decoded),
+            Endpoint::VmJson => self.vm_json.decode(&rules, bytes, &mut self.decoded),
+        }
+        .map_err(BodyFault::Decode)
+    }
+
+    fn refuse_body(&mut self, endpoint: Endpoint, fault: BodyFault) -> Reply {
+        let (reason, text) = match fault {
+            BodyFault::Compression(fault) => (fault.refusal(), fault.to_string()),
+            BodyFault::Decode(fault) => (fault.refusal(), fault.to_string()),
+        };
+        self.refuse(endpoint, reason, &text)
+    }
+
+    fn finish(&mut self, outcome: &Outcome) -> Reply {
+        self.stats.samples[outcome.endpoint as usize].accepted += outcome.written;
+        self.stats.refused.merge(&outcome.refused);
+        self.stats.ignored.exemplars += outcome.ignored.exemplars;
+        self.stats.ignored.metadata += outcome.ignored.metadata;
+        self.stats.ignored.histograms += outcome.ignored.histograms;
+        let reply = outcome.reply();
+        self.stats.requests.add(request_kind(outcome.endpoint), reply.status);
+        reply
+    }
+}
+
+fn request_kind(endpoint: Endpoint) -> RequestKind {
+    match endpoint {
+        Endpoint::RemoteWriteV1 => RequestKind::RemoteWrite,
+        Endpoint::VmJson => RequestKind::VmJson,
+    }
+}

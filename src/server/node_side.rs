@@ -1,0 +1,296 @@
+//! DRIVER: what a shard does for its node half: log writes on the ring, segment files and snapshots by the background,
+//! and the questions of queries, a slice of each per turn.
+
+use crate::background::command::{BackgroundCommand, BackgroundEvent, SegmentFile};
+use crate::base::bytes::AlignedBuffer;
+use crate::base::time::{Duration, Instant, Now};
+use crate::model::refusal::Refusal;
+use crate::node::log::{LogOperation, LogState, SegmentRequest};
+use crate::node::select::{SelectBudget, SelectPoll, SelectRun};
+use crate::node::shard::{FrameReceipt, NodeShard};
+use crate::node::snapshot::SnapshotStep;
+use crate::ring::{Ring, SyncMethod, WriteRange};
+use crate::server::shard::TokenKind;
+use crate::wire::ack::Ack;
+use crate::wire::select::{SelectAnswer, SelectRequest};
+use std::collections::{BTreeMap, VecDeque};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+
+/// How often what the disk refused is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+/// Steps of all selects together in a turn: a few hundred microseconds.
+const SELECT_STEPS_A_TURN: u32 = 4096;
+
+/// The node half of a shard, with its files and its questions.
+pub struct NodeSide {
+    shard: u32,
+    node: Option<Box<NodeShard>>,
+    segments: BTreeMap<u64, SegmentFile>,
+    background: flume::Sender<BackgroundCommand>,
+    /// Commands that the background had no room for.
+    waiting: VecDeque<BackgroundCommand>,
+    selects: Vec<RunningSelect>,
+    retry_at: Instant,
+    head_retention_ms: i64,
+    is_failure_told: bool,
+}
+
+struct RunningSelect {
+    run: SelectRun,
+    reply: flume::Sender<SelectAnswer>,
+    /// An answer that the asker had no room for.
+    waiting: Option<SelectAnswer>,
+}
+
+/// The log failed, which it stays.
+#[derive(Clone, Copy, Debug)]
+pub struct LogFailed;
+
+impl NodeSide {
+    /// The node half of `shard`, which is still being replayed. `head_retention_ms` 0 keeps everything.
+    pub fn new(
+        shard: u32,
+        background: flume::Sender<BackgroundCommand>,
+        head_retention_ms: i64,
+        now: Instant,
+    ) -> Self {
+        Self {
+            shard,
+            node: None,
+            segments: BTreeMap::new(),
+            background,
+            waiting: VecDeque::new(),
+            selects: Vec::new(),
+            retry_at: now + RETRY,
+            head_retention_ms,
+            is_failure_told: false,
+        }
+    }
+
+    /// The node half is replayed and takes frames from now on.
+    pub fn handle_node(&mut self, node: Box<NodeShard>) {
+        assert!(self.node.is_none());
+        self.node = Some(node);
+    }
+
+    /// The node half, once it is replayed.
+    pub fn node(&self) -> Option<&NodeShard> {
+        self.node.as_deref()
+    }
+
+    /// Why no sample can be taken now, if none can.
+    pub fn refusal(&self) -> Option<Refusal> {
+        let Some(node) = &self.node else { return Some(Refusal::Replaying) };
+        match node.log().state() {
+            LogState::Failed { .. } => Some(Refusal::LogFailed),
+            LogState::Running | LogState::Stopped(_) => None,
+        }
+    }
+
+    /// Offers a frame.
+    pub fn handle_frame(&mut self, frame: &[u8]) -> FrameReceipt {
+        match &mut self.node {
+            Some(node) => node.handle_frame(frame),
+            None => FrameReceipt::Refused(Refusal::Replaying),
+        }
+    }
+
+    /// The next frame that is durable.
+    pub fn poll_ack(&mut self) -> Option<Ack> {
+        self.node.as_mut()?.poll_ack()
+    }
+
+    /// The log's write is over.
+    pub fn handle_written(
+        &mut self,
+        now: Now,
+        buffer: AlignedBuffer,
+        outcome: Result<(), i32>,
+    ) -> Result<(), LogFailed> {
+        let node = self.node.as_mut().expect("only a replayed node writes");
+        node.handle_written(now.monotonic, buffer, outcome);
+        let LogState::Failed { errno } = node.log().state() else { return Ok(()) };
+        if !self.is_failure_told {
+            self.is_failure_told = true;
+            let error = std::io::Error::from_raw_os_error(errno);
+            tracing::error!(
+                shard = self.shard,
+                %error,
+                "cannot write the log: this shard refuses all samples until a restart; nothing \
+                 acknowledged is lost; check the disk first"
+            );
+        }
+        Err(LogFailed)
+    }
+
+    /// What the background is done with.
+    pub fn handle_background(&mut self, event: BackgroundEvent) {
+        let Some(node) = &mut self.node else { return };
+        match event {
+            BackgroundEvent::SegmentReady { segment, outcome } => {
+                let outcome = outcome.map(|file| {
+                    self.segments.insert(segment, file);
+                });
+                if let Err(errno) = outcome {
+                    let error = std::io::Error::from_raw_os_error(errno);
+                    tracing::warn!(shard = self.shard, %error, "cannot make a log segment; trying on");
+                }
+                node.handle_segment_ready(segment, outcome);
+            }
+            BackgroundEvent::SnapshotPieceWritten { bytes } => {
+                node.handle_snapshot_piece_taken(bytes);
+            }
+            BackgroundEvent::SnapshotDone { .. } => node.handle_snapshot_done(Ok(())),
+            BackgroundEvent::SnapshotFailed { errno, .. } => {
+                let error = std::io::Error::from_raw_os_error(errno);
+                tracing::warn!(shard = self.shard, %error, "cannot write a snapshot; the log is kept");
+                node.handle_snapshot_done(Err(errno));
+            }
+        }
+    }
+
+    /// A query's question. Before replay is done there is no answer: the asker sees its channel close.
+    pub fn handle_select(
+        &mut self,
+        request: Arc<SelectRequest>,
+        reply: flume::Sender<SelectAnswer>,
+    ) {
+        let Some(node) = &self.node else { return };
+        match SelectRun::new(request, node.head()) {
+            Ok(run) => self.selects.push(RunningSelect { run, reply, waiting: None }),
+            Err(fault) => {
+                // An asker that has left needs no answer; one with a full channel was told worse by another shard.
+                let _ = reply.try_send(SelectAnswer::Fault(fault));
+            }
+        }
+    }
+
+    /// Starts file work and does a slice of every question.
+    pub fn work(&mut self, now: Now, ring: &mut Ring) {
+        let Some(node) = &mut self.node else { return };
+        let shard = self.shard;
+        while let Some(request) = node.poll_segment_request() {
+            self.waiting.push_back(match request {
+                SegmentRequest::Prepare { segment, bytes } => {
+                    BackgroundCommand::PrepareSegment { shard, segment, bytes }
+                }
+                SegmentRequest::Retire { below_segment } => {
+                    BackgroundCommand::RetireSegments { shard, below_segment }
+                }
+            });
+        }
+        if let Some(operation) = node.poll_operation(now.monotonic) {
+            self.submit(operation, ring);
+        }
+        self.step_snapshot();
+        self.send_commands();
+        self.work_selects();
+    }
+
+    /// Whether something is to be done even if nothing completes: a snapshot's next piece or a question's next slice.
+    pub fn has_slices_to_do(&self) -> bool {
+        self.selects.iter().any(|select| select.waiting.is_none())
+            || self.node.as_ref().is_some_and(|node| node.wants_snapshot_step())
+    }
+
+    /// Whether an answer waits for which there is room again.
+    pub fn has_answer_to_send(&self) -> bool {
+        self.selects.iter().any(|select| select.waiting.is_some() && !select.reply.is_full())
+    }
+
+    /// Four times a second.
+    pub fn handle_tick(&mut self, now: Now) {
+        let Some(node) = &mut self.node else { return };
+        if self.retry_at <= now.monotonic {
+            self.retry_at = now.monotonic + RETRY;
+            node.handle_retry();
+        }
+        if self.head_retention_ms > 0 {
+            node.drop_before(now.unix_ms.saturating_sub(self.head_retention_ms));
+        }
+    }
+
+    /// Whether everything that was taken is durable.
+    pub fn is_idle(&self) -> bool {
+        self.node.as_ref().is_none_or(|node| node.is_idle())
+    }
+
+    /// Segment files that are open.
+    pub fn open_segments(&self) -> u64 {
+        self.segments.len() as u64
+    }
+
+    fn submit(&mut self, operation: LogOperation, ring: &mut Ring) {
+        let LogOperation::WriteSync { segment, offset_bytes, len_bytes, buffer } = operation;
+        // Earlier segments are written to the end: their files can close.
+        self.segments = self.segments.split_off(&segment);
+        let file = self.segments.get(&segment).expect("the log writes to segments that are ready");
+        let token = TokenKind::LogWrite.token(0);
+        let range = WriteRange {
+            offset: offset_bytes,
+            len: len_bytes as usize,
+            method: SyncMethod::Fdatasync,
+        };
+        ring.write_sync(token, file.file.as_raw_fd(), range, buffer);
+    }
+
+    fn step_snapshot(&mut self) {
+        let Some(node) = &mut self.node else { return };
+        let shard = self.shard;
+        if let Some(step) = node.poll_snapshot() {
+            self.waiting.push_back(match step {
+                SnapshotStep::Begin(position) => {
+                    BackgroundCommand::SnapshotBegin { shard, position }
+                }
+                SnapshotStep::Piece(bytes) => BackgroundCommand::SnapshotPiece { shard, bytes },
+                SnapshotStep::End => BackgroundCommand::SnapshotEnd { shard },
+            });
+        }
+    }
+
+    /// The line is short: one segment request, one retirement and two pieces at a time.
+    fn send_commands(&mut self) {
+        while let Some(command) = self.waiting.pop_front() {
+            if let Err(refused) = self.background.try_send(command) {
+                self.waiting.push_front(refused.into_inner());
+                return;
+            }
+        }
+    }
+
+    fn work_selects(&mut self) {
+        let Some(node) = &self.node else { return };
+        let count = u32::try_from(self.selects.len()).unwrap_or(u32::MAX);
+        let steps = SELECT_STEPS_A_TURN / count.max(1);
+        self.selects.retain_mut(|select| select.work(node, SelectBudget { steps: steps.max(64) }));
+    }
+}
+
+impl RunningSelect {
+    /// Does a slice; false when it is over.
+    fn work(&mut self, node: &NodeShard, budget: SelectBudget) -> bool {
+        if let Some(answer) = self.waiting.take()
+            && !self.send(answer)
+        {
+            return self.waiting.is_some();
+        }
+        match self.run.poll(node.head(), budget) {
+            SelectPoll::Pending => !self.reply.is_disconnected(),
+            SelectPoll::Done => false,
+            SelectPoll::Answer(answer) => self.send(answer) || self.waiting.is_some(),
+        }
+    }
+
+    /// Whether the answer went out. If not it waits, or nobody wants it any more.
+    fn send(&mut self, answer: SelectAnswer) -> bool {
+        match self.reply.try_send(answer) {
+            Ok(()) => true,
+            Err(flume::TrySendError::Full(answer)) => {
+                self.waiting = Some(answer);
+                false
+            }
+            Err(flume::TrySendError::Disconnected(_)) => false,
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! DRIVER: one shard's thread: its ring, and everything that happens on it, one turn after the other.
+//!
+//! A turn: wait for completions -> handle them -> empty the mailboxes -> offer frames to the node half -> start file
+//! work -> send answers. It decides nothing itself: connections, ingest, owner and node half do, each in its own file.
+
+use crate::base::queue::QueueSender;
+use crate::base::time::{Duration, Instant, Now};
+use crate::control::server::ControlRequest;
+use crate::control::shards::ShardRequest;
+use crate::gateway::owner::Owner;
+use crate::gateway::part::ShardMessage;
+use crate::model::refusal::Refusal;
+use crate::node::shard::{FrameReceipt, NodeShard};
+use crate::ring::{Event, Idle, Ring, Token};
+use crate::server::clients::{ClientKey, Clients};
+use crate::server::connection::ConnectionRules;
+use crate::server::ingest::Ingest;
+use crate::server::life::Life;
+use crate::server::node_side::NodeSide;
+use crate::server::post::Post;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+
+/// How often deadlines are looked at, and what the disk refused is tried again.
+const TICK: Duration = Duration::from_millis(250);
+/// How soon a full mailbox of another shard is tried again if nothing else happens.
+const POST_RETRY: Duration = Duration::from_millis(1);
+
+/// What a token names, in its top byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenKind {
+    /// A listening socket; the rest is its index.
+    Listener,
+    /// A client; the rest is its [`ClientKey`].
+    Client,
+    /// The write of the log.
+    LogWrite,
+    /// The tick.
+    Tick,
+}
+
+impl TokenKind {
+    /// A token of this kind.
+    pub fn token(self, rest: u64) -> Token {
+        Token((self as u64) << 56 | rest)
+    }
+
+    fn of(token: Token) -> (Self, u64) {
+        let kind = match token.0 >> 56 {
+            0 => Self::Listener,
+            1 => Self::Client,
+            2 => Self::LogWrite,
+            _ => Self::Tick,
+        };
+        (kind, token.0 & ((1 << 56) - 1))
+    }
+}
+
+/// What the other threads can put into a shard's hands.
+pub struct Mailboxes {
+    /// Parts and answers of other shards.
+    pub gateway: flume::Receiver<ShardMessage>,
+    /// Questions of the control plane.
+    pub control: flume::Receiver<ShardRequest>,
+    /// Files and snapshots that the background is done with.
+    pub background: flume::Receiver<crate::background::BackgroundEvent>,
+    /// The node half, once, when its log has been replayed.
+    pub node: flume::Receiver<Box<NodeShard>>,
+}
+
+impl Mailboxes {
+    fn is_empty(&self) -> bool {
+        self.gateway.is_empty()
+            && self.control.is_empty()
+            && self.background.is_empty()
+            && self.node.is_empty()
+    }
+}
+
+/// A shard; lives on its own thread.
+pub struct Shard {
+    pub(super) index: u32,
+    pub(super) ring: Ring,
+    pub(super) now: Now,
+    pub(super) rules: ConnectionRules,
+    pub(super) request_bytes_max: u64,
+    pub(super) connections_max: usize,
+    pub(super) listeners: Vec<socket2::Socket>,
+    pub(super) clients: Clients,
+    pub(super) parked: Vec<ClientKey>,
+    pub(super) streaming: Vec<ClientKey>,
+    pub(super) ingest: Ingest,
+    pub(super) owner: Owner,
+    pub(super) node: NodeSide,
+    pub(super) post: Post,
+    pub(super) mail: Mailboxes,
+    pub(super) control: flume::Sender<ControlRequest>,
+    pub(super) life: Arc<Life>,
+    pub(super) reading_bytes: u64,
+    pub(super) stats: crate::server::report::ShardStats,
+    pub(super) is_draining: bool,
+    pub(super) is_quiet: bool,
+}
+
+impl Shard {
+    /// Runs until the process is told to end and everything that was accepted is answered.
+    pub fn run(mut self) {
+        for (index, listener) in (0u64..).zip(&self.listeners) {
+            self.ring.accept(TokenKind::Listener.token(index), listener.as_raw_fd());
+        }
+        self.ring.set_timer(self.now.monotonic + TICK, TokenKind::Tick.token(0));
+        let mut events = Vec::new();
+        while !self.is_done() {
+            self.wait(&mut events);
+            self.now = Now::read();
+            for event in events.drain(..) {
+                self.handle_event(event);
+            }
+            self.handle_mail();
+            self.move_frames();
+            self.node.work(self.now, &mut self.ring);
+            self.move_acks();
+            self.post.flush();
+            self.pump_streams();
+            self.unpark();
+        }
+        self.life.shard_ended();
+    }
+
+    fn wait(&mut self, events: &mut Vec<Event>) {
+        let is_idle = || {
+            self.mail.is_empty() && !self.node.has_answer_to_send() && !self.has_stream_to_pump()
+        };
+        let until = (!self.post.is_empty()).then(|| self.now.monotonic + POST_RETRY);
+        let idle = if self.node.has_slices_to_do() {
+            Idle::Poll
+        } else {
+            Idle::Wait { until, is_idle: &|| mail.is_empty() }
+        };
+        let turned = self.ring.turn(self.now.monotonic, idle, events);
+        turned.expect("the ring of a running shard works, or nothing does");
+    }
+
+    fn handle_event(&mut self, event: Event) {
+        match event {
+            Event::Accepted { socket, .. } => self.handle_accepted(socket),
+            Event::AcceptFailed { errno, .. } => {
+                self.stats.accepts_failed += 1;
+                tracing::warn!(shard = self.index, %errno, "cannot accept a connection");
+            }
+            Event::Received { token, lease } => {
+                let (_, rest) = TokenKind::of(token);
+                self.handle_received(ClientKey::from_bits(rest), lease);
+            }
+            Event::ReceiveEnded { token, reason } => {
+                let (_, rest) = TokenKind::of(token);
+                self.handle_receive_ended(ClientKey::from_bits(rest), reason);
+            }
+            Event::Sent { token, buffer, result } => {
+                let (_, rest) = TokenKind::of(token);
+                self.handle_sent(ClientKey::from_bits(rest), buffer, result.is_ok());
+            }
+            Event::Written { buffer, result, .. } => {
+                let outcome = result.map_err(|errno| errno.0);
+                if self.node.handle_written(self.now, buffer, outcome).is_err() {
+                    self.owner.handle_node_failed(Refusal::LogFailed);
+                }
+            }
+            Event::Closed { token } => {
+                let (kind, rest) = TokenKind::of(token);
+                if kind == TokenKind::Client {
+                    self.clients.remove(ClientKey::from_bits(rest));
+                }
+            }
+            Event::Timer { .. } => self.handle_tick(),
+            Event::Woken => {}
+        }
+    }
+
+    fn handle_tick(&mut self) {
+        self.ring.set_timer(self.now.monotonic + TICK, TokenKind::Tick.token(0));
+        self.node.handle_tick(self.now);
+        self.cut_off_slow_clients();
+        if self.life.is_draining() && !self.is_draining {
+            self.begin_drain();
+        }
+    }
+
+    fn handle_mail(&mut self) {
+        if let Ok(node) = self.mail.node.try_recv() {
+            self.node.handle_node(node);
+        }
+        // As many as lay there at first: what arrives meanwhile is for the next turn.
+        for _ in 0..self.mail.gateway.len() {
+            match self.mail.gateway.try_recv() {
+                Ok(ShardMessage::Part(part)) => {
+                    self.stats.parts_received += 1;
+                    self.owner.handle_part(part);
+                }
+                Ok(ShardMessage::Answer(answer)) => self.handle_part_answer(answer),
+                Err(_) => break,
+            }
+        }
+        while let Ok(event) = self.mail.background.try_recv() {
+            self.node.handle_background(event);
+        }
+        while let Ok(request) = self.mail.control.try_recv() {
+            match request {
+                ShardRequest::Select { request, reply } => self.node.handle_select(request, reply),
+                ShardRequest::Report { reply } => {
+                    // The asker may have given up; then nobody misses the report.
+                    let _ = reply.try_send(Box::new(self.report()));
+                }
+            }
+        }
+    }
+
+    /// Offers what the owner gathered to the node half, until it has no room.
+    fn move_frames(&mut self) {
+        while let Some(frame) = self.owner.poll_frame() {
+            match self.node.handle_frame(&frame.bytes) {
+                FrameReceipt::Taken => self.owner.handle_frame_taken(frame),
+                FrameReceipt::Delayed => {
+                    self.owner.handle_frame_delayed(frame);
+                    break;
+                }
+                FrameReceipt::Refused(reason) => self.owner.handle_frame_refused(frame, reason),
+            }
+        }
+    }
+
+    /// Carries what became durable back to where it came from.
+    fn move_acks(&mut self) {
+        while let Some(ack) = self.node.poll_ack() {
+            self.owner.handle_ack(&ack);
+        }
+        while let Some(answer) = self.owner.poll_answer() {
+            if answer.request.shard == self.index {
+                self.handle_part_answer(answer);
+            } else {
+                self.post.push(answer.request.shard, ShardMessage::Answer(answer));
+            }
+        }
+    }
+
+    fn begin_drain(&mut self) {
+        self.is_draining = true;
+        for (index, listener) in (0u64..).zip(self.listeners.drain(..)) {
+            self.ring.close(TokenKind::Listener.token(index), listener.into());
+        }
+        for key in self.clients.keys() {
+            if let Some(client) = self.clients.get_mut(key) {
+                client.connection.drain();
+            }
+            self.pump(key);
+        }
+    }
+
+    /// Whether this shard may end: it and all others have answered what they accepted.
+    fn is_done(&mut self) -> bool {
+        if !self.is_draining {
+            return false;
+        }
+        let is_quiet = self.clients.is_empty() && self.ingest.open_count() == 0;
+        if is_quiet && !self.is_quiet {
+            self.is_quiet = true;
+            self.life.shard_quiet();
+        }
+        self.life.all_quiet() && self.owner.is_idle() && self.post.is_empty() && self.node.is_idle()
+    }
+}
+
+/// How a shard reaches the others: one queue each, its own place empty.
+pub type Neighbours = Vec<Option<QueueSender<ShardMessage>>>;
+
