@@ -3,4 +3,5 @@
 //! endpoint -> decompress -> decode -> (handoff to the shard that owns the slot) -> admit -> place -> batch -> reply
 
 pub mod decompress;
+pub mod endpoint;
 pub mod request;
