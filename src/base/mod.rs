@@ -1,5 +1,6 @@
 //! What everything stands on: bytes, varints, checksums, hashes, time, bounded queues. No I/O, no domain noun.
 
+pub mod bytes;
 pub mod checksum;
 pub mod queue;
 pub mod time;
