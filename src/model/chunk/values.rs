@@ -1,0 +1,65 @@
+//! The value column of a chunk: f64 bits -> bytes, and back, exactly, NaN payloads and -0.0 included.
+//!
+//! ```text
+//! codec 0, constant: bits u64
+//! codec 1, raw:      count times bits u64
+//! codec 2, integers: see `integers.rs`
+//! codec 3, xor:      see `xor.rs`
+//! ```
+//! Integers are tried first, as counters and most gauges are; then XOR; raw when neither is shorter.
+
+use super::ChunkFault;
+use super::{integers, xor};
+use crate::model::sample::Sample;
+
+const CONSTANT: u8 = 0;
+const RAW: u8 = 1;
+const INTEGERS: u8 = 2;
+const XOR: u8 = 3;
+
+/// Appends the column of `values`, which is not empty, and returns its codec.
+pub(super) fn encode(values: &[f64], out: &mut Vec<u8>) -> u8 {
+    let first_bits = values[0].to_bits();
+    if values.iter().all(|value| value.to_bits() == first_bits) {
+        out.extend_from_slice(&first_bits.to_le_bytes());
+        return CONSTANT;
+    }
+    if integers::encode(values, out) {
+        return INTEGERS;
+    }
+    let start = out.len();
+    xor::encode(values, out);
+    if out.len() - start < values.len() * 8 {
+        return XOR;
+    }
+    out.truncate(start);
+    for value in values {
+        out.extend_from_slice(&value.to_bits().to_le_bytes());
+    }
+    RAW
+}
+
+/// Sets the values of `samples` to those of `column`.
+pub(super) fn decode(codec: u8, column: &[u8], samples: &mut [Sample]) -> Result<(), ChunkFault> {
+    match codec {
+        CONSTANT => {
+            let bits: [u8; 8] = column.try_into().map_err(|_| ChunkFault::BadValues)?;
+            let value = f64::from_bits(u64::from_le_bytes(bits));
+            samples.iter_mut().for_each(|sample| sample.value = value);
+            Ok(())
+        }
+        RAW => {
+            let (words, rest) = column.as_chunks::<8>();
+            if words.len() != samples.len() || !rest.is_empty() {
+                return Err(ChunkFault::BadValues);
+            }
+            for (sample, word) in samples.iter_mut().zip(words) {
+                sample.value = f64::from_bits(u64::from_le_bytes(*word));
+            }
+            Ok(())
+        }
+        INTEGERS => integers::decode(column, samples).ok_or(ChunkFault::BadValues),
+        XOR => xor::decode(column, samples).ok_or(ChunkFault::BadValues),
+        codec => Err(ChunkFault::UnknownValueCodec { codec }),
+    }
+}
