@@ -7,6 +7,7 @@ pub mod head;
 pub mod index;
 pub mod log;
 pub mod receiver;
+pub mod replay;
 pub mod select;
 pub mod shard;
 pub mod snapshot;

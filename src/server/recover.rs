@@ -1,0 +1,305 @@
+//! DRIVER: what is on disk -> node shards that go on from there. Blocking, on its own thread, while the shards already run.
+//!
+//! The old shards are replayed side by side. If their number is the wanted one and nothing is missing, each goes on with
+//! its own log. Else every series is routed to its new owner and the whole is written as snapshots of a new incarnation,
+//! which counts from the moment that the manifest names it.
+
+use crate::background::command::{BackgroundEvent, SnapshotCommand};
+use crate::background::executor::{self, Background, BackgroundSender};
+use crate::background::folder::{DataFolder, FolderFault};
+use crate::background::replay::{ReplayFault, ReplayReport, ReplaySink, replay_shard};
+use crate::base::queue::QueueSender;
+use crate::base::time::monotonic_now;
+use crate::control::readiness::ServerState;
+use crate::model::series::SeriesId;
+use crate::node::head::{Head, HeadLimits, SnapshotPiece};
+use crate::node::log::{Log, LogConfig, LogIdentity, LogPosition, Record};
+use crate::node::replay::{HeadReplay, ReplayLoss};
+use crate::node::shard::NodeShard;
+use crate::node::snapshot::SnapshotCourse;
+use std::sync::Arc;
+use std::{fmt, io, thread};
+
+const REBUILD_PIECE_BYTES: usize = 1 << 20;
+
+/// What the node shards are made with.
+#[derive(Clone, Copy, Debug)]
+pub struct NodeRules {
+    /// How many of them.
+    pub shard_count: u32,
+    /// Of each shard's head.
+    pub head: HeadLimits,
+    /// Of each shard's log.
+    pub segment_bytes: u64,
+    /// A snapshot is begun when a shard's log has grown by this.
+    pub log_bytes_max: u64,
+}
+
+/// Node shards in order, the thread that serves them, and the way to it.
+pub struct Recovered {
+    /// One per shard.
+    pub nodes: Vec<Box<NodeShard>>,
+    /// Lives until the shards are done with it.
+    pub background: Background,
+    /// For the shards.
+    pub sender: BackgroundSender,
+}
+
+/// Why the data folder cannot be served.
+#[derive(Debug)]
+pub enum RecoverFault {
+    /// A log or snapshot cannot be read.
+    Replay(ReplayFault),
+    /// The folder cannot be written.
+    Folder(FolderFault),
+    /// The background thread did not start, or ended.
+    Background(io::Error),
+    /// A snapshot of the new incarnation could not be written.
+    Snapshot(io::Error),
+    /// A replayed head does not read its own snapshot: our mistake, and nothing on disk is touched.
+    Rebuild,
+}
+
+impl fmt::Display for RecoverFault {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Replay(fault) => fault.fmt(out),
+            Self::Folder(fault) => fault.fmt(out),
+            Self::Background(error) => write!(out, "cannot run the background thread: {error}"),
+            Self::Snapshot(error) => {
+                write!(out, "cannot write the data for the new shards: {error}; the old is kept")
+            }
+            Self::Rebuild => write!(out, "cannot route the data to the new shards; the old is kept"),
+        }
+    }
+}
+
+struct Replayed {
+    head: Head,
+    report: ReplayReport,
+    loss: ReplayLoss,
+}
+
+/// Brings back what `folder` holds. `events` are the queues of the shards, in order.
+pub fn recover(
+    folder: &mut DataFolder,
+    rules: &NodeRules,
+    state: &Arc<ServerState>,
+    events: &[QueueSender<BackgroundEvent>],
+) -> Result<Recovered, RecoverFault> {
+    let began = monotonic_now();
+    let replayed = replay_all(folder, rules, state)?;
+    let records: u64 = replayed.iter().map(|shard| shard.report.records).sum();
+    let series: u64 = replayed.iter().map(|shard| u64::from(shard.head.series_count())).sum();
+    let log_bytes: u64 = replayed.iter().map(|shard| shard.report.file_bytes).sum();
+    let seconds = monotonic_now().duration_since(began).as_secs_f64();
+    tracing::info!(records, series, log_bytes, seconds, "replayed the log");
+    for (shard, one) in (0u32..).zip(&replayed) {
+        tell_damage(shard, one);
+    }
+    let must_rebuild = folder.manifest().shards != rules.shard_count
+        || replayed.iter().any(|one| one.loss.must_rebuild());
+    if must_rebuild {
+        return rebuild(folder, rules, replayed, events);
+    }
+    let identities: Vec<_> = (0..rules.shard_count).map(|shard| folder.identity(shard)).collect();
+    let (background, sender) = start_background(&identities, events, |shard| folder.shard_folder(shard))?;
+    let nodes = replayed.into_iter().zip(&identities).map(|(one, identity)| {
+        node_shard(rules, one.head, *identity, (one.report.next, one.report.record_bytes))
+    });
+    Ok(Recovered { nodes: nodes.collect(), background, sender })
+}
+
+fn replay_all(
+    folder: &DataFolder,
+    rules: &NodeRules,
+    state: &Arc<ServerState>,
+) -> Result<Vec<Replayed>, RecoverFault> {
+    let limits = rules.head;
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..folder.manifest().shards)
+            .map(|shard| {
+                let (path, identity) = (folder.shard_folder(shard), folder.identity(shard));
+                scope.spawn(move || {
+                    let replay = HeadReplay::new(Head::new(limits));
+                    let mut sink = Sink { replay, state, done_bytes: 0, total_bytes: 0 };
+                    let report = replay_shard(&path, &identity, &mut sink)?;
+                    let (head, loss) = sink.replay.finish();
+                    Ok(Replayed { head, report, loss })
+                })
+            })
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().expect("replay does not panic"))
+            .collect::<Result<_, _>>()
+            .map_err(RecoverFault::Replay)
+    })
+}
+
+/// Feeds a head and tells the world how far it is.
+struct Sink<'a> {
+    replay: HeadReplay,
+    state: &'a ServerState,
+    done_bytes: u64,
+    total_bytes: u64,
+}
+
+impl ReplaySink for Sink<'_> {
+    fn handle_piece(&mut self, piece: &[u8]) {
+        self.replay.handle_piece(piece);
+    }
+
+    fn handle_record(&mut self, record: &Record<'_>) {
+        self.replay.handle_record(record);
+    }
+
+    fn handle_progress(&mut self, bytes_done: u64, bytes_total: u64) {
+        self.state.add_replay_total(bytes_total.saturating_sub(self.total_bytes));
+        self.state.add_replay_done(bytes_done.saturating_sub(self.done_bytes));
+        (self.done_bytes, self.total_bytes) = (bytes_done, bytes_total);
+    }
+}
+
+fn tell_damage(shard: u32, one: &Replayed) {
+    let Replayed { report, loss, .. } = one;
+    if report.torn_tails > 0 {
+        let (tails, records) = (report.torn_tails, report.records_torn);
+        tracing::info!(
+            shard,
+            tails,
+            records,
+            "the log ends in a torn write, as a crash leaves it; nothing acknowledged is in it"
+        );
+    }
+    if report.damaged > 0 || report.is_loss() || *loss != ReplayLoss::default() {
+        tracing::error!(
+            shard,
+            records_lost = report.records_lost,
+            missing_segments = report.missing_segments,
+            damaged = report.damaged,
+            places = ?report.damaged_places,
+            ?loss,
+            "the log is damaged: what could be read was kept, the rest is lost"
+        );
+    }
+}
+
+fn start_background(
+    identities: &[LogIdentity],
+    events: &[QueueSender<BackgroundEvent>],
+    folder: impl Fn(u32) -> std::path::PathBuf,
+) -> Result<(Background, BackgroundSender), RecoverFault> {
+    let shards = (0u32..).zip(identities).zip(events);
+    let shards = shards
+        .map(|((shard, identity), events)| executor::Shard {
+            folder: folder(shard),
+            identity: *identity,
+            events: events.clone(),
+        })
+        .collect();
+    Background::start(shards, None).map_err(RecoverFault::Background)
+}
+
+fn node_shard(
+    rules: &NodeRules,
+    head: Head,
+    identity: LogIdentity,
+    (start, replayed_bytes): (LogPosition, u64),
+) -> Box<NodeShard> {
+    let config = LogConfig { segment_bytes: rules.segment_bytes, ..LogConfig::new(identity) };
+    let log = Log::new(config, start, replayed_bytes).expect("checked with the configuration");
+    Box::new(NodeShard::new(head, log, SnapshotCourse::new(rules.log_bytes_max)))
+}
+
+/// Routes every series to its owner among the wanted shards, and makes that a new incarnation.
+fn rebuild(
+    folder: &mut DataFolder,
+    rules: &NodeRules,
+    replayed: Vec<Replayed>,
+    events: &[QueueSender<BackgroundEvent>],
+) -> Result<Recovered, RecoverFault> {
+    let shards = (folder.manifest().shards, rules.shard_count);
+    tracing::info!(from = shards.0, to = shards.1, "writing the data anew for other shards");
+    let mut heads: Vec<_> = (0..rules.shard_count).map(|_| Head::new(rules.head)).collect();
+    for one in replayed {
+        route(&one.head, &mut heads)?;
+    }
+    let new = folder.begin_incarnation(rules.shard_count).map_err(RecoverFault::Folder)?;
+    let identities: Vec<_> = (0..rules.shard_count).map(|shard| new.identity(shard)).collect();
+    let start = LogPosition { segment: 1, sequence: 1 };
+    // Answers of this background come here, not to the shards; theirs is another one.
+    let (answers, receiver) = flume::bounded(64);
+    let queue = QueueSender::new(answers, Arc::new(Awake));
+    let queues = vec![queue; heads.len()];
+    let (background, sender) = start_background(&identities, &queues, |shard| new.shard_folder(shard))?;
+    for (shard, head) in (0u32..).zip(&heads) {
+        write_snapshot(shard, head, start, (&sender, &receiver))?;
+    }
+    drop(sender);
+    background.join().map_err(RecoverFault::Background)?;
+    folder.commit_incarnation(new).map_err(RecoverFault::Folder)?;
+    let (background, sender) = start_background(&identities, events, |shard| folder.shard_folder(shard))?;
+    let nodes = heads.into_iter().zip(identities);
+    let nodes = nodes.map(|(head, identity)| node_shard(rules, head, identity, (start, 0)));
+    Ok(Recovered { nodes: nodes.collect(), background, sender })
+}
+
+/// The receiver of a rebuild's answers blocks on its channel: nobody has to be woken.
+struct Awake;
+
+impl crate::base::queue::Wake for Awake {
+    fn wake(&self) {}
+}
+
+fn route(old: &Head, heads: &mut [Head]) -> Result<(), RecoverFault> {
+    let shard_count = u32::try_from(heads.len()).expect("shards are counted in u32");
+    let mut next = SeriesId(0);
+    let mut bytes = Vec::new();
+    while next.0 < old.series_count() {
+        bytes.clear();
+        next = old.snapshot_piece(next, &mut bytes, REBUILD_PIECE_BYTES);
+        let (piece, _) = SnapshotPiece::check(&bytes).map_err(|_| RecoverFault::Rebuild)?;
+        for series in piece.iterate() {
+            let series = series.map_err(|_| RecoverFault::Rebuild)?;
+            let head = &mut heads[series.hash.slot().shard(shard_count) as usize];
+            head.absorb(&series).map_err(|_| RecoverFault::Rebuild)?;
+        }
+    }
+    Ok(())
+}
+
+fn write_snapshot(
+    shard: u32,
+    head: &Head,
+    position: LogPosition,
+    (sender, answers): (&BackgroundSender, &flume::Receiver<BackgroundEvent>),
+) -> Result<(), RecoverFault> {
+    let gone = || RecoverFault::Background(io::ErrorKind::BrokenPipe.into());
+    let send = |command| sender.try_send_snapshot(command).map_err(|_| gone());
+    send(SnapshotCommand::Begin { shard, position })?;
+    let mut next = SeriesId(0);
+    let mut bytes = Vec::new();
+    while next.0 < head.series_count() {
+        next = head.snapshot_piece(next, &mut bytes, REBUILD_PIECE_BYTES);
+        send(SnapshotCommand::Piece { shard, bytes: std::mem::take(&mut bytes) })?;
+        bytes = match answers.recv().map_err(|_| gone())? {
+            BackgroundEvent::SnapshotPieceWritten { bytes } => bytes,
+            event => return Err(snapshot_fault(&event)),
+        };
+        bytes.clear();
+    }
+    send(SnapshotCommand::End { shard })?;
+    match answers.recv().map_err(|_| gone())? {
+        BackgroundEvent::SnapshotDone { .. } => Ok(()),
+        event => Err(snapshot_fault(&event)),
+    }
+}
+
+fn snapshot_fault(event: &BackgroundEvent) -> RecoverFault {
+    let errno = match event {
+        BackgroundEvent::SnapshotFailed { errno, .. } => *errno,
+        _ => libc::EIO,
+    };
+    RecoverFault::Snapshot(io::Error::from_raw_os_error(errno))
+}
