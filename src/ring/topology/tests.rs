@@ -1,0 +1,143 @@
+//! Made-up hosts in temporary folders: orders, quotas, and what is missing.
+
+use super::*;
+
+fn write(root: &Path, path: &str, text: &str) {
+    let path = root.join(path);
+    std::fs::create_dir_all(path.parent().expect("a file in a folder")).expect("folder");
+    std::fs::write(path, text).expect("file");
+}
+
+fn made_up_host() -> tempfile::TempDir {
+    tempfile::tempdir().expect("temporary folder")
+}
+
+#[test]
+fn cpu_lists() {
+    #[track_caller]
+    fn check(list: &str, want: &[usize]) {
+        assert_eq!(parse_cpu_list(list), want, "list={list:?}");
+    }
+    check("0", &[0]);
+    check("0-3,8,10-11", &[0, 1, 2, 3, 8, 10, 11]);
+    check("", &[]);
+    check("nonsense,2", &[2]);
+    check("3-1", &[]);
+    assert!(parse_cpu_list("0-99999999999").len() <= CpuSet::count() + 1);
+}
+
+#[test]
+fn siblings_come_last_and_neighbours_share() {
+    #[track_caller]
+    fn check(places: &[(u32, u32, u32, usize)], want: &[usize]) {
+        let place = |&(node, l3, core, cpu)| CpuPlace { node, l3, core, cpu };
+        let places: Vec<CpuPlace> = places.iter().map(place).collect();
+        assert_eq!(order_cpus(&places), want);
+    }
+    check(&[], &[]);
+    // One core with two threads, listed backwards.
+    check(&[(0, 0, 0, 1), (0, 0, 0, 0)], &[0, 1]);
+    // CPUs dealt out to two nodes by turns: node by node.
+    check(&[(0, 0, 0, 0), (1, 1, 1, 1), (0, 0, 2, 2), (1, 1, 3, 3)], &[0, 2, 1, 3]);
+    // Two L3 in a node.
+    check(&[(0, 0, 0, 0), (0, 1, 1, 1), (0, 0, 2, 2), (0, 1, 3, 3)], &[0, 2, 1, 3]);
+    // Two nodes of two cores of two threads, numbered as on most servers: all second threads behind all first ones.
+    let server: Vec<(u32, u32, u32, usize)> = (0..8u32)
+        .map(|cpu| (cpu % 4 / 2, cpu % 4 / 2, cpu % 4, usize::try_from(cpu).expect("small")))
+        .collect();
+    check(&server, &[0, 1, 2, 3, 4, 5, 6, 7]);
+    // The same core number in two nodes is two cores.
+    check(&[(0, 0, 0, 0), (1, 0, 0, 1)], &[0, 1]);
+}
+
+#[test]
+fn sysfs_of_two_nodes_with_threads() {
+    let host = made_up_host();
+    let root = host.path();
+    for cpu in 0..8 {
+        let first = cpu % 4;
+        let folder = format!("sys/devices/system/cpu/cpu{cpu}");
+        let siblings = format!("{first},{}\n", first + 4);
+        write(root, &format!("{folder}/topology/thread_siblings_list"), &siblings);
+        write(root, &format!("{folder}/cache/index2/level"), "2\n");
+        write(root, &format!("{folder}/cache/index3/level"), "3\n");
+        let shared = if first % 2 == 0 { "0,2,4,6\n" } else { "1,3,5,7\n" };
+        write(root, &format!("{folder}/cache/index3/shared_cpu_list"), shared);
+    }
+    write(root, "sys/devices/system/node/node0/cpulist", "0,2,4,6\n");
+    write(root, "sys/devices/system/node/node1/cpulist", "1,3,5,7\n");
+    write(root, "sys/devices/system/node/possible", "0-1\n");
+    let all: Vec<usize> = (0..8).collect();
+    let places = places_from_sysfs(root, &all);
+    assert_eq!(places[7], CpuPlace { node: 1, l3: 1, core: 3, cpu: 7 });
+    assert_eq!(order_cpus(&places), [0, 2, 1, 3, 4, 6, 5, 7]);
+    // Only second threads allowed: they are the first of their cores.
+    assert_eq!(order_cpus(&places_from_sysfs(root, &[6, 7])), [6, 7]);
+}
+
+#[test]
+fn without_sysfs_each_cpu_is_a_core() {
+    let host = made_up_host();
+    assert_eq!(order_cpus(&places_from_sysfs(host.path(), &[3, 1, 2])), [1, 2, 3]);
+}
+
+#[test]
+fn shard_counts() {
+    #[track_caller]
+    fn check(allowed: usize, quota_cpus: Option<f64>, want: usize) {
+        assert_eq!(shard_count(allowed, quota_cpus), want, "{allowed} {quota_cpus:?}");
+    }
+    check(8, None, 8);
+    check(8, Some(2.5), 3);
+    check(8, Some(0.1), 1);
+    check(2, Some(64.0), 2);
+    check(0, None, 1);
+    check(4, Some(1e300), 4);
+}
+
+#[test]
+fn the_tightest_quota_up_the_tree_counts() {
+    #[track_caller]
+    fn check(membership: &str, files: &[(&str, &str)], want: Option<f64>) {
+        let host = made_up_host();
+        write(host.path(), "proc/self/cgroup", membership);
+        for (path, text) in files {
+            write(host.path(), &format!("sys/fs/cgroup/{path}"), text);
+        }
+        assert_eq!(cgroup_quota_cpus(host.path()), want, "{membership:?} {files:?}");
+    }
+    let v2 = "0::/system.slice/tidegate.service\n";
+    check(v2, &[], None);
+    check(v2, &[("system.slice/tidegate.service/cpu.max", "max 100000\n")], None);
+    check(v2, &[("system.slice/tidegate.service/cpu.max", "150000 100000\n")], Some(1.5));
+    let parent_is_tighter = [
+        ("system.slice/tidegate.service/cpu.max", "400000 100000\n"),
+        ("system.slice/cpu.max", "100000 50000\n"),
+    ];
+    check(v2, &parent_is_tighter, Some(2.0));
+    // A container that sees its own group as the root.
+    check("0::/\n", &[("cpu.max", "50000 100000\n")], Some(0.5));
+    check(v2, &[("system.slice/cpu.max", "nonsense")], None);
+    let v1 = "5:memory:/docker/x\n4:cpu,cpuacct:/docker/x\n0::/\n";
+    let docker = [
+        ("cpu,cpuacct/docker/x/cpu.cfs_quota_us", "300000\n"),
+        ("cpu,cpuacct/docker/x/cpu.cfs_period_us", "100000\n"),
+        ("cpu,cpuacct/cpu.cfs_quota_us", "-1\n"),
+        ("cpu,cpuacct/cpu.cfs_period_us", "100000\n"),
+    ];
+    check(v1, &docker, Some(3.0));
+}
+
+#[test]
+fn this_host() {
+    let allowed = allowed_cpus();
+    assert!(!allowed.is_empty());
+    assert!((1..=allowed.len()).contains(&default_shard_count()));
+    let mut ordered = ordered_cpus();
+    ordered.sort_unstable();
+    assert_eq!(ordered, allowed);
+    // On a thread of its own: the pin would outlive the test.
+    let last = allowed[allowed.len() - 1];
+    let pinned = std::thread::spawn(move || (pin_current_thread(last), allowed_cpus())).join();
+    assert_eq!(pinned.expect("no panic"), (true, vec![last]));
+}
