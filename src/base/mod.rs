@@ -2,6 +2,7 @@
 
 pub mod bytes;
 pub mod checksum;
+pub mod protobuf;
 pub mod queue;
 pub mod time;
 pub mod varint;

@@ -2,6 +2,7 @@
 //!
 //! endpoint -> decompress -> decode -> (handoff to the shard that owns the slot) -> admit -> place -> batch -> reply
 
+pub mod decode;
 pub mod decompress;
 pub mod endpoint;
 pub mod request;
