@@ -1,8 +1,20 @@
 //! The way of a request, one file a stage, in order. Pure: bytes and the time in, frames and answers out.
 //!
-//! endpoint -> decompress -> decode -> (handoff to the shard that owns the slot) -> admit -> place -> batch -> reply
+//! On the shard that received it: `endpoint` -> `decompress` -> `decode` -> `requests`, which waits for its parts.
+//! On the shard that owns the series: `part` (the handoff) -> `owner`, with `table` -> frame -> ack -> answer.
+//! Back where it came from: `reply`.
+
+pub mod endpoint;
+
+pub mod decompress;
 
 pub mod decode;
-pub mod decompress;
-pub mod endpoint;
 pub mod request;
+
+pub mod part;
+pub mod requests;
+
+pub mod owner;
+pub mod table;
+
+pub mod reply;
