@@ -1,7 +1,8 @@
-//! What everything stands on: bytes, varints, checksums, hashes, time, bounded queues. No I/O, no domain noun.
+//! What everything stands on: bytes, varints, checksums, latencies, time, bounded queues. No I/O, no domain noun.
 
 pub mod bytes;
 pub mod checksum;
+pub mod latency;
 pub mod protobuf;
 pub mod queue;
 pub mod time;

@@ -55,6 +55,11 @@ impl<T> QueueSender<T> {
         sent.map_err(flume::SendError::into_inner)
     }
 
+    /// Wakes the reader without pushing: for a reader that waits for something other than this queue.
+    pub fn wake(&self) {
+        self.wake.wake();
+    }
+
     /// How many items wait.
     pub fn len(&self) -> usize {
         self.sender.len()
