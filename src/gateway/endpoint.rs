@@ -1,7 +1,9 @@
-//! Which requests are ingest, and whether their headers promise a body that can be decoded. Stage 1 (see `gateway/mod.rs`).
+//! Which requests are ingest, and whether their headers promise a body that can be decoded. Stage 1
+//! (see `gateway/mod.rs`).
 //!
-//! In: method, path, headers. Out: a route, then the body's coding, both before any of the body is read. Pure.
-//! Not here: the query API; its routes are the control plane's, and so is every path that is none of ours.
+//! In: method, path, headers. Out: a route, then the body's coding, both before any of the body is
+//! read. Pure. Not here: the query API; its routes are the control plane's, and so is every path
+//! that is none of ours.
 
 /// The methods of every ingest path, for `Allow`.
 pub const INGEST_ALLOW: &str = "POST, OPTIONS";
@@ -46,7 +48,8 @@ pub enum Encoding {
 pub enum HeaderFault {
     /// Not the media type of the endpoint.
     UnsupportedContentType,
-    /// The media type is right, but its `proto` names a message other than that of remote write 1.0.
+    /// The media type is right, but its `proto` names a message other than that of remote write
+    /// 1.0.
     UnsupportedProtobufMessage,
     /// A content coding that the endpoint does not take, or several.
     UnsupportedContentEncoding,
@@ -81,7 +84,8 @@ impl HeaderFault {
     }
 }
 
-/// Where a request for `path` goes. Paths are compared as sent: `//` and a slash at the end make another path.
+/// Where a request for `path` goes. Paths are compared as sent: `//` and a slash at the end make
+/// another path.
 pub fn route(method: &str, path: &str) -> Route {
     let endpoint = match path {
         "/api/v1/write" | "/api/v1/push" | "/api/v1/receive" | "/api/v1/prom/remote/write" => {
@@ -99,8 +103,9 @@ pub fn route(method: &str, path: &str) -> Route {
 
 /// Checks what `headers` say of the body of a request to `endpoint`; returns how it is compressed.
 ///
-/// Remote write 1.0 makes both headers a must for senders. A missing or empty one is taken as the right one all the same,
-/// as Prometheus' own receiver does (`storage/remote/write_handler.go`); a wrong one is refused.
+/// Remote write 1.0 makes both headers a must for senders. A missing or empty one is taken as the
+/// right one all the same, as Prometheus' own receiver does (`storage/remote/write_handler.go`); a
+/// wrong one is refused.
 pub fn check_headers<'a>(
     endpoint: Endpoint,
     headers: impl IntoIterator<Item = (&'a str, &'a [u8])>,

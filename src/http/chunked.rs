@@ -1,18 +1,19 @@
-//! Chunk framing (RFC 9112, 7.1) -> the pieces of the body. Strict: what another reader could take otherwise is refused.
+//! Chunk framing (RFC 9112, 7.1) -> the pieces of the body. Strict: what another reader could take
+//! otherwise is refused.
 //!
 //! ```text
 //! 1*16HEXDIG [ ";" extension ] CRLF data CRLF   again and again, then
 //! "0" [ ";" extension ] CRLF *( name ":" value CRLF ) CRLF
 //! ```
-//! In: the next bytes. Out: ranges of them that are body. Extensions and trailers are read over, within limits for the
-//! whole request. O(1) state, no allocation.
+//! In: the next bytes. Out: ranges of them that are body. Extensions and trailers are read over,
+//! within limits for the whole request. O(1) state, no allocation.
 
 use std::ops::Range;
 
 use super::fault::HttpFault;
 
-/// Chunk extensions of one request, all together. Nobody sends any; without a limit one-byte chunks with long
-/// extensions would make us read for nothing (CVE-2023-39326 in Go).
+/// Chunk extensions of one request, all together. Nobody sends any; without a limit one-byte chunks
+/// with long extensions would make us read for nothing (CVE-2023-39326 in Go).
 pub const EXTENSION_BYTES_MAX: u32 = 4 << 10;
 /// Trailers of one request.
 pub const TRAILER_BYTES_MAX: u32 = 4 << 10;
@@ -67,7 +68,8 @@ pub enum ChunkEvent {
 }
 
 impl ChunkedBody {
-    /// In front of the first chunk of a body that may have `body_bytes_max` bytes without its framing.
+    /// In front of the first chunk of a body that may have `body_bytes_max` bytes without its
+    /// framing.
     pub fn new(body_bytes_max: u64) -> Self {
         Self {
             state: State::Size { digits: 0, value: 0 },

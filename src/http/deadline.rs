@@ -1,7 +1,8 @@
-//! How long a client may take: when to look again, and what is overdue. The caller has the clock and the timer.
+//! How long a client may take: when to look again, and what is overdue. The caller has the clock
+//! and the timer.
 //!
-//! In: phases, progress and the time. Out: one deadline. O(1), so a timer wheel of coarse ticks is enough: ask again when it
-//! fires, since progress moves the deadline without telling anyone.
+//! In: phases, progress and the time. Out: one deadline. O(1), so a timer wheel of coarse ticks is
+//! enough: ask again when it fires, since progress moves the deadline without telling anyone.
 
 use super::fault::HttpFault;
 use crate::base::time::{Duration, Instant};
@@ -26,7 +27,8 @@ pub struct DeadlineRules {
 impl Default for DeadlineRules {
     fn default() -> Self {
         Self {
-            // Prometheus' HTTP client drops idle connections after 5 minutes, Go's default after 90 s.
+            // Prometheus' HTTP client drops idle connections after 5 minutes, Go's default after 90
+            // s.
             idle: Duration::from_secs(90),
             head: Duration::from_secs(10),
             body_stall: Duration::from_secs(30),
@@ -127,7 +129,8 @@ impl ConnectionDeadlines {
         }
     }
 
-    /// When [`ConnectionDeadlines::check`] is worth calling; `None` while the client is not measured.
+    /// When [`ConnectionDeadlines::check`] is worth calling; `None` while the client is not
+    /// measured.
     pub fn next_deadline(&self) -> Option<Instant> {
         if self.paused_at.is_some() {
             return None;
@@ -155,7 +158,8 @@ impl ConnectionDeadlines {
         })
     }
 
-    /// When the body's average falls below the least rate if nothing more comes. `None`: not in this world's time.
+    /// When the body's average falls below the least rate if nothing more comes. `None`: not in
+    /// this world's time.
     fn slow(&self) -> Option<Instant> {
         let earned_seconds = self.bytes.checked_div(self.rules.body_bytes_per_second_min)?;
         let allowed = self.rules.body_grace.checked_add(Duration::from_secs(earned_seconds))?;

@@ -1,9 +1,10 @@
-//! Why a connection's bytes are refused: the closed list, each with its status and text. Every fault ends the connection,
-//! because after it nobody can say where the next request begins.
+//! Why a connection's bytes are refused: the closed list, each with its status and text. Every
+//! fault ends the connection, because after it nobody can say where the next request begins.
 
 use std::fmt;
 
-/// A request that is not read on. Answer with [`HttpFault::status`] and the fault's text, then close.
+/// A request that is not read on. Answer with [`HttpFault::status`] and the fault's text, then
+/// close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HttpFault {
     /// The request line is not `method SP target SP version`.

@@ -1,7 +1,9 @@
-//! A whole request head -> what it asks for, and how its body is framed. Stage between `scan` and the body.
+//! A whole request head -> what it asks for, and how its body is framed. Stage between `scan` and
+//! the body.
 //!
-//! In: the bytes that `scan` delimited. Out: spans into them, so that a head is kept in one buffer that is used again.
-//! Refused is whatever a proxy in front could read differently: RFC 9112, 6.3 and 11.2, in the strictest reading.
+//! In: the bytes that `scan` delimited. Out: spans into them, so that a head is kept in one buffer
+//! that is used again. Refused is whatever a proxy in front could read differently: RFC 9112, 6.3
+//! and 11.2, in the strictest reading.
 
 use std::mem::MaybeUninit;
 
@@ -14,11 +16,12 @@ pub const HEADERS_MAX: usize = 64;
 const LENGTH_DIGITS_MAX: usize = 19;
 
 /// The protocol's version as the request states it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HttpVersion {
     /// HTTP/1.0: closes unless asked to keep the connection, knows no chunks.
     Http10,
     /// HTTP/1.1.
+    #[default]
     Http11,
 }
 
@@ -27,7 +30,8 @@ pub enum HttpVersion {
 pub struct RequestHead<'a> {
     /// As sent: methods are case-sensitive.
     pub method: &'a str,
-    /// The target up to `?`, not decoded and not normalised. `*` for `OPTIONS *`; the path only, of a whole URL.
+    /// The target up to `?`, not decoded and not normalised. `*` for `OPTIONS *`; the path only, of
+    /// a whole URL.
     pub path: &'a str,
     /// The target behind `?`.
     pub query: Option<&'a str>,
@@ -39,13 +43,15 @@ pub struct RequestHead<'a> {
     pub chunked: bool,
     /// Whether the client means to send another request after this.
     pub keep_alive: bool,
-    /// Whether the client waits for [`super::response::CONTINUE_RESPONSE`] before it sends the body.
+    /// Whether the client waits for [`super::response::CONTINUE_RESPONSE`] before it sends the
+    /// body.
     pub expects_continue: bool,
     parsed: &'a ParsedHead,
 }
 
 impl<'a> RequestHead<'a> {
-    /// The value of the first header field called `name`, in any case, without the spaces around it.
+    /// The value of the first header field called `name`, in any case, without the spaces around
+    /// it.
     pub fn header(&self, name: &str) -> Option<&'a [u8]> {
         let mut headers = self.headers();
         headers.find(|(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value)
@@ -67,7 +73,7 @@ pub struct ParsedHead {
     method: Span,
     path: Span,
     query: Option<Span>,
-    is_http10: bool,
+    version: HttpVersion,
     framing: Framing,
     keep_alive: bool,
     expects_continue: bool,
@@ -140,11 +146,11 @@ impl ParsedHead {
                 value: Span::of(&self.bytes, header.value),
             });
         }
-        self.is_http10 = minor == 0;
-        self.framing = seen.framing(self.is_http10)?;
-        seen.check_host(self.is_http10)?;
-        self.keep_alive = !seen.close && (!self.is_http10 || seen.keep_alive);
-        self.expects_continue = seen.expects_continue(self.is_http10, self.framing)?;
+        self.version = if minor == 0 { HttpVersion::Http10 } else { HttpVersion::Http11 };
+        self.framing = seen.framing(self.version)?;
+        seen.check_host(self.version)?;
+        self.keep_alive = !seen.close && (self.version == HttpVersion::Http11 || seen.keep_alive);
+        self.expects_continue = seen.expects_continue(self.version, self.framing)?;
         let (path, query) = split_target(method, target)?;
         self.method = Span::of(&self.bytes, method.as_bytes());
         self.query = query.map(|query| Span::of(&self.bytes, query.as_bytes()));
@@ -163,7 +169,7 @@ impl ParsedHead {
             method: self.text(self.method),
             path: self.text(self.path),
             query: self.query.map(|query| self.text(query)),
-            version: if self.is_http10 { HttpVersion::Http10 } else { HttpVersion::Http11 },
+            version: self.version,
             content_length: match self.framing {
                 Framing::Length(length) => Some(length),
                 Framing::NoBody | Framing::Chunked => None,
@@ -286,29 +292,36 @@ impl SeenFields {
         Ok(())
     }
 
-    fn framing(&self, is_http10: bool) -> Result<Framing, HttpFault> {
+    fn framing(&self, version: HttpVersion) -> Result<Framing, HttpFault> {
         match (self.content_length, self.transfer_encoding) {
             (None, None) => Ok(Framing::NoBody),
             (Some(length), None) => Ok(Framing::Length(length)),
             (Some(_), Some(_)) => Err(HttpFault::BothLengths),
-            (None, Some(_)) if is_http10 => Err(HttpFault::BadTransferEncoding),
+            (None, Some(_)) if version == HttpVersion::Http10 => {
+                Err(HttpFault::BadTransferEncoding)
+            }
             (None, Some(TransferEncoding::Other)) => Err(HttpFault::UnsupportedTransferEncoding),
             (None, Some(TransferEncoding::Chunked)) => Ok(Framing::Chunked),
         }
     }
 
-    fn check_host(&self, is_http10: bool) -> Result<(), HttpFault> {
-        if self.has_host || is_http10 { Ok(()) } else { Err(HttpFault::MissingHost) }
+    fn check_host(&self, version: HttpVersion) -> Result<(), HttpFault> {
+        if self.has_host || version == HttpVersion::Http10 {
+            Ok(())
+        } else {
+            Err(HttpFault::MissingHost)
+        }
     }
 
     /// RFC 9110, 10.1.1: of no meaning in HTTP/1.0, nor without a body.
-    fn expects_continue(&self, is_http10: bool, framing: Framing) -> Result<bool, HttpFault> {
+    fn expects_continue(&self, version: HttpVersion, framing: Framing) -> Result<bool, HttpFault> {
         match self.expectation {
-            Some(Expectation::Other) if !is_http10 => Err(HttpFault::UnsupportedExpectation),
-            Some(Expectation::Continue) if !is_http10 => {
+            None => Ok(false),
+            Some(_) if version == HttpVersion::Http10 => Ok(false),
+            Some(Expectation::Other) => Err(HttpFault::UnsupportedExpectation),
+            Some(Expectation::Continue) => {
                 Ok(!matches!(framing, Framing::NoBody | Framing::Length(0)))
             }
-            _ => Ok(false),
         }
     }
 }

@@ -1,9 +1,11 @@
-//! The bytes that a connection receives -> requests. One reader per connection, used request after request.
+//! The bytes that a connection receives -> requests. One reader per connection, used request after
+//! request.
 //!
-//! In: pieces as they arrive. Out: events, body pieces borrowed from the input. A head is copied once into a buffer of at
-//! most `head_bytes_max` that is used again; the body is never copied. No allocation per request once the buffers have
-//! grown to the connection's usual head. What is behind a request is not taken before its `End` has been seen.
-//! Not here: time (`deadline`), answers (`response`).
+//! In: pieces as they arrive. Out: events, body pieces borrowed from the input. A head is copied
+//! once into a buffer of at most `head_bytes_max` that is used again; the body is never copied. No
+//! allocation per request once the buffers have grown to the connection's usual head. What is
+//! behind a request is not taken before its `End` has been seen. Not here: time (`deadline`),
+//! answers (`response`).
 
 use super::chunked::{ChunkEvent, ChunkedBody};
 use super::fault::HttpFault;
@@ -93,10 +95,11 @@ impl RequestReader {
         }
     }
 
-    /// Takes bytes from `input`; returns how many it took and what it saw. Call again with the rest.
+    /// Takes bytes from `input`; returns how many it took and what it saw. Call again with the
+    /// rest.
     ///
-    /// Between [`ReadEvent::Head`] and [`ReadEvent::End`] there may be an event without any input: so call it until
-    /// it says [`ReadEvent::NeedMore`], which never leaves a byte untaken.
+    /// Between [`ReadEvent::Head`] and [`ReadEvent::End`] there may be an event without any input:
+    /// so call it until it says [`ReadEvent::NeedMore`], which never leaves a byte untaken.
     pub fn read<'a>(&mut self, input: &'a [u8]) -> (usize, ReadEvent<'a>) {
         if let State::HeadDone = self.state {
             self.begin_body();
@@ -133,7 +136,8 @@ impl RequestReader {
         self.head.request_head()
     }
 
-    /// Sets the limit of this request's body, between [`ReadEvent::Head`] and the next [`RequestReader::read`].
+    /// Sets the limit of this request's body, between [`ReadEvent::Head`] and the next
+    /// [`RequestReader::read`].
     ///
     /// A declared length above it is a fault at once, before any of the body is read.
     pub fn limit_body(&mut self, body_bytes_max: u64) -> Result<(), HttpFault> {
@@ -149,7 +153,8 @@ impl RequestReader {
         }
     }
 
-    /// Body bytes still to come, to decide whether an unwanted body is worth skipping; `None` if nobody knows.
+    /// Body bytes still to come, to decide whether an unwanted body is worth skipping; `None` if
+    /// nobody knows.
     pub fn body_bytes_left(&self) -> Option<u64> {
         match self.state {
             State::HeadDone => match self.head.framing() {

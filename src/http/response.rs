@@ -1,7 +1,9 @@
-//! Answers -> bytes. In: values. Out: appended to the connection's buffer; nothing is allocated but its growth.
+//! Answers -> bytes. In: values. Out: appended to the connection's buffer; nothing is allocated but
+//! its growth.
 //!
-//! This file alone decides about framing: `connection`, `content-length` and `transfer-encoding` among the given headers are
-//! left out, so an answer of the control plane cannot contradict the bytes that follow.
+//! This file alone decides about framing: `connection`, `content-length` and `transfer-encoding`
+//! among the given headers are left out, so an answer of the control plane cannot contradict the
+//! bytes that follow.
 
 use super::fault::HttpFault;
 
@@ -78,7 +80,8 @@ pub fn encode_head<'a>(
         }
         BodyLength::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
     }
-    // Said even where HTTP/1.1 implies it: an HTTP/1.0 client that asked to keep the connection waits for the word.
+    // Said even where HTTP/1.1 implies it: an HTTP/1.0 client that asked to keep the connection
+    // waits for the word.
     let keep_alive = head.keep_alive && head.body != BodyLength::UntilClose;
     out.extend_from_slice(if keep_alive {
         b"connection: keep-alive\r\n\r\n"
@@ -246,13 +249,15 @@ mod tests {
             400,
             "bad",
             false,
-            "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\nretry-after: 5\r\ncontent-length: 3\r\nconnection: close\r\n\r\nbad",
+            "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\n\
+             retry-after: 5\r\ncontent-length: 3\r\nconnection: close\r\n\r\nbad",
         );
         check(
             200,
             "",
             true,
-            "HTTP/1.1 200 OK\r\nretry-after: 5\r\ncontent-length: 0\r\nconnection: keep-alive\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nretry-after: 5\r\ncontent-length: 0\r\n\
+             connection: keep-alive\r\n\r\n",
         );
     }
 

@@ -1,8 +1,10 @@
-//! Finds the end of a request head in bytes that arrive in pieces, and refuses loose line breaks on the way.
+//! Finds the end of a request head in bytes that arrive in pieces, and refuses loose line breaks on
+//! the way.
 //!
-//! In: the next bytes. Out: how many belong to the head. O(1) state, each byte is looked at once, so a client that sends a
-//! head byte by byte costs no more than one that sends it whole. `httparse` then sees whole heads only. It takes a
-//! lone LF for a line end; two parsers that disagree on that are the door for smuggled requests, so it is shut here.
+//! In: the next bytes. Out: how many belong to the head. O(1) state, each byte is looked at once,
+//! so a client that sends a head byte by byte costs no more than one that sends it whole.
+//! `httparse` then sees whole heads only. It takes a lone LF for a line end; two parsers that
+//! disagree on that are the door for smuggled requests, so it is shut here.
 
 use super::fault::HttpFault;
 

@@ -1,4 +1,5 @@
-//! Each example is read whole, in every split in two, and byte by byte: the events must be the same.
+//! Each example is read whole, in every split in two, and byte by byte: the events must be the
+//! same.
 
 use super::*;
 use crate::http::fault::HttpFault as Fault;
@@ -68,11 +69,11 @@ fn describe(head: &RequestHead<'_>) -> String {
     };
     let mut text = format!("{} {}", head.method, head.path);
     if let Some(query) = head.query {
-        text.push_str(&format!(" ?{query}"));
+        text.extend([" ?", query]);
     }
-    text.push_str(&format!(" {version}"));
+    text.extend([" ", version]);
     if let Some(length) = head.content_length {
-        text.push_str(&format!(" length={length}"));
+        text.extend([" length=", &length.to_string()]);
     }
     for (flag, name) in [
         (head.chunked, " chunked"),
@@ -86,7 +87,8 @@ fn describe(head: &RequestHead<'_>) -> String {
     text
 }
 
-/// One request's head, body and end as a line each: `want` has `head`, then `body` in quotes, `.` for the end, `!` for faults.
+/// One request's head, body and end as a line each: `want` has `head`, then `body` in quotes, `.`
+/// for the end, `!` for faults.
 #[track_caller]
 fn check(input: &str, want: &[&str]) {
     let seen: Vec<String> = read_all_splits(LIMITS, input.as_bytes())
@@ -101,7 +103,8 @@ fn check(input: &str, want: &[&str]) {
     assert_eq!(seen, want, "input={input:?}");
 }
 
-/// A request whose head holds `fields`, then `body`; `want` is the fault that ends it, before or behind its head.
+/// A request whose head holds `fields`, then `body`; `want` is the fault that ends it, before or
+/// behind its head.
 #[track_caller]
 fn check_fault(fields: &str, body: &str, want: Fault) {
     let input = format!("POST /w HTTP/1.1\r\nHost: h\r\n{fields}\r\n{body}");

@@ -1,4 +1,5 @@
-//! Seeded chance: random requests survive random splits, and random damage is never worse than a fault.
+//! Seeded chance: random requests survive random splits, and random damage is never worse than a
+//! fault.
 
 use super::*;
 
@@ -44,7 +45,7 @@ fn random_request(chance: &mut Chance) -> (Vec<u8>, Vec<Seen>) {
     match chance.below(3) {
         0 => bytes.extend_from_slice(b"\r\n"),
         1 => {
-            head.push_str(&format!(" length={}", body.len()));
+            head.extend([" length=", &body.len().to_string()]);
             bytes.extend_from_slice(format!("Content-Length: {}\r\n\r\n", body.len()).as_bytes());
             bytes.extend_from_slice(&body);
             seen.push(Seen::Body(body));
