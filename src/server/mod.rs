@@ -2,12 +2,14 @@
 //!
 //! `start` builds everything and runs it; `shard` is the loop of one shard's thread, `traffic` its clients' side and
 //! `node_side` its storage side. `connection`, `clients`, `ingest` and `post` are its pure parts; `life` is what all
-//! threads see of shutdown, `signals` what begins it; `recover` turns what is on disk into node shards.
+//! threads see of shutdown, `signals` what begins it; `recover` turns what is on disk into node shards; `threads` starts
+//! the shards and connects them; `greeting` says how to use the process that just started.
 
 pub mod start;
 
 mod clients;
 mod connection;
+mod greeting;
 mod ingest;
 mod life;
 mod node_side;
@@ -16,4 +18,5 @@ mod recover;
 mod report;
 mod shard;
 mod signals;
+mod threads;
 mod traffic;

@@ -1,7 +1,10 @@
 //! DRIVER: what a shard does for its node half: log writes on the ring, segment files and snapshots by the background,
 //! and the questions of queries, a slice of each per turn.
 
-use crate::background::command::{BackgroundCommand, BackgroundEvent, SegmentFile};
+use crate::background::command::{
+    BackgroundEvent, SegmentCommand, SegmentFile, SnapshotCommand,
+};
+use crate::background::executor::BackgroundSender;
 use crate::base::bytes::AlignedBuffer;
 use crate::base::time::{Duration, Instant, Now};
 use crate::model::refusal::Refusal;
@@ -27,9 +30,10 @@ pub struct NodeSide {
     shard: u32,
     node: Option<Box<NodeShard>>,
     segments: BTreeMap<u64, SegmentFile>,
-    background: flume::Sender<BackgroundCommand>,
+    background: Option<BackgroundSender>,
     /// Commands that the background had no room for.
-    waiting: VecDeque<BackgroundCommand>,
+    segment_commands: VecDeque<SegmentCommand>,
+    snapshot_commands: VecDeque<SnapshotCommand>,
     selects: Vec<RunningSelect>,
     retry_at: Instant,
     head_retention_ms: i64,
@@ -51,7 +55,6 @@ impl NodeSide {
     /// The node half of `shard`, which is still being replayed. `head_retention_ms` 0 keeps everything.
     pub fn new(
         shard: u32,
-        background: flume::Sender<BackgroundCommand>,
         head_retention_ms: i64,
         now: Instant,
     ) -> Self {
@@ -59,8 +62,9 @@ impl NodeSide {
             shard,
             node: None,
             segments: BTreeMap::new(),
-            background,
-            waiting: VecDeque::new(),
+            background: None,
+            segment_commands: VecDeque::new(),
+            snapshot_commands: VecDeque::new(),
             selects: Vec::new(),
             retry_at: now + RETRY,
             head_retention_ms,
@@ -69,9 +73,10 @@ impl NodeSide {
     }
 
     /// The node half is replayed and takes frames from now on.
-    pub fn handle_node(&mut self, node: Box<NodeShard>) {
+    pub fn handle_node(&mut self, node: Box<NodeShard>, background: BackgroundSender) {
         assert!(self.node.is_none());
         self.node = Some(node);
+        self.background = Some(background);
     }
 
     /// The node half, once it is replayed.
@@ -171,12 +176,12 @@ impl NodeSide {
         let Some(node) = &mut self.node else { return };
         let shard = self.shard;
         while let Some(request) = node.poll_segment_request() {
-            self.waiting.push_back(match request {
+            self.segment_commands.push_back(match request {
                 SegmentRequest::Prepare { segment, bytes } => {
-                    BackgroundCommand::PrepareSegment { shard, segment, bytes }
+                    SegmentCommand::Prepare { shard, segment, bytes }
                 }
                 SegmentRequest::Retire { below_segment } => {
-                    BackgroundCommand::RetireSegments { shard, below_segment }
+                    SegmentCommand::Retire { shard, below_segment }
                 }
             });
         }
@@ -239,22 +244,27 @@ impl NodeSide {
         let Some(node) = &mut self.node else { return };
         let shard = self.shard;
         if let Some(step) = node.poll_snapshot() {
-            self.waiting.push_back(match step {
-                SnapshotStep::Begin(position) => {
-                    BackgroundCommand::SnapshotBegin { shard, position }
-                }
-                SnapshotStep::Piece(bytes) => BackgroundCommand::SnapshotPiece { shard, bytes },
-                SnapshotStep::End => BackgroundCommand::SnapshotEnd { shard },
+            self.snapshot_commands.push_back(match step {
+                SnapshotStep::Begin(position) => SnapshotCommand::Begin { shard, position },
+                SnapshotStep::Piece(bytes) => SnapshotCommand::Piece { shard, bytes },
+                SnapshotStep::End => SnapshotCommand::End { shard },
             });
         }
     }
 
     /// The line is short: one segment request, one retirement and two pieces at a time.
     fn send_commands(&mut self) {
-        while let Some(command) = self.waiting.pop_front() {
-            if let Err(refused) = self.background.try_send(command) {
-                self.waiting.push_front(refused.into_inner());
-                return;
+        let Some(background) = &self.background else { return };
+        while let Some(command) = self.segment_commands.pop_front() {
+            if let Err(command) = background.try_send_segment(command) {
+                self.segment_commands.push_front(command);
+                break;
+            }
+        }
+        while let Some(command) = self.snapshot_commands.pop_front() {
+            if let Err(command) = background.try_send_snapshot(command) {
+                self.snapshot_commands.push_front(command);
+                break;
             }
         }
     }

@@ -3,14 +3,18 @@
 //! A turn: wait for completions -> handle them -> empty the mailboxes -> offer frames to the node half -> start file
 //! work -> send answers. It decides nothing itself: connections, ingest, owner and node half do, each in its own file.
 
+use crate::background::command::BackgroundEvent;
 use crate::base::queue::QueueSender;
-use crate::base::time::{Duration, Instant, Now};
+use crate::base::time::{Duration, Now};
+use crate::control::config::ServeConfig;
+use crate::control::readiness::ServerState;
 use crate::control::server::ControlRequest;
 use crate::control::shards::ShardRequest;
 use crate::gateway::owner::Owner;
 use crate::gateway::part::ShardMessage;
+use crate::http::reader::HttpLimits;
 use crate::model::refusal::Refusal;
-use crate::node::shard::{FrameReceipt, NodeShard};
+use crate::node::shard::FrameReceipt;
 use crate::ring::{Event, Idle, Ring, Token};
 use crate::server::clients::{ClientKey, Clients};
 use crate::server::connection::ConnectionRules;
@@ -18,6 +22,8 @@ use crate::server::ingest::Ingest;
 use crate::server::life::Life;
 use crate::server::node_side::NodeSide;
 use crate::server::post::Post;
+use crate::server::report::ShardStats;
+use crate::server::threads::NodeHandover;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
@@ -63,9 +69,9 @@ pub struct Mailboxes {
     /// Questions of the control plane.
     pub control: flume::Receiver<ShardRequest>,
     /// Files and snapshots that the background is done with.
-    pub background: flume::Receiver<crate::background::BackgroundEvent>,
+    pub background: flume::Receiver<BackgroundEvent>,
     /// The node half, once, when its log has been replayed.
-    pub node: flume::Receiver<Box<NodeShard>>,
+    pub node: flume::Receiver<NodeHandover>,
 }
 
 impl Mailboxes {
@@ -76,6 +82,29 @@ impl Mailboxes {
             && self.node.is_empty()
     }
 }
+
+/// What a shard's thread is given once the mailboxes exist.
+pub struct ShardParts {
+    /// Which shard it is.
+    pub index: u32,
+    /// The process' configuration.
+    pub config: ServeConfig,
+    /// One per address.
+    pub listeners: Vec<socket2::Socket>,
+    /// Its ends of the queues to it.
+    pub mail: Mailboxes,
+    /// The ways to the other shards.
+    pub neighbours: Neighbours,
+    /// The way to the control plane.
+    pub control: flume::Sender<ControlRequest>,
+    /// Shutdown.
+    pub life: Arc<Life>,
+    /// Readiness.
+    pub state: Arc<ServerState>,
+}
+
+/// How a shard reaches the others: one queue each, its own place empty.
+pub type Neighbours = Vec<Option<QueueSender<ShardMessage>>>;
 
 /// A shard; lives on its own thread.
 pub struct Shard {
@@ -96,13 +125,51 @@ pub struct Shard {
     pub(super) mail: Mailboxes,
     pub(super) control: flume::Sender<ControlRequest>,
     pub(super) life: Arc<Life>,
+    pub(super) state: Arc<ServerState>,
     pub(super) reading_bytes: u64,
-    pub(super) stats: crate::server::report::ShardStats,
+    pub(super) stats: ShardStats,
     pub(super) is_draining: bool,
     pub(super) is_quiet: bool,
 }
 
 impl Shard {
+    /// A shard on `ring`, which the calling thread made. Its node half follows by mail.
+    pub fn new(ring: Ring, parts: ShardParts) -> Self {
+        let ShardParts { index, config, listeners, mail, neighbours, control, life, state } = parts;
+        let now = Now::read();
+        let shard_count = u32::try_from(neighbours.len()).expect("shards are counted in u32");
+        let ingest = config.ingest_limits();
+        let rules = ConnectionRules {
+            http: HttpLimits { body_bytes_max: ingest.body_bytes_max, ..HttpLimits::default() },
+            body_bytes_max: ingest.body_bytes_max,
+            is_overloaded: false,
+        };
+        Self {
+            index,
+            ring,
+            now,
+            rules,
+            request_bytes_max: config.request_bytes_max / u64::from(shard_count),
+            connections_max: config.connections_max.div_ceil(shard_count) as usize,
+            listeners,
+            clients: Clients::default(),
+            parked: Vec::new(),
+            streaming: Vec::new(),
+            ingest: Ingest::new(index, shard_count, ingest),
+            owner: Owner::new(index, config.label_limits()),
+            node: NodeSide::new(index, config.head_retention_ms(), now.monotonic),
+            post: Post::new(neighbours),
+            mail,
+            control,
+            life,
+            state,
+            reading_bytes: 0,
+            stats: ShardStats::default(),
+            is_draining: false,
+            is_quiet: false,
+        }
+    }
+
     /// Runs until the process is told to end and everything that was accepted is answered.
     pub fn run(mut self) {
         for (index, listener) in (0u64..).zip(&self.listeners) {
@@ -163,6 +230,7 @@ impl Shard {
             Event::Written { buffer, result, .. } => {
                 let outcome = result.map_err(|errno| errno.0);
                 if self.node.handle_written(self.now, buffer, outcome).is_err() {
+                    self.state.set_log_failed(self.index as usize);
                     self.owner.handle_node_failed(Refusal::LogFailed);
                 }
             }
@@ -187,8 +255,8 @@ impl Shard {
     }
 
     fn handle_mail(&mut self) {
-        if let Ok(node) = self.mail.node.try_recv() {
-            self.node.handle_node(node);
+        if let Ok(handover) = self.mail.node.try_recv() {
+            self.node.handle_node(handover.node, handover.background);
         }
         // As many as lay there at first: what arrives meanwhile is for the next turn.
         for _ in 0..self.mail.gateway.len() {
@@ -269,7 +337,3 @@ impl Shard {
         self.life.all_quiet() && self.owner.is_idle() && self.post.is_empty() && self.node.is_idle()
     }
 }
-
-/// How a shard reaches the others: one queue each, its own place empty.
-pub type Neighbours = Vec<Option<QueueSender<ShardMessage>>>;
-

@@ -1,30 +1,28 @@
 //! DRIVER: from a configuration to a running process, and to its end.
 //!
-//! Order: data folder, listeners, shards (each makes its ring on its own thread), control plane, recovery in the
-//! background while clients already get 503. Errors before that name the cause and what to do.
+//! Order: data folder, listeners, shards (each makes its ring on its own thread), control plane, recovery on a thread of
+//! its own while clients already get 503. Errors before that name the cause and what to do.
 
 use crate::background::executor::Background;
 use crate::background::folder::{DataFolder, DirectIo, FolderFault};
-use crate::base::queue::QueueSender;
-use crate::base::time::{Duration, Now};
 use crate::control::api;
 use crate::control::config::ServeConfig;
 use crate::control::readiness::ServerState;
-use crate::control::server::{ControlPlane, ControlRequest};
+use crate::control::server::ControlPlane;
 use crate::control::shards::{ShardHandle, Shards};
-use crate::ring::{Ring, RingOptions, RingSetupError, RingWaker, topology};
+use crate::node::head::HeadLimits;
+use crate::ring::{RingSetupError, limits, topology};
 use crate::server::life::Life;
-use crate::server::recover::{NodeRules, RecoverFault, recover};
-use crate::server::shard::{Mailboxes, NodeHandover, Shard, ShardParts};
+use crate::server::recover::{NodeRules, RecoverFault, Recovered, recover};
 use crate::server::signals;
+use crate::server::threads::{
+    BackgroundQueue, NodeHandover, Process, ShardThreads, bind_listeners, start_shards,
+};
+use crate::base::time::Duration;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::{fmt, io, thread};
 
-/// Messages that may wait for a shard, of each kind.
-const GATEWAY_MAIL: usize = 1024;
-const CONTROL_MAIL: usize = 256;
-const BACKGROUND_MAIL: usize = 16;
 /// Requests that may wait for the control plane.
 const CONTROL_REQUESTS: usize = 1024;
 const CONTROL_THREADS: usize = 2;
@@ -52,8 +50,8 @@ impl fmt::Display for StartFault {
             Self::Folder(fault) => fault.fmt(out),
             Self::Listen { address, error } if error.kind() == io::ErrorKind::AddrInUse => write!(
                 out,
-                "cannot listen on {address}: another process does; stop it (`ss -ltnp` names it) or \
-                 choose another address with --listen"
+                "cannot listen on {address}: the port is taken; stop the process that has it \
+                 (`ss -ltnp` names it) or choose another address with --listen"
             ),
             Self::Listen { address, error } => write!(
                 out,
@@ -66,12 +64,181 @@ impl fmt::Display for StartFault {
     }
 }
 
+impl std::error::Error for StartFault {}
+
 /// What the main thread is told while it waits.
-enum Notice {
+pub(super) enum Notice {
     /// A first signal arrived.
     Drain,
     /// A shard's thread has ended.
     ShardEnded,
     /// Recovery ended, well or not.
     Recovered(Result<Background, RecoverFault>),
+}
+
+/// Serves until a signal ends it; returns once everything accepted is answered, or the time for that is over.
+pub fn serve(config: &ServeConfig) -> Result<(), StartFault> {
+    limits::check_host().map_err(StartFault::Ring)?;
+    let shard_count = config.shards.unwrap_or_else(default_shard_count);
+    let folder = open_folder(config, shard_count)?;
+    let listeners = bind_listeners(&config.listen, shard_count)?;
+    raise_open_files(config.connections_max);
+    let process = Process {
+        state: Arc::new(ServerState::new(shard_count as usize)),
+        life: Arc::new(Life::new(shard_count)),
+    };
+    let (control_sender, control_requests) = flume::bounded(CONTROL_REQUESTS);
+    let (notices, inbox) = flume::unbounded();
+    let shards = start_shards(config, listeners, &process, (control_sender, notices.clone()))?;
+    let ShardThreads { threads, wakers, control, background, handovers } = shards;
+    let handles = Shards::new(control.into_iter().map(ShardHandle::new).collect());
+    let router = api::router(handles, Arc::clone(&process.state), &config.query);
+    let control_plane = ControlPlane::start(CONTROL_THREADS, router, control_requests);
+    let control_plane = control_plane.map_err(StartFault::Thread)?;
+    watch_signals(&process, &wakers, notices.clone())?;
+    let rules = node_rules(config, shard_count);
+    let state = Arc::clone(&process.state);
+    let job = move |folder| run_recovery(folder, &rules, &state, (&background, &handovers));
+    spawn_recovery(folder, job, notices)?;
+    crate::server::greeting::greet(config, shard_count);
+    let background = wait_for_end(config, &inbox, shard_count)?;
+    for thread in threads {
+        // Each has told that it ended; a shard that panicked has ended the process.
+        let _ = thread.join();
+    }
+    control_plane.stop(CONTROL_GRACE);
+    // The shards held the last senders, so the thread has nothing left to do.
+    if let Some(background) = background
+        && let Err(error) = background.join()
+    {
+        tracing::warn!(%error, "the background thread ended badly");
+    }
+    tracing::info!("everything accepted is answered and durable; bye");
+    Ok(())
+}
+
+fn default_shard_count() -> u32 {
+    u32::try_from(topology::default_shard_count()).unwrap_or(1)
+}
+
+fn open_folder(config: &ServeConfig, shard_count: u32) -> Result<DataFolder, StartFault> {
+    let folder = DataFolder::open(&config.data, shard_count).map_err(StartFault::Folder)?;
+    if let DirectIo::Refused = folder.probe_direct_io().map_err(StartFault::Folder)? {
+        tracing::warn!(
+            data = %config.data.display(),
+            "the file system refuses O_DIRECT: everything works, through the page cache and slower"
+        );
+    }
+    Ok(folder)
+}
+
+fn raise_open_files(connections_max: u32) {
+    /// Segments, rings, folders and the like, generously.
+    const OTHER_FILES: u64 = 256;
+    let want = u64::from(connections_max) + OTHER_FILES;
+    match limits::raise_open_files() {
+        Ok(limit) if limit < want => tracing::warn!(
+            limit,
+            want,
+            "the limit on open files is below connections-max: raise it (`ulimit -n`, LimitNOFILE)"
+        ),
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%error, "cannot raise the limit on open files"),
+    }
+}
+
+fn node_rules(config: &ServeConfig, shard_count: u32) -> NodeRules {
+    let shards = u64::from(shard_count);
+    let window_ms = config.out_of_order_window.as_millis();
+    NodeRules {
+        shard_count,
+        head: HeadLimits {
+            out_of_order_window_ms: i64::try_from(window_ms).unwrap_or(i64::MAX),
+            bytes_max: config.head_bytes_max / shards,
+        },
+        segment_bytes: config.log_segment_bytes,
+        log_bytes_max: config.log_bytes_max / shards,
+    }
+}
+
+fn watch_signals(
+    process: &Process,
+    wakers: &[Arc<crate::ring::RingWaker>],
+    notices: flume::Sender<Notice>,
+) -> Result<(), StartFault> {
+    use crate::base::queue::Wake;
+    let (state, life) = (Arc::clone(&process.state), Arc::clone(&process.life));
+    let wakers = wakers.to_vec();
+    signals::watch(move || {
+        tracing::info!("signal: answering what is in flight, then ending; a second one ends at once");
+        state.set_draining();
+        life.begin_drain();
+        wakers.iter().for_each(|waker| waker.wake());
+        // The main thread lives as long as there is somebody to tell.
+        let _ = notices.send(Notice::Drain);
+    })
+    .map_err(StartFault::Thread)
+}
+
+fn spawn_recovery(
+    folder: DataFolder,
+    job: impl FnOnce(DataFolder) -> Result<Background, RecoverFault> + Send + 'static,
+    notices: flume::Sender<Notice>,
+) -> Result<(), StartFault> {
+    let thread = thread::Builder::new().name("recovery".into());
+    let spawned = thread.spawn(move || {
+        let _ = notices.send(Notice::Recovered(job(folder)));
+    });
+    spawned.map(drop).map_err(StartFault::Thread)
+}
+
+fn run_recovery(
+    mut folder: DataFolder,
+    rules: &NodeRules,
+    state: &Arc<ServerState>,
+    (events, handovers): (&[BackgroundQueue], &[flume::Sender<NodeHandover>]),
+) -> Result<Background, RecoverFault> {
+    let Recovered { nodes, background, sender } = recover(&mut folder, rules, state, events)?;
+    for ((node, handover), queue) in nodes.into_iter().zip(handovers).zip(events) {
+        // A shard that has ended by now needs no node.
+        let _ = handover.send(NodeHandover { node, background: sender.clone() });
+        queue.wake();
+    }
+    state.set_ready();
+    // The lock on the folder lasts until the process ends.
+    std::mem::forget(folder);
+    tracing::info!("ready");
+    Ok(background)
+}
+
+/// Waits for a signal and then for the shards; gives the background thread back, if recovery had come so far.
+fn wait_for_end(
+    config: &ServeConfig,
+    inbox: &flume::Receiver<Notice>,
+    shard_count: u32,
+) -> Result<Option<Background>, StartFault> {
+    let mut background = None;
+    loop {
+        match inbox.recv().expect("this function's caller holds a sender") {
+            Notice::Drain => break,
+            Notice::ShardEnded => unreachable!("shards end only when the process drains"),
+            Notice::Recovered(outcome) => background = Some(outcome.map_err(StartFault::Recover)?),
+        }
+    }
+    let mut running = shard_count;
+    while running > 0 {
+        match inbox.recv_timeout(config.shutdown_timeout) {
+            Ok(Notice::ShardEnded) => running -= 1,
+            Ok(Notice::Recovered(Ok(thread))) => background = Some(thread),
+            Ok(Notice::Drain | Notice::Recovered(Err(_))) => {}
+            Err(_) => {
+                tracing::warn!(
+                    "shutdown-timeout is over with clients in mid-request: ending without them; \
+                     nothing acknowledged is lost"
+                );
+                std::process::exit(0);
+            }
+        }
+    }
+    Ok(background)
 }
