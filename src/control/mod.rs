@@ -1,1 +1,19 @@
 //! The control plane: what a process decides and answers besides taking in samples. Runs on tokio threads, never on a shard.
+//!
+//! `config` is the configuration, `host` what the machine allows. `server` runs the threads and passes requests from shards to
+//! `api`, the axum router; `shards` asks the shards, `gather` puts their answers together; `readiness` says whether clients
+//! should come; `report` is what a shard tells about itself and `metrics` prints it.
+
+// config
+pub mod host;
+
+pub mod server;
+
+pub mod api;
+pub mod gather;
+pub mod readiness;
+pub mod shards;
+
+pub mod exposition;
+pub mod metrics;
+pub mod report;

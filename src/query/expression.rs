@@ -172,7 +172,8 @@ fn groups_of(selector: &VectorSelector) -> Vec<Vec<Matcher>> {
     let Matchers { matchers, or_matchers } = &selector.matchers;
     let name = selector.name.as_deref().map(|name| Matcher::equal("__name__", name));
     let group_of = |matchers: &[promql_parser::label::Matcher]| {
-        let mut group: Vec<_> = name.iter().cloned().chain(matchers.iter().map(matcher_of)).collect();
+        let mut group: Vec<_> =
+            name.iter().cloned().chain(matchers.iter().map(matcher_of)).collect();
         group.dedup();
         group
     };
@@ -307,7 +308,8 @@ mod tests {
 
     #[test]
     fn mangled_queries_never_panic() {
-        let seeds = ["up{a=\"b\"}[5m:1m] @ 1 offset -1h", "sum by (a) (rate(x[5m])) / on(b) y ^ -2"];
+        let seeds =
+            ["up{a=\"b\"}[5m:1m] @ 1 offset -1h", "sum by (a) (rate(x[5m])) / on(b) y ^ -2"];
         let mut state = 7u64;
         for round in 0..4_000 {
             let mut text = seeds[round % 2].as_bytes().to_vec();

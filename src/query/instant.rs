@@ -50,7 +50,10 @@ pub fn parse_prometheus_duration_ms(text: &str) -> Option<i64> {
     parse_duration_ms(text)
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "checked against the range, which is exact in f64")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "checked against the range, which is exact in f64"
+)]
 fn seconds_to_ms(seconds: f64) -> Option<i64> {
     let ms = (seconds * 1000.0).round();
     // Also refuses NaN.
@@ -67,8 +70,7 @@ fn parse_rfc3339_ms(text: &str) -> Option<i64> {
     if separators.iter().any(|&(at, want)| bytes[at].to_ascii_uppercase() != want) {
         return None;
     }
-    let (year, month, day) =
-        (digits(&text[0..4])?, digits(&text[5..7])?, digits(&text[8..10])?);
+    let (year, month, day) = (digits(&text[0..4])?, digits(&text[5..7])?, digits(&text[8..10])?);
     let (hour, minute, second) =
         (digits(&text[11..13])?, digits(&text[14..16])?, digits(&text[17..19])?);
     let days_of_month = days_in_month(year, month)?;
@@ -92,8 +94,7 @@ fn split_fraction(rest: &str) -> Option<(i64, &str)> {
     if len == 0 {
         return None;
     }
-    let first_three: String =
-        after_point[..len].chars().chain("00".chars()).take(3).collect();
+    let first_three: String = after_point[..len].chars().chain("00".chars()).take(3).collect();
     Some((digits(&first_three)?, &after_point[len..]))
 }
 

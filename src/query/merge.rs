@@ -80,7 +80,8 @@ impl Merger {
     ) -> Result<(), MergeFault> {
         let len_max = (run.len() as u64).saturating_add(self.samples_left);
         for chunk in &series.chunks {
-            if chunk.max_timestamp_ms() < window.start_ms || chunk.min_timestamp_ms() > window.end_ms
+            if chunk.max_timestamp_ms() < window.start_ms
+                || chunk.min_timestamp_ms() > window.end_ms
             {
                 continue;
             }

@@ -1,0 +1,103 @@
+//! The HTTP API of the read side: Prometheus' query API, VictoriaMetrics' export, health and metrics, as an axum router.
+//!
+//! `parameters` reads requests, `admission` lets so many in, `query`, `series` and `export` answer them, `status` says how the
+//! process is; `json`, `body` and `error` write answers. It asks the shards through `control/gather` and touches no socket.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::routing::get;
+
+use crate::control::api::admission::Admission;
+use crate::control::api::error::ApiError;
+use crate::control::gather::GatherLimits;
+use crate::control::readiness::ServerState;
+use crate::control::shards::Shards;
+
+pub mod admission;
+pub mod parameters;
+
+pub mod export;
+pub mod query;
+pub mod series;
+pub mod status;
+
+pub mod body;
+pub mod error;
+pub mod json;
+
+/// What bounds queries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueryLimits {
+    /// Series that one query reads.
+    pub series_max: u32,
+    /// Samples that one query decodes, and points that it makes of them.
+    pub samples_max: u64,
+    /// Queries at a time.
+    pub concurrency_max: u32,
+    /// How long a query waits for its turn.
+    pub wait_max: Duration,
+    /// How long a query takes, waiting included; `timeout` can only shorten it.
+    pub timeout: Duration,
+    /// How old a sample may be to be seen at an instant.
+    pub lookback: Duration,
+}
+
+/// What the API needs of the process. Cheap to clone.
+#[derive(Clone)]
+pub struct ApiState {
+    pub(crate) shards: Shards,
+    pub(crate) server: Arc<ServerState>,
+    pub(crate) limits: QueryLimits,
+    pub(crate) admission: Arc<Admission>,
+    /// Unix milliseconds.
+    pub(crate) clock: fn() -> i64,
+    pub(crate) started_at_ms: i64,
+}
+
+impl ApiState {
+    /// The API of a process that starts now, by `clock` (Unix milliseconds).
+    pub fn new(
+        shards: Shards,
+        server: Arc<ServerState>,
+        limits: QueryLimits,
+        clock: fn() -> i64,
+    ) -> Self {
+        let admission = Arc::new(Admission::new(limits));
+        Self { shards, server, limits, admission, clock, started_at_ms: clock() }
+    }
+
+    pub(crate) fn gather_limits(&self) -> GatherLimits {
+        GatherLimits { series_max: self.limits.series_max, samples_max: self.limits.samples_max }
+    }
+}
+
+/// The routes. Methods that a route does not know get 405 with `Allow`, unknown paths 404.
+pub fn router(state: ApiState) -> Router {
+    Router::new()
+        .route("/", get(status::index))
+        .route("/-/healthy", get(status::healthy))
+        .route("/-/ready", get(status::ready))
+        .route("/health", get(status::health))
+        .route("/metrics", get(status::metrics))
+        .route("/api/v1/query", get(query::query).post(query::query))
+        .route("/api/v1/query_range", get(query::query_range).post(query::query_range))
+        .route("/api/v1/series", get(series::series).post(series::series))
+        .route("/api/v1/labels", get(series::labels).post(series::labels))
+        .route("/api/v1/label/{name}/values", get(series::label_values))
+        .route("/api/v1/export", get(export::export).post(export::export))
+        .route("/api/v1/metadata", get(status::metadata))
+        .route("/api/v1/status/buildinfo", get(status::build_info))
+        .fallback(unknown_path)
+        .with_state(state)
+}
+
+async fn unknown_path(request: Request) -> ApiError {
+    let path = request.uri().path();
+    ApiError::NotFound(format!("{path:?} is not a path of this API; / lists them"))
+}
+
+#[cfg(test)]
+mod tests;

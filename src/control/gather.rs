@@ -1,0 +1,239 @@
+//! One question to all shards -> their answers put together. Memory is bounded by the reply queue and the query's limits.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use crate::control::report::ShardReport;
+use crate::control::shards::{ShardRequest, Shards};
+use crate::model::chunk::ChunkFault;
+use crate::model::labels;
+use crate::model::matcher::Matcher;
+use crate::model::sample::Sample;
+use crate::model::series::TenantId;
+use crate::query::merge::{MergeFault, Merger, Window};
+use crate::wire::select::{SelectAnswer, SelectFault, SelectRequest, SelectWant, SelectedSeries};
+
+/// Answers that wait for the query, per shard. An answer is some tens of series.
+const REPLIES_PER_SHARD: usize = 2;
+
+/// What a query may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GatherLimits {
+    /// Series, all shards together.
+    pub series_max: u32,
+    /// Samples decoded and points made of them.
+    pub samples_max: u64,
+}
+
+/// Why there is no whole answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GatherFault {
+    /// A regular expression does not compile.
+    BadRegex(String),
+    /// The limit on series.
+    TooManySeries {
+        /// It.
+        series_max: u32,
+    },
+    /// The limit on samples.
+    TooManySamples,
+    /// A chunk in memory does not decode.
+    Chunk(ChunkFault),
+    /// A shard ended without an answer.
+    ShardGone,
+}
+
+impl From<MergeFault> for GatherFault {
+    fn from(fault: MergeFault) -> Self {
+        match fault {
+            MergeFault::Chunk(fault) => Self::Chunk(fault),
+            MergeFault::TooManySamples => Self::TooManySamples,
+        }
+    }
+}
+
+/// A series and its samples in the window, sorted, each timestamp once.
+#[derive(Clone, Debug)]
+pub struct SeriesRun {
+    /// Canonical label bytes.
+    pub labels: Box<[u8]>,
+    /// Samples.
+    pub run: Vec<Sample>,
+}
+
+/// One question, before it is known which of its groups of matchers and what of the series.
+#[derive(Clone, Debug)]
+pub struct Question {
+    /// Whose series.
+    pub tenant: TenantId,
+    /// A series is wanted if it matches all of any one group.
+    pub groups: Vec<Vec<Matcher>>,
+    /// When.
+    pub window: Window,
+}
+
+/// All series with samples, sorted by labels as Prometheus sorts them; and what is left of the budget of samples.
+pub async fn gather_samples(
+    shards: &Shards,
+    question: &Question,
+    limits: GatherLimits,
+) -> Result<(Vec<SeriesRun>, Merger), GatherFault> {
+    let mut runs: HashMap<Box<[u8]>, Vec<Sample>> = HashMap::new();
+    let mut merger = Merger::new(limits.samples_max);
+    for group in &question.groups {
+        let mut answers = ask(shards, question, group, SelectWant::Samples, limits).await?;
+        // A group may select again what an earlier one did: the same samples, which merge to themselves.
+        while let Some(answer) = answers.next().await? {
+            for mut series in into_series(answer) {
+                let labels = std::mem::take(&mut series.labels);
+                merger.merge(&series, question.window, runs.entry(labels).or_default())?;
+            }
+            check_series_count(runs.len(), limits)?;
+        }
+    }
+    let mut runs: Vec<_> = runs
+        .into_iter()
+        .filter(|(_, run)| !run.is_empty())
+        .map(|(labels, run)| SeriesRun { labels, run })
+        .collect();
+    runs.sort_by(|one, other| labels::iterate(&one.labels).cmp(labels::iterate(&other.labels)));
+    Ok((runs, merger))
+}
+
+/// The labels of all series, sorted as Prometheus sorts them.
+pub async fn gather_labels(
+    shards: &Shards,
+    question: &Question,
+    limits: GatherLimits,
+) -> Result<Vec<Box<[u8]>>, GatherFault> {
+    let mut found = BTreeSet::new();
+    for group in &question.groups {
+        let mut answers = ask(shards, question, group, SelectWant::Labels, limits).await?;
+        while let Some(answer) = answers.next().await? {
+            found.extend(into_series(answer).into_iter().map(|series| series.labels));
+            check_series_count(found.len(), limits)?;
+        }
+    }
+    let mut found: Vec<_> = found.into_iter().collect();
+    found.sort_by(|one, other| labels::iterate(one).cmp(labels::iterate(other)));
+    Ok(found)
+}
+
+/// The label names or values (`want`), sorted.
+pub async fn gather_strings(
+    shards: &Shards,
+    question: &Question,
+    want: &SelectWant,
+    limits: GatherLimits,
+) -> Result<BTreeSet<Box<str>>, GatherFault> {
+    let mut found = BTreeSet::new();
+    for group in &question.groups {
+        let mut answers = ask(shards, question, group, want.clone(), limits).await?;
+        while let Some(answer) = answers.next().await? {
+            if let SelectAnswer::Strings(strings) = answer {
+                found.extend(strings);
+            }
+            check_series_count(found.len(), limits)?;
+        }
+    }
+    Ok(found)
+}
+
+/// What each shard tells about itself, in shard order; `None` where a shard is gone.
+pub async fn gather_reports(shards: &Shards) -> Vec<Option<Box<ShardReport>>> {
+    let mut pending = Vec::with_capacity(shards.len());
+    for shard in shards.iter() {
+        let (reply, reports) = flume::bounded(1);
+        let is_asked = shard.push(ShardRequest::Report { reply }).await.is_ok();
+        pending.push(is_asked.then_some(reports));
+    }
+    let mut found = Vec::with_capacity(pending.len());
+    for reports in pending {
+        found.push(match reports {
+            Some(reports) => reports.recv_async().await.ok(),
+            None => None,
+        });
+    }
+    found
+}
+
+/// Asks every shard for the series of one group.
+pub async fn ask(
+    shards: &Shards,
+    question: &Question,
+    group: &[Matcher],
+    want: SelectWant,
+    limits: GatherLimits,
+) -> Result<Answers, GatherFault> {
+    let (reply, replies) = flume::bounded(REPLIES_PER_SHARD * shards.len());
+    let request = Arc::new(SelectRequest {
+        tenant: question.tenant,
+        matchers: group.to_vec(),
+        start_ms: question.window.start_ms,
+        end_ms: question.window.end_ms,
+        want,
+        series_max: limits.series_max,
+    });
+    for shard in shards.iter() {
+        let (request, reply) = (Arc::clone(&request), reply.clone());
+        let pushed = shard.push(ShardRequest::Select { request, reply }).await;
+        pushed.map_err(|_| GatherFault::ShardGone)?;
+    }
+    Ok(Answers { replies: Some(replies), unfinished: shards.len(), shards: shards.clone() })
+}
+
+/// The answers of all shards to one question, as they come. Dropping it ends the shards' work on them.
+pub struct Answers {
+    /// `None` once dropped.
+    replies: Option<flume::Receiver<SelectAnswer>>,
+    unfinished: usize,
+    shards: Shards,
+}
+
+impl Answers {
+    /// The next piece; `None` when every shard has said all.
+    pub async fn next(&mut self) -> Result<Option<SelectAnswer>, GatherFault> {
+        while self.unfinished > 0 {
+            let Some(replies) = &self.replies else { return Ok(None) };
+            // All senders gone before all have ended: a shard died.
+            let answer = replies.recv_async().await.map_err(|_| GatherFault::ShardGone)?;
+            self.shards.wake_all();
+            match answer {
+                SelectAnswer::End { .. } => self.unfinished -= 1,
+                SelectAnswer::Fault(SelectFault::BadRegex(text)) => {
+                    return Err(GatherFault::BadRegex(text));
+                }
+                SelectAnswer::Fault(SelectFault::TooManySeries { series_max }) => {
+                    return Err(GatherFault::TooManySeries { series_max });
+                }
+                SelectAnswer::Series(_) | SelectAnswer::Strings(_) => return Ok(Some(answer)),
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Drop for Answers {
+    fn drop(&mut self) {
+        // First the receiver, then the wake-up: a paused shard must find it gone.
+        self.replies = None;
+        if self.unfinished > 0 {
+            self.shards.wake_all();
+        }
+    }
+}
+
+/// The series of an answer that holds series.
+pub fn into_series(answer: SelectAnswer) -> Vec<SelectedSeries> {
+    match answer {
+        SelectAnswer::Series(series) => series,
+        SelectAnswer::Strings(_) | SelectAnswer::End { .. } | SelectAnswer::Fault(_) => Vec::new(),
+    }
+}
+
+fn check_series_count(count: usize, limits: GatherLimits) -> Result<(), GatherFault> {
+    if count as u64 > u64::from(limits.series_max) {
+        return Err(GatherFault::TooManySeries { series_max: limits.series_max });
+    }
+    Ok(())
+}

@@ -1,0 +1,331 @@
+//! The `/metrics` page: reports of the shards and numbers of the control plane -> Prometheus' text format. Pure.
+
+use crate::control::exposition::{Exposition, FamilyKind};
+use crate::control::host::ProcessUsage;
+use crate::control::readiness::Readiness;
+use crate::control::report::{LogState, RequestCounts, RequestKind, ShardReport};
+use crate::model::refusal::Refusal;
+
+/// What the page is made of.
+#[derive(Debug)]
+pub struct MetricsInput<'a> {
+    /// By shard; `None` where a shard did not answer in time.
+    pub reports: &'a [Option<Box<ShardReport>>],
+    /// Whether clients should come.
+    pub readiness: Readiness,
+    /// The process.
+    pub usage: ProcessUsage,
+    /// Unix seconds.
+    pub started_at_seconds: f64,
+    /// The control plane's own.
+    pub queries: QueryReport,
+}
+
+/// What the query API counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueryReport {
+    /// Being worked on now.
+    pub running: u64,
+    /// Waiting for a place now.
+    pub waiting: u64,
+    /// Answered well.
+    pub succeeded: u64,
+    /// Refused or failed, whoever is to blame.
+    pub failed: u64,
+}
+
+/// A number that every shard has one of.
+struct Number {
+    name: &'static str,
+    kind: FamilyKind,
+    help: &'static str,
+    read: fn(&ShardReport) -> u64,
+}
+
+const fn counter(name: &'static str, help: &'static str, read: fn(&ShardReport) -> u64) -> Number {
+    Number { name, kind: FamilyKind::Counter, help, read }
+}
+
+const fn gauge(name: &'static str, help: &'static str, read: fn(&ShardReport) -> u64) -> Number {
+    Number { name, kind: FamilyKind::Gauge, help, read }
+}
+
+const NUMBERS: [Number; 26] = [
+    counter("tidegate_received_bytes_total", "Bytes received from clients", |r| {
+        r.network.received_bytes
+    }),
+    counter("tidegate_sent_bytes_total", "Bytes sent to clients", |r| r.network.sent_bytes),
+    gauge("tidegate_connections_open", "Client connections open", |r| r.network.connections_open),
+    counter("tidegate_connections_accepted_total", "Client connections accepted", |r| {
+        r.network.connections_accepted
+    }),
+    gauge("tidegate_request_in_flight_bytes", "Memory held for requests in flight", |r| {
+        r.network.in_flight_bytes
+    }),
+    counter("tidegate_handoffs_sent_total", "Batches handed to other shards", |r| {
+        r.mailbox.handoffs_sent
+    }),
+    counter("tidegate_handoffs_received_total", "Batches taken from other shards", |r| {
+        r.mailbox.handoffs_received
+    }),
+    counter("tidegate_ring_turns_total", "Turns of the shard loop", |r| r.ring.turns),
+    counter("tidegate_ring_completions_total", "Completions handled", |r| r.ring.completions),
+    counter("tidegate_ring_no_buffers_total", "Receives that found no buffer", |r| {
+        r.ring.no_buffers
+    }),
+    counter("tidegate_ring_sleeps_total", "Turns that slept for work", |r| r.ring.sleeps),
+    counter("tidegate_log_records_total", "Log records made durable", |r| r.log.records),
+    counter("tidegate_log_record_bytes_total", "Bytes of log records made durable", |r| {
+        r.log.record_bytes
+    }),
+    counter("tidegate_log_written_bytes_total", "Bytes written to the log, with padding", |r| {
+        r.log.written_bytes
+    }),
+    gauge("tidegate_log_segments", "Segment files of the log", |r| r.log.segments),
+    gauge("tidegate_log_replay_bytes", "Bytes of log that a restart would replay", |r| {
+        r.log.bytes_since_snapshot
+    }),
+    counter("tidegate_log_snapshots_total", "Snapshots of the head finished", |r| r.log.snapshots),
+    gauge("tidegate_head_series", "Series in memory", |r| r.head.series),
+    gauge("tidegate_head_samples", "Samples in memory", |r| r.head.samples),
+    counter("tidegate_out_of_order_samples_total", "Samples taken late, inside the window", |r| {
+        r.head.out_of_order
+    }),
+    counter("tidegate_duplicate_samples_total", "Samples that replaced one of that time", |r| {
+        r.head.duplicates
+    }),
+    counter("tidegate_link_frames_total", "Frames sent to node shards", |r| r.link.frames),
+    counter("tidegate_link_frame_bytes_total", "Bytes of frames sent to node shards", |r| {
+        r.link.frame_bytes
+    }),
+    gauge("tidegate_link_in_flight_frames", "Frames sent and not acknowledged", |r| {
+        r.link.in_flight_frames
+    }),
+    gauge("tidegate_link_in_flight_bytes", "Bytes sent and not acknowledged", |r| {
+        r.link.in_flight_bytes
+    }),
+    gauge("tidegate_link_window_bytes", "Bytes that may be in flight at once", |r| {
+        r.link.window_bytes
+    }),
+];
+
+/// Numbers that share a family, told apart by one label.
+struct Group {
+    name: &'static str,
+    kind: FamilyKind,
+    help: &'static str,
+    label: &'static str,
+    members: &'static [(&'static str, fn(&ShardReport) -> u64)],
+}
+
+const GROUPS: [Group; 6] = [
+    Group {
+        name: "tidegate_samples_received_total",
+        kind: FamilyKind::Counter,
+        help: "Samples decoded, refused ones included",
+        label: "protocol",
+        members: &[
+            ("remote_write", |r| r.remote_write.received),
+            ("vm_json", |r| r.vm_json.received),
+        ],
+    },
+    Group {
+        name: "tidegate_samples_accepted_total",
+        kind: FamilyKind::Counter,
+        help: "Samples durable and acknowledged",
+        label: "protocol",
+        members: &[
+            ("remote_write", |r| r.remote_write.accepted),
+            ("vm_json", |r| r.vm_json.accepted),
+        ],
+    },
+    Group {
+        name: "tidegate_ignored_total",
+        kind: FamilyKind::Counter,
+        help: "Parts of requests that are understood but not stored yet",
+        label: "kind",
+        members: &[
+            ("exemplar", |r| r.ignored.exemplars),
+            ("metadata", |r| r.ignored.metadata),
+            ("histogram", |r| r.ignored.histograms),
+        ],
+    },
+    Group {
+        name: "tidegate_connections_closed_total",
+        kind: FamilyKind::Counter,
+        help: "Client connections closed",
+        label: "reason",
+        members: &[
+            ("client", |r| r.network.closed.client),
+            ("timeout", |r| r.network.closed.timeout),
+            ("protocol", |r| r.network.closed.protocol),
+            ("socket", |r| r.network.closed.socket),
+            ("limit", |r| r.network.closed.limit),
+            ("shutdown", |r| r.network.closed.shutdown),
+        ],
+    },
+    Group {
+        name: "tidegate_mailbox_depth",
+        kind: FamilyKind::Gauge,
+        help: "Messages that wait for the shard",
+        label: "from",
+        members: &[
+            ("handoff", |r| r.mailbox.handoff),
+            ("control", |r| r.mailbox.control),
+            ("background", |r| r.mailbox.background),
+        ],
+    },
+    Group {
+        name: "tidegate_head_bytes",
+        kind: FamilyKind::Gauge,
+        help: "Memory of the head",
+        label: "kind",
+        members: &[
+            ("index", |r| r.head.index_bytes),
+            ("open", |r| r.head.open_bytes),
+            ("sealed", |r| r.head.sealed_bytes),
+        ],
+    },
+];
+
+/// Writes the page.
+pub fn render(input: &MetricsInput) -> String {
+    let mut page = Exposition::default();
+    let names: Vec<String> = (0..input.reports.len()).map(|shard| shard.to_string()).collect();
+    let shards: Vec<(&str, &ShardReport)> = names
+        .iter()
+        .zip(input.reports)
+        .filter_map(|(name, report)| Some((name.as_str(), report.as_deref()?)))
+        .collect();
+    render_process(&mut page, input);
+    page.family("tidegate_shard_up", FamilyKind::Gauge, "1 if the shard answered for this page");
+    for (name, report) in names.iter().zip(input.reports) {
+        page.sample(&[("shard", name)], u64::from(report.is_some()));
+    }
+    for number in &NUMBERS {
+        page.family(number.name, number.kind, number.help);
+        for (shard, report) in &shards {
+            page.sample(&[("shard", shard)], (number.read)(report));
+        }
+    }
+    for group in &GROUPS {
+        page.family(group.name, group.kind, group.help);
+        for (shard, report) in &shards {
+            for (value, read) in group.members {
+                page.sample(&[("shard", shard), (group.label, value)], read(report));
+            }
+        }
+    }
+    render_shards(&mut page, &shards);
+    page.into_text()
+}
+
+fn render_process(page: &mut Exposition, input: &MetricsInput) {
+    use FamilyKind::{Counter, Gauge};
+    page.family("tidegate_build_info", Gauge, "The program; always 1");
+    page.sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
+    page.family("tidegate_ready", Gauge, "1 if /-/ready says so");
+    page.sample(&[], u64::from(input.readiness == Readiness::Ready));
+    page.family("tidegate_queries_running", Gauge, "Queries being worked on");
+    page.sample(&[], input.queries.running);
+    page.family("tidegate_queries_waiting", Gauge, "Queries waiting for query-concurrency-max");
+    page.sample(&[], input.queries.waiting);
+    page.family("tidegate_queries_total", Counter, "Queries answered");
+    page.sample(&[("result", "success")], input.queries.succeeded);
+    page.sample(&[("result", "error")], input.queries.failed);
+    let usage = &input.usage;
+    page.family("process_start_time_seconds", Gauge, "Start of the process, Unix seconds");
+    page.sample_f64(&[], input.started_at_seconds);
+    if let Some(seconds) = usage.cpu_seconds {
+        page.family("process_cpu_seconds_total", Counter, "User and system CPU time");
+        page.sample_f64(&[], seconds);
+    }
+    let gauges = [
+        ("process_resident_memory_bytes", "Resident memory", usage.resident_bytes),
+        ("process_open_fds", "Open file descriptors", usage.open_fds),
+        ("process_threads", "Threads", usage.threads),
+    ];
+    for (name, help, value) in gauges {
+        if let Some(value) = value {
+            page.family(name, Gauge, help);
+            page.sample(&[], value);
+        }
+    }
+}
+
+/// What needs two labels, or is no plain number.
+fn render_shards(page: &mut Exposition, shards: &[(&str, &ShardReport)]) {
+    use FamilyKind::{Counter, Gauge, Histogram};
+    page.family("tidegate_http_requests_total", Counter, "Requests answered, by class of status");
+    for (shard, report) in shards {
+        for kind in RequestKind::ALL {
+            for (class, code) in RequestCounts::CLASSES.into_iter().enumerate() {
+                let labels = [("shard", *shard), ("endpoint", kind.as_str()), ("code", code)];
+                page.sample(&labels, report.requests.get(kind, class));
+            }
+        }
+    }
+    page.family("tidegate_refused_samples_total", Counter, "Samples refused, by reason");
+    for (shard, report) in shards {
+        for reason in Refusal::ALL {
+            let labels = [("shard", *shard), ("reason", reason.as_str())];
+            page.sample(&labels, report.refused.get(reason));
+        }
+    }
+    page.family("tidegate_log_state", Gauge, "1 for the state that the log is in");
+    for (shard, report) in shards {
+        for state in LogState::ALL {
+            let labels = [("shard", *shard), ("state", state.as_str())];
+            page.sample(&labels, u64::from(report.log.state == state));
+        }
+    }
+    let name = "tidegate_log_sync_duration_seconds";
+    page.family(name, Histogram, "Write and sync of the log, submission to completion");
+    for (shard, report) in shards {
+        page.histogram(&[("shard", shard)], &report.log.sync_latency);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::exposition::tests::check_page;
+
+    #[test]
+    fn page_is_valid_and_says_what_the_shards_say() {
+        let mut report = Box::<ShardReport>::default();
+        report.requests.add(RequestKind::RemoteWrite, 204);
+        report.requests.add(RequestKind::RemoteWrite, 503);
+        report.refused.add(Refusal::TooOld, 7);
+        report.head.series = 11;
+        report.log.state = LogState::Open;
+        report.vm_json.accepted = 5;
+        let page = render(&MetricsInput {
+            reports: &[Some(report), None],
+            readiness: Readiness::Ready,
+            usage: ProcessUsage { resident_bytes: Some(4096), ..ProcessUsage::default() },
+            started_at_seconds: 1.5,
+            queries: QueryReport::default(),
+        });
+        let samples = check_page(&page);
+        #[track_caller]
+        fn check(samples: &std::collections::HashMap<String, f64>, series: &str, want: u32) {
+            let value = samples.get(series).unwrap_or_else(|| panic!("no {series}"));
+            assert!((value - f64::from(want)).abs() < 1e-9, "{series} is {value}");
+        }
+        let requests = "tidegate_http_requests_total{shard=\"0\",endpoint=\"remote_write\",code=";
+        check(&samples, &format!("{requests}\"2xx\"}}"), 1);
+        check(&samples, &format!("{requests}\"5xx\"}}"), 1);
+        check(&samples, &format!("{requests}\"4xx\"}}"), 0);
+        check(&samples, "tidegate_refused_samples_total{shard=\"0\",reason=\"too_old\"}", 7);
+        check(&samples, "tidegate_head_series{shard=\"0\"}", 11);
+        check(&samples, "tidegate_samples_accepted_total{shard=\"0\",protocol=\"vm_json\"}", 5);
+        check(&samples, "tidegate_log_state{shard=\"0\",state=\"open\"}", 1);
+        check(&samples, "tidegate_log_state{shard=\"0\",state=\"failed\"}", 0);
+        check(&samples, "tidegate_shard_up{shard=\"0\"}", 1);
+        check(&samples, "tidegate_shard_up{shard=\"1\"}", 0);
+        check(&samples, "tidegate_ready", 1);
+        check(&samples, "process_resident_memory_bytes", 4096);
+        assert!(!samples.contains_key("tidegate_head_series{shard=\"1\"}"));
+    }
+}
