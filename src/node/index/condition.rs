@@ -1,0 +1,193 @@
+//! A matcher made ready to be asked about many values: `=` and plain alternations become a list of values to look up,
+//! other regular expressions an automaton.
+//!
+//! Regular expressions are anchored at both ends and `.` matches a newline, as in Prometheus 3. The syntax is that of the
+//! `regex` crate, which accepts nearly all of RE2. Building one is bounded by [`NFA_BYTES_MAX`], not by steps.
+
+use regex_automata::meta::{self, Regex};
+use regex_automata::util::syntax;
+
+use crate::model::matcher::{MatchOperator, Matcher};
+
+/// Larger automatons are refused: they take milliseconds to build.
+const NFA_BYTES_MAX: usize = 1 << 20;
+/// The lazy automaton's cache while it runs.
+const LAZY_CACHE_BYTES: usize = 256 << 10;
+/// Longer patterns are refused before they are parsed.
+const PATTERN_BYTES_MAX: usize = 64 << 10;
+
+/// One matcher, ready.
+pub(in crate::node) struct Condition {
+    /// The label's name.
+    pub(in crate::node) name: Box<[u8]>,
+    /// Which non-empty values match, before `invert`.
+    pub(in crate::node) test: Test,
+    /// Whether the empty value, so an absent label, matches, before `invert`.
+    pub(in crate::node) matches_empty: bool,
+    /// Whether to keep the series that do not match: `!=` and `!~`.
+    pub(in crate::node) invert: bool,
+}
+
+/// Which non-empty values match.
+pub(in crate::node) enum Test {
+    /// All of them.
+    All,
+    /// These.
+    Values(Vec<Box<[u8]>>),
+    /// Those that the expression matches as a whole.
+    Regex(Box<Regex>),
+}
+
+impl Test {
+    /// Whether `value`, not empty, matches.
+    pub(in crate::node) fn matches(&self, value: &[u8]) -> bool {
+        match self {
+            Self::All => true,
+            Self::Values(values) => values.iter().any(|each| **each == *value),
+            Self::Regex(regex) => regex.is_match(value),
+        }
+    }
+}
+
+impl Condition {
+    /// Makes `matcher` ready; the error is the text of what is wrong with its regular expression.
+    pub(in crate::node) fn compile(matcher: &Matcher) -> Result<Self, String> {
+        let (invert, is_regex) = match matcher.operator {
+            MatchOperator::Equal => (false, false),
+            MatchOperator::NotEqual => (true, false),
+            MatchOperator::Regex => (false, true),
+            MatchOperator::NotRegex => (true, true),
+        };
+        let pattern = matcher.value.as_str();
+        let (test, matches_empty) = match pattern {
+            value if !is_regex => from_values(vec![value.into()]),
+            ".*" => (Test::All, true),
+            ".+" => (Test::All, false),
+            pattern => match alternatives(pattern) {
+                Some(values) => from_values(values),
+                None => from_regex(pattern)?,
+            },
+        };
+        Ok(Self { name: matcher.name.as_bytes().into(), test, matches_empty, invert })
+    }
+}
+
+fn from_values(mut values: Vec<String>) -> (Test, bool) {
+    let count = values.len();
+    values.retain(|value| !value.is_empty());
+    let matches_empty = values.len() < count;
+    (Test::Values(values.into_iter().map(|value| value.into_bytes().into()).collect()), matches_empty)
+}
+
+/// The values of a pattern like `a|b\.c|d`, with or without parentheses around it; `None` if it is more than that.
+fn alternatives(pattern: &str) -> Option<Vec<String>> {
+    let stripped = pattern.strip_prefix('(').and_then(|rest| rest.strip_suffix(')'));
+    let inner = stripped.map_or(pattern, |rest| rest.strip_prefix("?:").unwrap_or(rest));
+    let mut values = vec![String::new()];
+    let mut characters = inner.chars();
+    while let Some(character) = characters.next() {
+        let literal = match character {
+            '|' => {
+                values.push(String::new());
+                continue;
+            }
+            // An escaped punctuation mark is itself; an escaped letter is a class, an anchor or an error.
+            '\\' => characters.next().filter(char::is_ascii_punctuation)?,
+            '.' | '+' | '*' | '?' | '(' | ')' | '[' | ']' | '{' | '}' | '^' | '$' => return None,
+            literal => literal,
+        };
+        values.last_mut()?.push(literal);
+    }
+    Some(values)
+}
+
+fn from_regex(pattern: &str) -> Result<(Test, bool), String> {
+    if pattern.len() > PATTERN_BYTES_MAX {
+        return Err(format!("longer than {PATTERN_BYTES_MAX} bytes"));
+    }
+    let config = syntax::Config::new().dot_matches_new_line(true);
+    // On its own first, so that a stray parenthesis cannot pair with those put around it.
+    syntax::parse_with(pattern, &config).map_err(|fault| fault.to_string())?;
+    // Full automatons cost more to build than most queries run.
+    let engines = meta::Config::new()
+        .nfa_size_limit(Some(NFA_BYTES_MAX))
+        .hybrid_cache_capacity(LAZY_CACHE_BYTES)
+        .onepass(false)
+        .dfa(false);
+    let anchored = format!("^(?:{pattern})$");
+    let built = Regex::builder().configure(engines).syntax(config).build(&anchored);
+    let regex = built.map_err(|fault| match fault.size_limit() {
+        Some(limit) => format!("needs an automaton of more than {limit} bytes"),
+        None => fault.to_string(),
+    })?;
+    let matches_empty = regex.is_match("");
+    Ok((Test::Regex(Box::new(regex)), matches_empty))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn compile(operator: MatchOperator, value: &str) -> Result<Condition, String> {
+        Condition::compile(&Matcher { name: "a".into(), operator, value: value.into() })
+    }
+
+    #[test]
+    fn plain_alternations_become_values() {
+        #[track_caller]
+        fn check(pattern: &str, want: Option<&[&str]>) {
+            let want = want.map(|values| values.iter().map(ToString::to_string).collect());
+            assert_eq!(alternatives(pattern), want, "pattern={pattern}");
+        }
+        check("a", Some(&["a"]));
+        check("a|b|c", Some(&["a", "b", "c"]));
+        check("(a|b)", Some(&["a", "b"]));
+        check("(?:a|)", Some(&["a", ""]));
+        check(r"10\.0\.0\.1:9100|x\-y", Some(&["10.0.0.1:9100", "x-y"]));
+        check(r"\d", None);
+        check("a.", None);
+        check("(a)|(b)", None);
+        check("a|b*", None);
+        check(r"a\", None);
+    }
+
+    #[test]
+    fn anchored_whole_values() {
+        #[track_caller]
+        fn check(pattern: &str, value: &str, want: bool) {
+            let condition = compile(MatchOperator::Regex, pattern).expect("a good pattern");
+            assert_eq!(condition.test.matches(value.as_bytes()), want, "{pattern} on {value}");
+        }
+        check("a|ab", "ab", true);
+        check("a.*", "ba", false);
+        check("a.*|b.c", "bxc", true);
+        check("a.*|b.c", "bxcd", false);
+        check("a.c", "a\nc", true);
+        check(".*", "x", true);
+        check("[0-9]{1,3}ms", "250ms", true);
+        check("(?i)abc", "AbC", true);
+        check("(?i)abc", "AbCd", false);
+    }
+
+    #[test]
+    fn bad_patterns_are_said() {
+        for pattern in ["a(", "a)|(b", "*a", r"(?:\w{500}){500}", &"a.".repeat(40_000)] {
+            assert!(compile(MatchOperator::Regex, pattern).is_err(), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn what_matches_the_empty_value() {
+        #[track_caller]
+        fn check(operator: MatchOperator, value: &str, want: bool) {
+            let condition = compile(operator, value).expect("a good pattern");
+            assert_eq!(condition.matches_empty, want, "{operator:?} {value}");
+        }
+        check(MatchOperator::Equal, "", true);
+        check(MatchOperator::Equal, "x", false);
+        check(MatchOperator::Regex, "", true);
+        check(MatchOperator::Regex, "a|", true);
+        check(MatchOperator::Regex, "a?.*", true);
+        check(MatchOperator::Regex, ".+", false);
+    }
+}
