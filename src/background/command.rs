@@ -1,0 +1,75 @@
+//! What a shard asks of the background, and what it hears back.
+
+use std::fs::File;
+
+use crate::node::log::LogPosition;
+
+/// Longest piece of a snapshot.
+pub const SNAPSHOT_PIECE_BYTES_MAX: usize = 4 << 20;
+/// Pieces that a shard may send before the first of them is written.
+pub const SNAPSHOT_PIECES_AHEAD_MAX: usize = 2;
+
+/// From a shard to the job that makes segments; done in order.
+#[derive(Debug)]
+pub enum SegmentCommand {
+    /// Make the file of a log segment; answered by `SegmentReady`.
+    Prepare { shard: u32, segment: u64, bytes: u64 },
+    /// Recycle or delete the segments below. Not answered.
+    Retire { shard: u32, below_segment: u64 },
+}
+
+/// From a shard to the job that writes snapshots; done in order.
+#[derive(Debug)]
+pub enum SnapshotCommand {
+    /// Begin the snapshot of everything before `position`; one at a time and shard.
+    Begin { shard: u32, position: LogPosition },
+    /// Its next piece, at most [`SNAPSHOT_PIECE_BYTES_MAX`]; answered by `SnapshotPieceWritten`.
+    Piece { shard: u32, bytes: Vec<u8> },
+    /// That was the last piece; answered by `SnapshotDone` once it is on stable storage under its name.
+    End { shard: u32 },
+    /// Drop the one under way. Not answered.
+    Abandon { shard: u32 },
+}
+
+impl SegmentCommand {
+    /// The shard that asks.
+    pub fn shard(&self) -> u32 {
+        match self {
+            Self::Prepare { shard, .. } | Self::Retire { shard, .. } => *shard,
+        }
+    }
+}
+
+impl SnapshotCommand {
+    /// The shard that asks.
+    pub fn shard(&self) -> u32 {
+        match self {
+            Self::Begin { shard, .. }
+            | Self::Piece { shard, .. }
+            | Self::End { shard }
+            | Self::Abandon { shard } => *shard,
+        }
+    }
+}
+
+/// From the background to a shard.
+#[derive(Debug)]
+pub enum BackgroundEvent {
+    /// The segment's file is on stable storage with its header, or could not be made (errno).
+    SegmentReady { segment: u64, outcome: Result<SegmentFile, i32> },
+    /// A piece went to the file; its memory comes back, empty, to be used for another.
+    SnapshotPieceWritten { bytes: Vec<u8> },
+    /// The snapshot is complete and durable; older ones are gone. The log can let go of what is before `position`.
+    SnapshotDone { position: LogPosition },
+    /// The snapshot could not be written; pieces still on their way are dropped unanswered.
+    SnapshotFailed { position: LogPosition, errno: i32 },
+}
+
+/// A segment's file, open for the shard's ring.
+#[derive(Debug)]
+pub struct SegmentFile {
+    /// Open for writing.
+    pub file: File,
+    /// Whether it was opened with `O_DIRECT`; not every file system takes it.
+    pub is_direct: bool,
+}
