@@ -18,6 +18,8 @@ use rkyv::util::AlignedVec;
 use std::collections::VecDeque;
 use std::ops::Range;
 
+/// What `labels-bytes-max` may be set to at most.
+pub const LABELS_BYTES_LIMIT: usize = 1 << 20;
 /// Frame buffers kept for the next frame; more are freed, so that a burst does not stay in memory.
 const SPARE_FRAMES_MAX: usize = 4;
 

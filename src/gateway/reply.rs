@@ -46,8 +46,8 @@ pub struct Outcome<'a> {
 pub struct FirstRefusal<'a> {
     /// Why.
     pub reason: Refusal,
-    /// Where.
-    pub position: Position,
+    /// Where, if the decoder refused it; what a node refuses has no place in the body any more.
+    pub position: Option<Position>,
     /// Its series, as text.
     pub series: Option<&'a str>,
 }
@@ -182,7 +182,8 @@ pub fn limit_flag(reason: Refusal) -> Option<&'static str> {
     }
 }
 
-fn reply_to_body_fault(fault: BodyFault<'_>) -> Reply {
+/// The answer to a body that was refused as one, or not looked at.
+pub fn reply_to_body_fault(fault: BodyFault<'_>) -> Reply {
     let mut body = format!("{}: {}", fault.reason.as_str(), fault.text.trim_end());
     if let Some(flag) = limit_flag(fault.reason)
         && !fault.text.contains(flag)
@@ -264,9 +265,10 @@ fn write_refusals(
     if let Some(first) = outcome.first_refusal {
         write!(text, "; first: {}", first.reason.as_str())?;
         match first.position {
-            Position::BodyBytes(offset) => write!(text, " at byte {offset} of the body")?,
-            Position::Line(line) => write!(text, " in line {line}")?,
-            Position::TimestampMs(timestamp_ms) => write!(text, ", sample at {timestamp_ms} ms")?,
+            Some(Position::BodyBytes(offset)) => write!(text, " at byte {offset} of the body")?,
+            Some(Position::Line(line)) => write!(text, " in line {line}")?,
+            Some(Position::TimestampMs(time)) => write!(text, ", sample at {time} ms")?,
+            None => {}
         }
         if let Some(series) = first.series {
             write!(text, " of {}", quoted(series))?;

@@ -41,8 +41,8 @@ impl Receiver {
             .collect();
         self.refused.clear();
         if assigned.is_empty() {
-            let known = head.report().series;
-            assert!(frame.series.iter().all(|&id| u64::from(id) < known), "ids of this head");
+            let known = head.series_count();
+            assert!(frame.series.iter().all(|&id| id < known), "ids of this head");
             head.append(frame.series, frame.timestamp_ms, frame.value, &mut self.refused);
         } else if assigned.iter().all(Result::is_ok) {
             self.resolve_all(frame, &assigned);

@@ -121,7 +121,7 @@ impl NodeShard {
         outcome: Result<(), i32>,
     ) {
         if let Some(began) = self.write_began.take() {
-            self.stats.sync_latency.record(now.duration_since(began));
+            self.stats.sync_latency.observe(now.duration_since(began));
         }
         self.log.handle_written(buffer, outcome);
         if let LogState::Failed { .. } = self.log.state() {

@@ -10,7 +10,7 @@ use crate::http::fault::HttpFault;
 use crate::http::head::{HttpVersion, RequestHead};
 use crate::http::reader::{HttpLimits, ReadEvent, ReadPhase, RequestReader};
 use crate::http::response::{self, BodyLength, ResponseHead};
-use crate::gateway::reply::{self, Reply};
+use crate::gateway::reply::{BodyFault, Reply, reply_to_body_fault};
 use crate::model::refusal::Refusal;
 use bytes::Bytes;
 
@@ -337,7 +337,8 @@ fn check_ingest(
     rules: &ConnectionRules,
 ) -> Result<Target, Reply> {
     if rules.is_overloaded {
-        return Err(reply::unavailable(endpoint, Refusal::Overloaded, "request-bytes-max is in use"));
+        let text = "cannot take the request: request-bytes-max is in use";
+        return Err(reply_to_body_fault(BodyFault { reason: Refusal::Overloaded, text }));
     }
     match endpoint::check_headers(endpoint, head.headers()) {
         Ok(encoding) => Ok(Target::Ingest(endpoint, encoding)),

@@ -12,7 +12,7 @@ use crate::gateway::decode::{DecodeError, DecodeRules};
 use crate::gateway::decompress::{self, DecompressError};
 use crate::gateway::endpoint::{Encoding, Endpoint};
 use crate::gateway::part::{Part, PartAnswer};
-use crate::gateway::reply::{self, Reply};
+use crate::gateway::reply::{BodyFault, Reply, reply_to_body_fault};
 use crate::gateway::request::{DecodedRequest, IgnoredCounts, RequestBytes};
 use crate::gateway::requests::{Outcome, Requests};
 use crate::model::refusal::{Refusal, RefusalCounts};
@@ -44,7 +44,7 @@ pub struct IngestStats {
 
 /// Why a body came to nothing.
 #[derive(Clone, Copy, Debug)]
-enum BodyFault {
+enum UnpackFault {
     Compression(DecompressError),
     Decode(DecodeError),
 }
@@ -133,9 +133,14 @@ impl Ingest {
     pub fn refuse(&mut self, endpoint: Endpoint, reason: Refusal, text: &str) -> Reply {
         // How many samples it would have held is not known: the request counts as one.
         self.stats.refused.add(reason, 1);
-        let reply = reply::unavailable(endpoint, reason, text);
+        let reply = reply_to_body_fault(BodyFault { reason, text });
         self.stats.requests.add(request_kind(endpoint), reply.status);
         reply
+    }
+
+    /// Counts an answer of the control plane.
+    pub fn count_control(&mut self, status: u16) {
+        self.stats.requests.add(RequestKind::Control, status);
     }
 
     fn unpack(
@@ -144,7 +149,7 @@ impl Ingest {
         endpoint: Endpoint,
         (encoding, received): (Encoding, &mut Vec<u8>),
         bytes: &mut RequestBytes,
-    ) -> Result<(), BodyFault> {
+    ) -> Result<(), UnpackFault> {
         let limit = self.limits.body_bytes_max;
         match encoding {
             Encoding::Identity => {
@@ -155,7 +160,7 @@ impl Ingest {
             Encoding::Gzip => decompress::gzip(received, &mut bytes.body, limit),
             Encoding::Zlib => decompress::zlib(received, &mut bytes.body, limit),
         }
-        .map_err(BodyFault::Compression)?;
+        .map_err(UnpackFault::Compression)?;
         let rules = DecodeRules {
             tenant: TenantId::default(),
             timestamp_ms_max: now.unix_ms.saturating_add(self.limits.future_window_ms),
@@ -165,13 +170,13 @@ impl Ingest {
             Endpoint::RemoteWriteV1 => self.remote_write.decode(&rules, bytes, &mut self.decoded),
             Endpoint::VmJson => self.vm_json.decode(&rules, bytes, &mut self.decoded),
         }
-        .map_err(BodyFault::Decode)
+        .map_err(UnpackFault::Decode)
     }
 
-    fn refuse_body(&mut self, endpoint: Endpoint, fault: BodyFault) -> Reply {
+    fn refuse_body(&mut self, endpoint: Endpoint, fault: UnpackFault) -> Reply {
         let (reason, text) = match fault {
-            BodyFault::Compression(fault) => (fault.refusal(), fault.to_string()),
-            BodyFault::Decode(fault) => (fault.refusal(), fault.to_string()),
+            UnpackFault::Compression(fault) => (fault.refusal(), fault.to_string()),
+            UnpackFault::Decode(fault) => (fault.refusal(), fault.to_string()),
         };
         self.refuse(endpoint, reason, &text)
     }

@@ -162,7 +162,7 @@ impl NodeSide {
         reply: flume::Sender<SelectAnswer>,
     ) {
         let Some(node) = &self.node else { return };
-        match SelectRun::new(request, node.head()) {
+        match SelectRun::new(Arc::unwrap_or_clone(request), node.head()) {
             Ok(run) => self.selects.push(RunningSelect { run, reply, waiting: None }),
             Err(fault) => {
                 // An asker that has left needs no answer; one with a full channel was told worse by another shard.

@@ -24,6 +24,7 @@ use crate::server::node_side::NodeSide;
 use crate::server::post::Post;
 use crate::server::report::ShardStats;
 use crate::server::threads::NodeHandover;
+use crate::server::traffic::has_stream_to_pump;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
@@ -195,14 +196,18 @@ impl Shard {
     }
 
     fn wait(&mut self, events: &mut Vec<Event>) {
+        let (mail, node) = (&self.mail, &self.node);
+        let (clients, streaming) = (&self.clients, &self.streaming);
         let is_idle = || {
-            self.mail.is_empty() && !self.node.has_answer_to_send() && !self.has_stream_to_pump()
+            mail.is_empty()
+                && !node.has_answer_to_send()
+                && !has_stream_to_pump(clients, streaming)
         };
         let until = (!self.post.is_empty()).then(|| self.now.monotonic + POST_RETRY);
         let idle = if self.node.has_slices_to_do() {
             Idle::Poll
         } else {
-            Idle::Wait { until, is_idle: &|| mail.is_empty() }
+            Idle::Wait { until, is_idle: &is_idle }
         };
         let turned = self.ring.turn(self.now.monotonic, idle, events);
         turned.expect("the ring of a running shard works, or nothing does");

@@ -6,9 +6,10 @@ use crate::control::server::{ControlRequest, ReplyPart};
 use crate::gateway::endpoint::{Encoding, Endpoint};
 use crate::gateway::part::{PartAnswer, ShardMessage};
 use crate::http::deadline::{ConnectionDeadlines, DeadlineRules, Overdue};
+use crate::model::refusal::Refusal;
 use crate::ring::{BufferLease, ReceiveEnd};
-use crate::gateway::reply::{self, Reply};
-use crate::server::clients::{Client, ClientKey};
+use crate::gateway::reply::{BodyFault, Reply, reply_to_body_fault};
+use crate::server::clients::{Client, ClientKey, Clients};
 use crate::server::connection::{Connection, ConnectionRules, Step};
 use crate::server::ingest::Body;
 use crate::server::shard::{Shard, TokenKind};
@@ -165,7 +166,7 @@ impl Shard {
         let mut bytes = client.connection.take_body();
         let (index, owner, post) = (self.index, &mut self.owner, &mut self.post);
         let reply = match self.node.refusal() {
-            Some(reason) => Some(self.ingest.refuse(endpoint, reason)),
+            Some(reason) => Some(self.ingest.refuse(endpoint, reason, unavailable_text(reason))),
             None => {
                 let connection = key.to_bits();
                 let body = Body { connection, endpoint, encoding, bytes: &mut bytes };
@@ -187,7 +188,8 @@ impl Shard {
         let (sender, receiver) = flume::bounded(STREAM_PIECES_AHEAD);
         let reply = QueueSender::new(sender, self.ring.waker());
         if self.control.try_send(ControlRequest { request, reply }).is_err() {
-            return Some(Reply::of_busy_control());
+            let (reason, text) = (Refusal::Overloaded, "cannot ask the control plane: its queue is full");
+            return Some(reply_to_body_fault(BodyFault { reason, text }));
         }
         client.stream = Some(receiver);
         self.streaming.push(key);
@@ -209,18 +211,6 @@ impl Shard {
                 index += 1;
             }
         }
-    }
-
-    /// Whether the control plane has said something that a client has room for.
-    pub(super) fn has_stream_to_pump(&self) -> bool {
-        self.streaming.iter().any(|key| {
-            self.clients.get(*key).is_none_or(|client| {
-                client.connection.output_len() < STREAM_OUTPUT_BYTES_MAX
-                    && client.stream.as_ref().is_none_or(|parts| {
-                        !parts.is_empty() || parts.is_disconnected()
-                    })
-            })
-        })
     }
 
     /// Whether the answer is complete, or the client gone.
@@ -349,5 +339,25 @@ impl Shard {
                 }
             }
         }
+    }
+}
+
+/// Whether the control plane has said something to one of `streaming` that the client has room for.
+pub fn has_stream_to_pump(clients: &Clients, streaming: &[ClientKey]) -> bool {
+    streaming.iter().any(|key| {
+        let Some(client) = clients.get(*key) else { return true };
+        let has_room = client.connection.output_len() < STREAM_OUTPUT_BYTES_MAX;
+        let has_news = |parts: &flume::Receiver<ReplyPart>| {
+            !parts.is_empty() || parts.is_disconnected()
+        };
+        has_room && client.stream.as_ref().is_none_or(has_news)
+    })
+}
+
+fn unavailable_text(reason: Refusal) -> &'static str {
+    match reason {
+        Refusal::Replaying => "cannot take samples yet: the log is being replayed (see /-/ready)",
+        Refusal::LogFailed => "cannot take samples: the log failed; check the disk, then restart",
+        _ => "cannot take samples now",
     }
 }
