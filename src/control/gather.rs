@@ -237,3 +237,6 @@ fn check_series_count(count: usize, limits: GatherLimits) -> Result<(), GatherFa
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

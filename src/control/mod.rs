@@ -4,7 +4,7 @@
 //! `api`, the axum router; `shards` asks the shards, `gather` puts their answers together; `readiness` says whether clients
 //! should come; `report` is what a shard tells about itself and `metrics` prints it.
 
-// config
+pub mod config;
 pub mod host;
 
 pub mod server;

@@ -138,3 +138,147 @@ async fn send(response: Response<Body>, reply: &QueueSender<ReplyPart>) -> Resul
     }
     reply.push(ReplyPart::End).await
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::http::header;
+    use axum::routing::get;
+
+    use super::*;
+    use crate::base::queue::Wake;
+    use crate::control::api::body::from_pieces;
+
+    const SOON: Duration = Duration::from_secs(10);
+
+    struct NoWake;
+
+    impl Wake for NoWake {
+        fn wake(&self) {}
+    }
+
+    /// Tells when it is dropped.
+    struct Told(flume::Sender<()>);
+
+    impl Drop for Told {
+        fn drop(&mut self) {
+            let _nobody_listens = self.0.send(());
+        }
+    }
+
+    struct Plane {
+        requests: flume::Sender<ControlRequest>,
+        plane: ControlPlane,
+    }
+
+    fn start(router: Router) -> Plane {
+        let (requests, receiver) = flume::bounded(4);
+        let plane = ControlPlane::start(1, router, receiver).expect("threads");
+        Plane { requests, plane }
+    }
+
+    impl Plane {
+        /// Sends a request; its reply queue has room for one part.
+        fn ask(&self, method: &str, target: &str) -> flume::Receiver<ReplyPart> {
+            let (sender, parts) = flume::bounded(1);
+            let reply = QueueSender::new(sender, Arc::new(NoWake));
+            let request = Request::builder().method(method).uri(target).body(Bytes::new());
+            let request = ControlRequest { request: request.expect("a request"), reply };
+            self.requests.send(request).expect("it runs");
+            parts
+        }
+    }
+
+    fn next(parts: &flume::Receiver<ReplyPart>) -> ReplyPart {
+        parts.recv_timeout(SOON).expect("a part")
+    }
+
+    fn header_of(part: &ReplyPart, wanted: &str) -> Option<String> {
+        let ReplyPart::Head { headers, .. } = part else { panic!("{part:?} is no head") };
+        let found = headers.iter().find(|(name, _)| name == wanted.as_bytes());
+        found.map(|(_, value)| String::from_utf8(value.to_vec()).expect("UTF-8"))
+    }
+
+    #[test]
+    fn answers_come_in_order_and_say_their_length() {
+        let plane = start(Router::new().route("/", get(async || "hello")));
+        let parts = plane.ask("GET", "/");
+        let head = next(&parts);
+        assert!(matches!(head, ReplyPart::Head { status: 200, .. }));
+        assert_eq!(header_of(&head, "content-length").as_deref(), Some("5"));
+        assert_eq!(next(&parts), ReplyPart::Body("hello".into()));
+        assert_eq!(next(&parts), ReplyPart::End);
+        let parts = plane.ask("HEAD", "/");
+        assert_eq!(header_of(&next(&parts), "content-length").as_deref(), Some("5"));
+        assert_eq!(next(&parts), ReplyPart::End);
+        let parts = plane.ask("GET", "/none");
+        assert!(matches!(next(&parts), ReplyPart::Head { status: 404, .. }));
+        plane.plane.stop(SOON);
+    }
+
+    #[test]
+    fn a_body_is_made_no_faster_than_it_is_taken() {
+        let (made_sender, made) = flume::unbounded();
+        let endless = move || {
+            let made = made_sender.clone();
+            let pieces = std::iter::repeat_with(move || {
+                let _nobody_listens = made.send(());
+                Bytes::from_static(b"piece")
+            });
+            std::future::ready(from_pieces(pieces))
+        };
+        let plane = start(Router::new().route("/", get(endless)));
+        let parts = plane.ask("GET", "/");
+        assert_eq!(header_of(&next(&parts), header::CONTENT_LENGTH.as_str()), None);
+        for _ in 0..5 {
+            assert_eq!(next(&parts), ReplyPart::Body("piece".into()));
+        }
+        // One in the queue, one that waits for room, and one that may have been made since.
+        assert!(made.len() <= 8, "{}", made.len());
+        // The client goes: the body is dropped, and with it the last sender.
+        drop(parts);
+        while made.recv_timeout(SOON).is_ok() {}
+        drop(plane.requests);
+        plane.plane.stop(SOON);
+    }
+
+    #[test]
+    fn a_panic_is_an_answer_and_a_broken_body_is_told() {
+        async fn panic() -> &'static str {
+            panic!("as a test")
+        }
+        let broken = || {
+            let (sender, pieces) = tokio::sync::mpsc::channel(2);
+            let fault = crate::control::api::error::ApiError::Internal("as a test".into());
+            sender.try_send(Err(fault)).expect("room");
+            let first = Some(Bytes::from_static(b"first"));
+            std::future::ready(crate::control::api::body::from_channel(first, pieces))
+        };
+        let plane = start(Router::new().route("/panic", get(panic)).route("/broken", get(broken)));
+        let parts = plane.ask("GET", "/panic");
+        assert!(matches!(next(&parts), ReplyPart::Head { status: 500, .. }));
+        let parts = plane.ask("GET", "/broken");
+        assert!(matches!(next(&parts), ReplyPart::Head { status: 200, .. }));
+        assert_eq!(next(&parts), ReplyPart::Body("first".into()));
+        assert_eq!(next(&parts), ReplyPart::Failed);
+    }
+
+    #[test]
+    fn work_that_nobody_waits_for_ends() {
+        let (told, ended) = flume::bounded(1);
+        let (begun_sender, begun) = flume::bounded(1);
+        let never = move || {
+            let told = Told(told.clone());
+            let begun = begun_sender.clone();
+            async move {
+                let _told = told;
+                let _nobody_listens = begun.send(());
+                std::future::pending::<&'static str>().await
+            }
+        };
+        let plane = start(Router::new().route("/", get(never)));
+        let parts = plane.ask("GET", "/");
+        begun.recv_timeout(SOON).expect("begun");
+        drop(parts);
+        ended.recv_timeout(SOON).expect("ended");
+    }
+}

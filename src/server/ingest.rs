@@ -4,17 +4,17 @@
 //! Not here: what owners do with parts (`gateway::owner`), the answer's text (`gateway::reply`).
 
 use crate::base::time::Now;
-use crate::control::config::IngestLimits;
 use crate::control::report::{RequestCounts, RequestKind, SampleCounts};
 use crate::gateway::decode::remote_write_v1::RemoteWriteDecoder;
 use crate::gateway::decode::vm_json::VmJsonDecoder;
 use crate::gateway::decode::{DecodeError, DecodeRules};
-use crate::gateway::decompress::{self, DecompressError};
+use crate::gateway::decompress::{DecompressError, Decompressor};
 use crate::gateway::endpoint::{Encoding, Endpoint};
 use crate::gateway::part::{Part, PartAnswer};
 use crate::gateway::reply::{BodyFault, Reply, reply_to_body_fault};
 use crate::gateway::request::{DecodedRequest, IgnoredCounts, RequestBytes};
 use crate::gateway::requests::{Outcome, Requests};
+use crate::server::rules::IngestLimits;
 use crate::model::refusal::{Refusal, RefusalCounts};
 use crate::model::series::TenantId;
 use std::sync::Arc;
@@ -24,6 +24,7 @@ pub struct Ingest {
     limits: IngestLimits,
     requests: Requests,
     decoded: DecodedRequest,
+    decompressor: Decompressor,
     remote_write: RemoteWriteDecoder,
     vm_json: VmJsonDecoder,
     stats: IngestStats,
@@ -68,6 +69,7 @@ impl Ingest {
             limits,
             requests: Requests::new(shard),
             decoded: DecodedRequest::new(shard_count),
+            decompressor: Decompressor::default(),
             remote_write: RemoteWriteDecoder::default(),
             vm_json: VmJsonDecoder::default(),
             stats: IngestStats::default(),
@@ -150,15 +152,15 @@ impl Ingest {
         (encoding, received): (Encoding, &mut Vec<u8>),
         bytes: &mut RequestBytes,
     ) -> Result<(), UnpackFault> {
-        let limit = self.limits.body_bytes_max;
+        let (limit, unpack) = (self.limits.body_bytes_max as usize, &mut self.decompressor);
         match encoding {
             Encoding::Identity => {
                 std::mem::swap(received, &mut bytes.body);
                 Ok(())
             }
-            Encoding::Snappy => decompress::snappy_block(received, &mut bytes.body, limit),
-            Encoding::Gzip => decompress::gzip(received, &mut bytes.body, limit),
-            Encoding::Zlib => decompress::zlib(received, &mut bytes.body, limit),
+            Encoding::Snappy => unpack.snappy_block(received, &mut bytes.body, limit),
+            Encoding::Gzip => unpack.gzip(received, &mut bytes.body, limit),
+            Encoding::Zlib => unpack.zlib(received, &mut bytes.body, limit),
         }
         .map_err(UnpackFault::Compression)?;
         let rules = DecodeRules {

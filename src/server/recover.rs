@@ -12,28 +12,16 @@ use crate::base::queue::QueueSender;
 use crate::base::time::monotonic_now;
 use crate::control::readiness::ServerState;
 use crate::model::series::SeriesId;
-use crate::node::head::{Head, HeadLimits, SnapshotPiece};
+use crate::node::head::{Head, SnapshotPiece};
 use crate::node::log::{Log, LogConfig, LogIdentity, LogPosition, Record};
 use crate::node::replay::{HeadReplay, ReplayLoss};
 use crate::node::shard::NodeShard;
 use crate::node::snapshot::SnapshotCourse;
+use crate::server::rules::NodeRules;
 use std::sync::Arc;
 use std::{fmt, io, thread};
 
 const REBUILD_PIECE_BYTES: usize = 1 << 20;
-
-/// What the node shards are made with.
-#[derive(Clone, Copy, Debug)]
-pub struct NodeRules {
-    /// How many of them.
-    pub shard_count: u32,
-    /// Of each shard's head.
-    pub head: HeadLimits,
-    /// Of each shard's log.
-    pub segment_bytes: u64,
-    /// A snapshot is begun when a shard's log has grown by this.
-    pub log_bytes_max: u64,
-}
 
 /// Node shards in order, the thread that serves them, and the way to it.
 pub struct Recovered {

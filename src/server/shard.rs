@@ -6,7 +6,7 @@
 use crate::background::command::BackgroundEvent;
 use crate::base::queue::QueueSender;
 use crate::base::time::{Duration, Now};
-use crate::control::config::ServeConfig;
+use crate::control::config::Config;
 use crate::control::readiness::ServerState;
 use crate::control::server::ControlRequest;
 use crate::control::shards::ShardRequest;
@@ -23,6 +23,7 @@ use crate::server::life::Life;
 use crate::server::node_side::NodeSide;
 use crate::server::post::Post;
 use crate::server::report::ShardStats;
+use crate::server::rules;
 use crate::server::threads::NodeHandover;
 use crate::server::traffic::has_stream_to_pump;
 use std::os::fd::AsRawFd;
@@ -89,7 +90,7 @@ pub struct ShardParts {
     /// Which shard it is.
     pub index: u32,
     /// The process' configuration.
-    pub config: ServeConfig,
+    pub config: Config,
     /// One per address.
     pub listeners: Vec<socket2::Socket>,
     /// Its ends of the queues to it.
@@ -139,7 +140,7 @@ impl Shard {
         let ShardParts { index, config, listeners, mail, neighbours, control, life, state } = parts;
         let now = Now::read();
         let shard_count = u32::try_from(neighbours.len()).expect("shards are counted in u32");
-        let ingest = config.ingest_limits();
+        let ingest = rules::ingest_limits(&config);
         let rules = ConnectionRules {
             http: HttpLimits { body_bytes_max: ingest.body_bytes_max, ..HttpLimits::default() },
             body_bytes_max: ingest.body_bytes_max,
@@ -150,15 +151,15 @@ impl Shard {
             ring,
             now,
             rules,
-            request_bytes_max: config.request_bytes_max / u64::from(shard_count),
+            request_bytes_max: config.request_bytes_max.0 / u64::from(shard_count),
             connections_max: config.connections_max.div_ceil(shard_count) as usize,
             listeners,
             clients: Clients::default(),
             parked: Vec::new(),
             streaming: Vec::new(),
             ingest: Ingest::new(index, shard_count, ingest),
-            owner: Owner::new(index, config.label_limits()),
-            node: NodeSide::new(index, config.head_retention_ms(), now.monotonic),
+            owner: Owner::new(index, rules::label_limits(&config)),
+            node: NodeSide::new(index, config.head_retention.as_ms(), now.monotonic),
             post: Post::new(neighbours),
             mail,
             control,

@@ -5,27 +5,26 @@
 
 use crate::background::executor::Background;
 use crate::background::folder::{DataFolder, DirectIo, FolderFault};
-use crate::control::api;
-use crate::control::config::ServeConfig;
+use crate::base::time::{Duration, unix_now_ms};
+use crate::control::api::{self, ApiState};
+use crate::control::config::Config;
 use crate::control::readiness::ServerState;
 use crate::control::server::ControlPlane;
 use crate::control::shards::{ShardHandle, Shards};
-use crate::node::head::HeadLimits;
-use crate::ring::{RingSetupError, limits, topology};
+use crate::ring::{RingSetupError, limits};
 use crate::server::life::Life;
-use crate::server::recover::{NodeRules, RecoverFault, Recovered, recover};
+use crate::server::recover::{RecoverFault, Recovered, recover};
+use crate::server::rules::{self, NodeRules};
 use crate::server::signals;
 use crate::server::threads::{
     BackgroundQueue, NodeHandover, Process, ShardThreads, bind_listeners, start_shards,
 };
-use crate::base::time::Duration;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::{fmt, io, thread};
 
 /// Requests that may wait for the control plane.
 const CONTROL_REQUESTS: usize = 1024;
-const CONTROL_THREADS: usize = 2;
 /// How long the control plane's threads may take to end.
 const CONTROL_GRACE: Duration = Duration::from_secs(1);
 
@@ -77,11 +76,11 @@ pub(super) enum Notice {
 }
 
 /// Serves until a signal ends it; returns once everything accepted is answered, or the time for that is over.
-pub fn serve(config: &ServeConfig) -> Result<(), StartFault> {
+pub fn serve(config: &Config) -> Result<(), StartFault> {
     limits::check_host().map_err(StartFault::Ring)?;
-    let shard_count = config.shards.unwrap_or_else(default_shard_count);
+    let shard_count = config.shards;
     let folder = open_folder(config, shard_count)?;
-    let listeners = bind_listeners(&config.listen, shard_count)?;
+    let listeners = bind_listeners(&config.listen.0, shard_count)?;
     raise_open_files(config.connections_max);
     let process = Process {
         state: Arc::new(ServerState::new(shard_count as usize)),
@@ -92,11 +91,13 @@ pub fn serve(config: &ServeConfig) -> Result<(), StartFault> {
     let shards = start_shards(config, listeners, &process, (control_sender, notices.clone()))?;
     let ShardThreads { threads, wakers, control, background, handovers } = shards;
     let handles = Shards::new(control.into_iter().map(ShardHandle::new).collect());
-    let router = api::router(handles, Arc::clone(&process.state), &config.query);
-    let control_plane = ControlPlane::start(CONTROL_THREADS, router, control_requests);
+    let limits = rules::query_limits(config);
+    let api = ApiState::new(handles, Arc::clone(&process.state), limits, unix_now_ms);
+    let threads_wanted = config.control_threads as usize;
+    let control_plane = ControlPlane::start(threads_wanted, api::router(api), control_requests);
     let control_plane = control_plane.map_err(StartFault::Thread)?;
     watch_signals(&process, &wakers, notices.clone())?;
-    let rules = node_rules(config, shard_count);
+    let rules = rules::node_rules(config);
     let state = Arc::clone(&process.state);
     let job = move |folder| run_recovery(folder, &rules, &state, (&background, &handovers));
     spawn_recovery(folder, job, notices)?;
@@ -117,11 +118,7 @@ pub fn serve(config: &ServeConfig) -> Result<(), StartFault> {
     Ok(())
 }
 
-fn default_shard_count() -> u32 {
-    u32::try_from(topology::default_shard_count()).unwrap_or(1)
-}
-
-fn open_folder(config: &ServeConfig, shard_count: u32) -> Result<DataFolder, StartFault> {
+fn open_folder(config: &Config, shard_count: u32) -> Result<DataFolder, StartFault> {
     let folder = DataFolder::open(&config.data, shard_count).map_err(StartFault::Folder)?;
     if let DirectIo::Refused = folder.probe_direct_io().map_err(StartFault::Folder)? {
         tracing::warn!(
@@ -144,20 +141,6 @@ fn raise_open_files(connections_max: u32) {
         ),
         Ok(_) => {}
         Err(error) => tracing::warn!(%error, "cannot raise the limit on open files"),
-    }
-}
-
-fn node_rules(config: &ServeConfig, shard_count: u32) -> NodeRules {
-    let shards = u64::from(shard_count);
-    let window_ms = config.out_of_order_window.as_millis();
-    NodeRules {
-        shard_count,
-        head: HeadLimits {
-            out_of_order_window_ms: i64::try_from(window_ms).unwrap_or(i64::MAX),
-            bytes_max: config.head_bytes_max / shards,
-        },
-        segment_bytes: config.log_segment_bytes,
-        log_bytes_max: config.log_bytes_max / shards,
     }
 }
 
@@ -213,7 +196,7 @@ fn run_recovery(
 
 /// Waits for a signal and then for the shards; gives the background thread back, if recovery had come so far.
 fn wait_for_end(
-    config: &ServeConfig,
+    config: &Config,
     inbox: &flume::Receiver<Notice>,
     shard_count: u32,
 ) -> Result<Option<Background>, StartFault> {
@@ -227,7 +210,7 @@ fn wait_for_end(
     }
     let mut running = shard_count;
     while running > 0 {
-        match inbox.recv_timeout(config.shutdown_timeout) {
+        match inbox.recv_timeout(config.shutdown_timeout.duration()) {
             Ok(Notice::ShardEnded) => running -= 1,
             Ok(Notice::Recovered(Ok(thread))) => background = Some(thread),
             Ok(Notice::Drain | Notice::Recovered(Err(_))) => {}

@@ -7,7 +7,7 @@ use crate::background::command::BackgroundEvent;
 use crate::background::executor::BackgroundSender;
 use crate::base::queue::{QueueSender, Wake};
 use crate::base::time::Now;
-use crate::control::config::ServeConfig;
+use crate::control::config::Config;
 use crate::control::readiness::ServerState;
 use crate::control::server::ControlRequest;
 use crate::control::shards::ShardRequest;
@@ -111,12 +111,12 @@ fn bind(address: SocketAddr, sharing: Sharing) -> io::Result<Socket> {
 
 /// Starts a thread per element of `listeners`, pinned if so configured, and connects them all.
 pub(super) fn start_shards(
-    config: &ServeConfig,
+    config: &Config,
     listeners: Vec<Vec<Socket>>,
     process: &Process,
     (control, notices): (flume::Sender<ControlRequest>, flume::Sender<Notice>),
 ) -> Result<ShardThreads, StartFault> {
-    let cpus = if config.pin { topology::ordered_cpus() } else { Vec::new() };
+    let cpus = if config.no_pin { Vec::new() } else { topology::ordered_cpus() };
     let started = (0u32..).zip(&listeners).map(|(shard, _)| {
         let cpu = cpus.get(shard as usize % cpus.len().max(1)).copied();
         start_thread(shard, cpu, notices.clone())

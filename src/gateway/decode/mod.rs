@@ -5,6 +5,10 @@
 //! series only), decompression (`decompress`).
 
 pub mod remote_write_v1;
+pub mod vm_json;
+
+#[cfg(test)]
+pub mod mutation;
 
 use std::fmt;
 

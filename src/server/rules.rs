@@ -1,0 +1,76 @@
+//! The configuration of the process -> what each part of it is given. The place where "all shards together" is divided.
+
+use crate::control::api::QueryLimits;
+use crate::control::config::Config;
+use crate::gateway::decode::DecodeRules;
+use crate::model::labels::LabelLimits;
+use crate::node::head::HeadLimits;
+
+/// What the ingest of a shard takes.
+#[derive(Clone, Copy, Debug)]
+pub struct IngestLimits {
+    /// Longest body, packed and unpacked.
+    pub body_bytes_max: u64,
+    /// How far ahead of the clock a sample may be.
+    pub future_window_ms: i64,
+    /// Samples of one request.
+    pub samples_max: u32,
+}
+
+/// What the node shards are made with.
+#[derive(Clone, Copy, Debug)]
+pub struct NodeRules {
+    /// How many of them.
+    pub shard_count: u32,
+    /// Of each shard's head.
+    pub head: HeadLimits,
+    /// Of each shard's log.
+    pub segment_bytes: u64,
+    /// A snapshot is begun when a shard's log has grown by this.
+    pub log_bytes_max: u64,
+}
+
+/// What the ingest of each shard takes.
+pub fn ingest_limits(config: &Config) -> IngestLimits {
+    IngestLimits {
+        body_bytes_max: config.body_bytes_max.0,
+        future_window_ms: config.future_window.as_ms(),
+        samples_max: DecodeRules::SAMPLES_MAX_DEFAULT,
+    }
+}
+
+/// How much a series may be called.
+pub fn label_limits(config: &Config) -> LabelLimits {
+    let bytes = |size: u64| u32::try_from(size).unwrap_or(u32::MAX);
+    LabelLimits {
+        labels_max: config.labels_max,
+        label_name_bytes_max: bytes(config.label_name_bytes_max.0),
+        label_value_bytes_max: bytes(config.label_value_bytes_max.0),
+        labels_bytes_max: bytes(config.labels_bytes_max.0),
+    }
+}
+
+/// What the node shards are made with.
+pub fn node_rules(config: &Config) -> NodeRules {
+    NodeRules {
+        shard_count: config.shards,
+        head: HeadLimits {
+            out_of_order_window_ms: config.out_of_order_window.as_ms(),
+            bytes_max: config.head_bytes_max.0 / u64::from(config.shards),
+        },
+        segment_bytes: config.log_segment_bytes.0,
+        log_bytes_max: config.log_bytes_max.0,
+    }
+}
+
+/// What bounds queries.
+pub fn query_limits(config: &Config) -> QueryLimits {
+    QueryLimits {
+        series_max: config.query_series_max,
+        samples_max: config.query_samples_max,
+        concurrency_max: config.query_concurrency_max,
+        wait_max: config.query_wait_max.duration(),
+        timeout: config.query_timeout.duration(),
+        lookback: config.query_lookback.duration(),
+    }
+}
