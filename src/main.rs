@@ -1,6 +1,7 @@
 //! The `tidegate` program: its commands, and nothing else.
 
 use clap::Parser;
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use tidegate::control::config::command::{Command, CommandLine, ServeArguments};
 use tidegate::control::config::load;
@@ -25,7 +26,7 @@ fn serve(arguments: &ServeArguments) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let filter = EnvFilter::try_from_env("TIDEGATE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr).init();
     match start::serve(&config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(fault) => fail(&fault),
