@@ -1,15 +1,17 @@
 //! A byte buffer whose memory starts on a 4096-byte boundary, as `O_DIRECT` writes ask for.
 //!
-//! In: bytes, appended. Out: one aligned slice. The memory is a plain `Vec` with up to a page of slack in front, so
-//! there is no `unsafe` here. It never grows: its address stays the same for its whole life, also when it is moved.
-//! Not here: how it is written (`ring`), what is in it (`node/log`).
+//! In: bytes, appended. Out: one aligned slice. The memory is a plain `Vec` with up to a page of
+//! slack in front, so there is no `unsafe` here. It never grows: its address stays the same for its
+//! whole life, also when it is moved. Not here: how it is written (`ring`), what is in it
+//! (`node/log`).
 
 use std::ops::{Deref, DerefMut};
 
 /// Where an [`AlignedBuffer`] starts; no disk we know asks for more than its 4096-byte blocks.
 pub const BUFFER_ALIGN_BYTES: usize = 4096;
 
-/// A fixed-capacity buffer, aligned to [`BUFFER_ALIGN_BYTES`]. Memory is touched only as it is filled.
+/// A fixed-capacity buffer, aligned to [`BUFFER_ALIGN_BYTES`]. Memory is touched only as it is
+/// filled.
 pub struct AlignedBuffer {
     /// `start` bytes of slack, then the contents. Never reallocated, so `start` stays right.
     bytes: Vec<u8>,
@@ -18,7 +20,8 @@ pub struct AlignedBuffer {
 }
 
 impl AlignedBuffer {
-    /// An empty buffer that takes `capacity` bytes, rounded up to whole blocks so that padding always fits.
+    /// An empty buffer that takes `capacity` bytes, rounded up to whole blocks so that padding
+    /// always fits.
     pub fn with_capacity(capacity: usize) -> Self {
         let capacity = capacity.next_multiple_of(BUFFER_ALIGN_BYTES);
         let mut bytes: Vec<u8> = Vec::with_capacity(capacity + BUFFER_ALIGN_BYTES);
@@ -47,14 +50,15 @@ impl AlignedBuffer {
         self.capacity - self.len()
     }
 
-    /// Appends `bytes`. The caller has asked [`AlignedBuffer::remaining`]: more than fits is our mistake and panics.
+    /// Appends `bytes`. The caller has asked [`AlignedBuffer::remaining`]: more than fits is our
+    /// mistake and panics.
     pub fn extend_from_slice(&mut self, bytes: &[u8]) {
         assert!(bytes.len() <= self.remaining(), "an aligned buffer never grows");
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// Appends zeros until the length is a multiple of `multiple`, which divides [`BUFFER_ALIGN_BYTES`]
-    /// (as block sizes do), so that the padding fits even a full buffer.
+    /// Appends zeros until the length is a multiple of `multiple`, which divides
+    /// [`BUFFER_ALIGN_BYTES`] (as block sizes do), so that the padding fits even a full buffer.
     pub fn pad_zero_to(&mut self, multiple: usize) {
         assert!(multiple != 0 && BUFFER_ALIGN_BYTES.is_multiple_of(multiple));
         let padded = self.len().next_multiple_of(multiple);

@@ -1,4 +1,5 @@
-//! What the ring and its one user, the shard loop, say to each other: tokens, events, and how to idle.
+//! What the ring and its one user, the shard loop, say to each other: tokens, events, and how to
+//! idle.
 
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -8,8 +9,8 @@ use super::timers::TimerId;
 use crate::base::bytes::AlignedBuffer;
 use crate::base::time::Instant;
 
-/// The caller's name for a connection, listener, file or timer. All 64 bits are the caller's: the ring keeps tokens in a
-/// table of its own operations and never in the kernel's `user_data`.
+/// The caller's name for a connection, listener, file or timer. All 64 bits are the caller's: the
+/// ring keeps tokens in a table of its own operations and never in the kernel's `user_data`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Token(pub u64);
 
@@ -17,16 +18,18 @@ pub struct Token(pub u64);
 #[derive(Debug)]
 #[must_use = "an event may own a descriptor or a lease"]
 pub enum Event {
-    /// A client connected. The socket blocks (no `O_NONBLOCK`), as the ring needs it, and is closed on exec.
+    /// A client connected. The socket blocks (no `O_NONBLOCK`), as the ring needs it, and is closed
+    /// on exec.
     Accepted { listener: Token, socket: OwnedFd },
-    /// Accepting failed: `EMFILE` and its like are tried again by the ring after 100 ms; a listener that is
-    /// unusable (`EBADF`, `EINVAL`) is not.
+    /// Accepting failed: `EMFILE` and its like are tried again by the ring after 100 ms; a listener
+    /// that is unusable (`EBADF`, `EINVAL`) is not.
     AcceptFailed { listener: Token, errno: Errno },
     /// Bytes arrived: read them by `Ring::buffer`, then hand the lease to `Ring::recycle`.
     Received { token: Token, lease: BufferLease },
     /// No more `Received` for this token until `Ring::receive` is called again.
     ReceiveEnded { token: Token, reason: ReceiveEnd },
-    /// One `Ring::send` is over: all of it is in the socket's buffer, or the connection failed. The buffer comes back.
+    /// One `Ring::send` is over: all of it is in the socket's buffer, or the connection failed. The
+    /// buffer comes back.
     Sent { token: Token, buffer: Vec<u8>, result: Result<(), Errno> },
     /// One `Ring::write_sync` is over: `Ok` only if all bytes were written and then synced.
     Written { token: Token, buffer: AlignedBuffer, result: Result<(), Errno> },
@@ -34,7 +37,8 @@ pub enum Event {
     Closed { token: Token },
     /// A timer's deadline passed, up to one tick ago.
     Timer { token: Token, id: TimerId },
-    /// Another thread called `RingWaker::wake` while this one slept, or was about to. At most one per turn.
+    /// Another thread called `RingWaker::wake` while this one slept, or was about to. At most one
+    /// per turn.
     Woken,
 }
 
@@ -43,7 +47,8 @@ pub enum Event {
 pub enum ReceiveEnd {
     /// The peer sent its FIN.
     PeerClosed,
-    /// All provided buffers are leased. Recycle some, then call `Ring::receive` again; the bytes wait in the socket.
+    /// All provided buffers are leased. Recycle some, then call `Ring::receive` again; the bytes
+    /// wait in the socket.
     NoBuffers,
     /// `Ring::stop_receive` took effect.
     Cancelled,
@@ -77,13 +82,15 @@ pub enum SyncMethod {
 }
 
 /// What a turn does when nothing has completed.
+#[derive(Clone, Copy)]
 pub enum Idle<'a> {
     /// Return at once.
     Poll,
     /// Sleep until a completion, a timer, a wake-up or `until`.
     ///
-    /// `is_idle` must say whether the thread's mailboxes are all empty. The ring calls it after it has announced its
-    /// sleep, and sleeps only if it says yes. So a caller cannot forget the second look that makes wake-ups reliable.
+    /// `is_idle` must say whether the thread's mailboxes are all empty. The ring calls it after it
+    /// has announced its sleep, and sleeps only if it says yes. So a caller cannot forget the
+    /// second look that makes wake-ups reliable.
     Wait { until: Option<Instant>, is_idle: &'a dyn Fn() -> bool },
 }
 

@@ -1,8 +1,9 @@
 //! DRIVER: the ring's operation on files: a write that is durable when it is over.
 //!
-//! In: an aligned buffer, where it goes, how to sync. Out: the buffer and whether it is on stable storage.
-//! `Fdatasync` costs two operations in one submission: the kernel starts the sync when the write is whole, and cancels
-//! it when the write is short or fails; then the rest is written, and synced, by another pair.
+//! In: an aligned buffer, where it goes, how to sync. Out: the buffer and whether it is on stable
+//! storage. `Fdatasync` costs two operations in one submission: the kernel starts the sync when the
+//! write is whole, and cancels it when the write is short or fails; then the rest is written, and
+//! synced, by another pair.
 
 use std::os::fd::RawFd;
 
@@ -13,17 +14,19 @@ use super::operations::{Operation, OperationKey, WriteSync};
 use super::reactor::Ring;
 use crate::base::bytes::{AlignedBuffer, BUFFER_ALIGN_BYTES};
 
-/// The most that one write operation carries; the kernel caps it near 2 GiB. A multiple of any block.
+/// The most that one write operation carries; the kernel caps it near 2 GiB. A multiple of any
+/// block.
 const WRITE_BYTES_MAX: usize = 1 << 30;
 
 /// Steps without progress that are forgiven (`EINTR`, `EAGAIN`, less than a block written).
 const STALLS_MAX: u8 = 8;
 
 impl Ring {
-    /// Writes `buffer[..len]` to `fd` at `offset` and syncs it. [`Event::Written`] gives the buffer back, with `Ok` only
-    /// if every byte was written and the sync behind it succeeded.
+    /// Writes `buffer[..len]` to `fd` at `offset` and syncs it. [`Event::Written`] gives the buffer
+    /// back, with `Ok` only if every byte was written and the sync behind it succeeded.
     ///
-    /// With `O_DIRECT`, `offset` and `len` are the caller's to align. Writes that are in flight together have no order.
+    /// With `O_DIRECT`, `offset` and `len` are the caller's to align. Writes that are in flight
+    /// together have no order.
     pub fn write_sync(
         &mut self,
         token: Token,
@@ -86,8 +89,9 @@ impl Ring {
         }
     }
 
-    /// The kernel took only some of the queued entries, so a link may be torn: its sync then did not wait for its write.
-    /// Rare (the kernel is out of memory), so it is not asked which: every write under way is synced once more.
+    /// The kernel took only some of the queued entries, so a link may be torn: its sync then did
+    /// not wait for its write. Rare (the kernel is out of memory), so it is not asked which: every
+    /// write under way is synced once more.
     pub(super) fn note_torn_links(&mut self) {
         for operation in self.operations.iter_mut() {
             if let Operation::WriteSync(write) = operation {

@@ -1,8 +1,9 @@
-//! DRIVER: what the host must allow before a ring works, asked once at start, with the remedy in each error.
+//! DRIVER: what the host must allow before a ring works, asked once at start, with the remedy in
+//! each error.
 //!
-//! Linux 6.1 is the oldest kernel that has all we use: `DEFER_TASKRUN` (6.1), `SINGLE_ISSUER` and multishot receive (6.0),
-//! multishot accept, the provided buffer ring and cancellation by descriptor (5.19), multishot poll (5.13), a timeout
-//! as an argument of `io_uring_enter` (5.11).
+//! Linux 6.1 is the oldest kernel that has all we use: `DEFER_TASKRUN` (6.1), `SINGLE_ISSUER` and
+//! multishot receive (6.0), multishot accept, the provided buffer ring and cancellation by
+//! descriptor (5.19), multishot poll (5.13), a timeout as an argument of `io_uring_enter` (5.11).
 
 use std::fmt;
 use std::io;
@@ -15,18 +16,21 @@ use super::event::Errno;
 /// The oldest kernel that the ring works on: major, minor.
 pub const KERNEL_MIN: (u32, u32) = (6, 1);
 
-/// Why a ring cannot be made. Displays as cause and remedy; all of them are the host's or its operator's to mend.
+/// Why a ring cannot be made. Displays as cause and remedy; all of them are the host's or its
+/// operator's to mend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RingSetupError {
     KernelTooOld {
         major: u32,
         minor: u32,
     },
-    /// `kernel.io_uring_disabled` is set: 1 for unprivileged processes outside of its group, 2 for all.
+    /// `kernel.io_uring_disabled` is set: 1 for unprivileged processes outside of its group, 2 for
+    /// all.
     DisabledBySysctl {
         level: u32,
     },
-    /// A seccomp filter or security module says no: `EPERM`, `EACCES` or `ENOSYS` on a kernel that has it.
+    /// A seccomp filter or security module says no: `EPERM`, `EACCES` or `ENOSYS` on a kernel that
+    /// has it.
     Forbidden {
         errno: Errno,
     },
@@ -169,7 +173,9 @@ fn parse_release(release: &str) -> Option<(u32, u32)> {
     Some((major, minor[..digits].parse().ok()?))
 }
 
-/// Raises the soft limit on open files to the hard one, as each connection is a file; returns the limit now in force.
+/// Raises the soft limit on open files to the hard one, as each connection is a file; returns the
+/// limit now in force. Call it before `Ring::accept`: the kernel reads the limit when a multishot
+/// accept is armed, and keeps to it.
 pub fn raise_open_files() -> Result<u64, Errno> {
     let failed = |errno: nix::errno::Errno| Errno(errno as i32);
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(failed)?;

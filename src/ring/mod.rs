@@ -1,17 +1,21 @@
-//! The reactor of a shard: one io_uring, used by the one thread that made it. All `unsafe` of the project is here.
+//! The reactor of a shard: one io_uring, used by the one thread that made it. All `unsafe` of the
+//! project is here.
 //!
-//! In: operations on sockets, files and timers, each under a [`Token`] of the caller. Out: [`Event`]s, a batch a turn.
-//! The shard loop is `ring.turn(now, idle, &mut events)`, then handling `events`, which starts new operations; those
-//! go to the kernel with the next turn's one `io_uring_enter`. Nothing else here blocks.
+//! In: operations on sockets, files and timers, each under a [`Token`] of the caller. Out:
+//! [`Event`]s, a batch a turn. The shard loop is `ring.turn(now, idle, &mut events)`, then handling
+//! `events`, which starts new operations; those go to the kernel with the next turn's one
+//! `io_uring_enter`. Nothing else here blocks.
 //!
 //! - `reactor`: set-up, the turn, submission, the end. `sockets` and `files` are its operations.
-//! - `operations`: what is in flight and the memory it uses. `buffers`: what the kernel receives into.
+//! - `operations`: what is in flight and the memory it uses. `buffers`: what the kernel receives
+//!   into.
 //! - `timers`: the wheel. `waker`: how other threads end a sleep. `event`: the words above.
 //! - `limits`, `topology`: asked once, at start.
 //!
-//! Invariants: memory that the kernel may touch is owned by the ring until the operation's last completion. A token has
-//! at most one receive and one send in the kernel. `Closed` comes after everything else of its token.
-//! Not here: HTTP, frames, the log, or any other meaning of a byte; connections to links (issue of the fleet).
+//! Invariants: memory that the kernel may touch is owned by the ring until the operation's last
+//! completion. A token has at most one receive and one send in the kernel. `Closed` comes after
+//! everything else of its token. Not here: HTTP, frames, the log, or any other meaning of a byte;
+//! connections to links (issue of the fleet).
 
 mod event;
 

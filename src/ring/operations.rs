@@ -1,7 +1,8 @@
-//! The operations in flight: who asked, what memory the kernel is using for it, and how far it is. Pure.
+//! The operations in flight: who asked, what memory the kernel is using for it, and how far it is.
+//! Pure.
 //!
-//! An operation's slot is freed only after its last completion; until then it owns the operation's memory. The kernel
-//! names a slot by `user_data`:
+//! An operation's slot is freed only after its last completion; until then it owns the operation's
+//! memory. The kernel names a slot by `user_data`:
 //!
 //! ```text
 //! | generation 31 | part 1 | index 32 |      part 1 is the linked fdatasync of a write
@@ -116,7 +117,8 @@ impl Operations {
         OperationKey { index, generation: slot.generation }
     }
 
-    /// The operation of `key`. A completion for anything else means that memory is no longer what we think it is.
+    /// The operation of `key`. A completion for anything else means that memory is no longer what
+    /// we think it is.
     pub(super) fn get_mut(&mut self, key: OperationKey) -> &mut (Token, Operation) {
         let slot = &mut self.slots[key.index as usize];
         assert!(slot.generation == key.generation, "a completion of a finished operation");

@@ -1,8 +1,9 @@
 //! DRIVER: the ring itself: set-up, the turn with its one `io_uring_enter`, and the end.
 //!
-//! In: entries of `sockets` and `files`. Out: [`Event`]s. A turn costs one system call when something is to be submitted
-//! or waited for, and none when a poll has nothing to do. Completions that overflow the completion queue wait in the
-//! kernel; entries that overflow the submission queue wait in a backlog; neither is ever lost.
+//! In: entries of `sockets` and `files`. Out: [`Event`]s. A turn costs one system call when
+//! something is to be submitted or waited for, and none when a poll has nothing to do. Completions
+//! that overflow the completion queue wait in the kernel; entries that overflow the submission
+//! queue wait in a backlog; neither is ever lost.
 
 use std::collections::VecDeque;
 use std::io;
@@ -27,7 +28,8 @@ use crate::base::time::{Duration, Instant};
 /// Sizes of a ring. The defaults suit a shard of some thousand connections.
 #[derive(Clone, Copy, Debug)]
 pub struct RingOptions {
-    /// Submission queue, rounded up to a power of two; the completion queue is eight times as large.
+    /// Submission queue, rounded up to a power of two; the completion queue is eight times as
+    /// large.
     pub entries: u32,
     /// Provided receive buffers: a power of two up to 32768.
     pub receive_buffer_count: u16,
@@ -51,7 +53,8 @@ pub(super) enum RingTimer {
     AcceptAgain(Token),
 }
 
-/// One io_uring and what is in flight on it. Belongs to the thread that made it (`SINGLE_ISSUER`), so it is not `Send`.
+/// One io_uring and what is in flight on it. Belongs to the thread that made it (`SINGLE_ISSUER`),
+/// so it is not `Send`.
 pub struct Ring {
     uring: ManuallyDrop<IoUring>,
     pub(super) buffers: ManuallyDrop<ProvidedBuffers>,
@@ -64,7 +67,8 @@ pub struct Ring {
     /// Events of this turn, or of calls since the last.
     pub(super) ready: Vec<Event>,
     pub(super) counters: RingCounters,
-    /// Entries, alone or with the one that is linked to them, for which the submission queue had no room.
+    /// Entries, alone or with the one that is linked to them, for which the submission queue had no
+    /// room.
     backlog: VecDeque<(Entry, Option<Entry>)>,
     waker: Arc<RingWaker>,
     is_woken: bool,
@@ -76,7 +80,8 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// Makes the calling thread's ring, registers its buffers and arms its waker. `now` is the origin of its timers.
+    /// Makes the calling thread's ring, registers its buffers and arms its waker. `now` is the
+    /// origin of its timers.
     pub fn new(options: RingOptions, now: Instant) -> Result<Self, RingSetupError> {
         let is_valid = (1..=32_768).contains(&options.entries)
             && options.receive_buffer_count.is_power_of_two()
@@ -127,10 +132,12 @@ impl Ring {
         Arc::clone(&self.waker)
     }
 
-    /// One turn: fires timers that are due at `now`, submits what was started since the last turn, waits as `idle` says,
-    /// and puts everything that happened into `events`, which must come in empty so that nothing is overlooked.
+    /// One turn: fires timers that are due at `now`, submits what was started since the last turn,
+    /// waits as `idle` says, and puts everything that happened into `events`, which must come in
+    /// empty so that nothing is overlooked.
     ///
-    /// Sleeps only if there is no event to give. Returns early and without events on a signal, or when `until` has come.
+    /// Sleeps only if there is no event to give. Returns early and without events on a signal, or
+    /// when `until` has come.
     /// # Errors
     /// Only what leaves the ring unusable.
     pub fn turn(&mut self, now: Instant, idle: Idle, events: &mut Vec<Event>) -> io::Result<()> {
@@ -153,12 +160,14 @@ impl Ring {
         Ok(())
     }
 
-    /// Sets a timer that comes as [`Event::Timer`]: never early, up to a tick ([`super::TICK_MS`]) late.
+    /// Sets a timer that comes as [`Event::Timer`]: never early, up to a tick ([`super::TICK_MS`])
+    /// late.
     pub fn set_timer(&mut self, deadline: Instant, token: Token) -> TimerId {
         self.timers.set(deadline, RingTimer::Caller(token))
     }
 
-    /// Cancels a timer. One that has fired is left alone; its event may be among those of this turn.
+    /// Cancels a timer. One that has fired is left alone; its event may be among those of this
+    /// turn.
     pub fn cancel_timer(&mut self, id: TimerId) {
         self.timers.cancel(id);
     }
@@ -173,7 +182,8 @@ impl Ring {
         self.buffers.recycle(lease);
     }
 
-    /// Buffers that are not leased. After [`super::ReceiveEnd::NoBuffers`], receive again once some are free.
+    /// Buffers that are not leased. After [`super::ReceiveEnd::NoBuffers`], receive again once some
+    /// are free.
     pub fn free_buffers(&self) -> u32 {
         self.buffers.free()
     }
@@ -190,12 +200,14 @@ impl Ring {
 
     /// Queues an entry, and one that is linked behind it, for the next `io_uring_enter`.
     ///
-    /// All memory that they point to must be owned by an operation of `operations` (or by this struct), which lives
-    /// until the last completion: that is what makes the one `unsafe` push in `push_chain` sound.
+    /// All memory that they point to must be owned by an operation of `operations` (or by this
+    /// struct), which lives until the last completion: that is what makes the one `unsafe` push in
+    /// `push_chain` sound.
     pub(super) fn enqueue(&mut self, entry: Entry, linked: Option<Entry>) {
         if self.backlog.is_empty() {
             if !self.has_room(linked.is_some()) {
-                // What the kernel cannot take now stays in the queue; the turn will report a real failure.
+                // What the kernel cannot take now stays in the queue; the turn will report a real
+                // failure.
                 let _ = self.enter(0, None, 0);
             }
             if self.has_room(linked.is_some()) {
@@ -212,7 +224,8 @@ impl Ring {
     }
 
     fn arm_wake(&mut self) {
-        // Multishot and edge-triggered: each write to the eventfd completes it once more, and nobody reads the count.
+        // Multishot and edge-triggered: each write to the eventfd completes it once more, and
+        // nobody reads the count.
         let events = libc::POLLIN.cast_unsigned().into();
         let key = self.operations.insert(Token(u64::MAX), Operation::Wake);
         let poll = opcode::PollAdd::new(Fd(self.waker.event_fd()), events).multi(true);
@@ -285,21 +298,23 @@ impl Ring {
         let entered = if let Some(timeout) = timeout {
             let timespec = Timespec::from(timeout);
             let arguments = SubmitArgs::new().timespec(&timespec);
-            // SAFETY: `queued` entries were pushed; `arguments` is what EXT_ARG takes and outlives the call.
+            // SAFETY: `queued` entries were pushed; `arguments` is what EXT_ARG takes and outlives
+            // the call.
             unsafe { submitter.enter(queued, want, flags | ENTER_EXT_ARG, Some(&arguments)) }
         } else {
             // SAFETY: `queued` entries were pushed; no argument.
             unsafe { submitter.enter::<libc::sigset_t>(queued, want, flags, None) }
         };
         match entered {
-            Ok(submitted) => {
-                self.counters.submitted += submitted as u64;
-                if submitted < queued as usize {
+            Ok(taken) => {
+                self.counters.submitted += taken as u64;
+                if taken < queued as usize {
                     self.note_torn_links();
                 }
                 Ok(())
             }
-            // A timeout or signal, or the kernel asks to take completions first: then the entries stay queued.
+            // A timeout or signal, or the kernel asks to take completions first: then the entries
+            // stay queued.
             Err(error) => match error.raw_os_error() {
                 Some(libc::ETIME | libc::EINTR | libc::EAGAIN | libc::EBUSY) => Ok(()),
                 _ => Err(error),
@@ -355,8 +370,8 @@ impl Ring {
 }
 
 impl Drop for Ring {
-    /// Cancels everything and waits up to a second for the kernel to let go of our memory. What it still holds then is
-    /// leaked, because a write into freed memory is worse.
+    /// Cancels everything and waits up to a second for the kernel to let go of our memory. What it
+    /// still holds then is leaked, because a write into freed memory is worse.
     fn drop(&mut self) {
         const ATTEMPTS: u32 = 100;
         self.is_ending = true;
@@ -373,7 +388,8 @@ impl Drop for Ring {
             self.take_completions();
         }
         let is_quiet = self.operations.in_flight() == 0;
-        // SAFETY: each is dropped once, here, and not used after. The ring goes first: it uses the others' memory.
+        // SAFETY: each is dropped once, here, and not used after. The ring goes first: it uses the
+        // others' memory.
         unsafe {
             ManuallyDrop::drop(&mut self.uring);
             if is_quiet {

@@ -1,7 +1,9 @@
-//! DRIVER: the ring's operations on sockets: accept, receive, send, close; and the table of tokens behind them.
+//! DRIVER: the ring's operations on sockets: accept, receive, send, close; and the table of tokens
+//! behind them.
 //!
-//! In: calls and completions. Out: entries for the ring, and events. Descriptors must not be `O_NONBLOCK`: for those the
-//! kernel answers `EAGAIN` instead of waiting. They stay open until `close` says `Closed`.
+//! In: calls and completions. Out: entries for the ring, and events. Descriptors must not be
+//! `O_NONBLOCK`: for those the kernel answers `EAGAIN` instead of waiting. They stay open until
+//! `close` says `Closed`.
 
 use std::collections::VecDeque;
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd, RawFd};
@@ -74,10 +76,11 @@ impl Ring {
         self.arm_accept(listener, fd);
     }
 
-    /// Receives from `fd` into provided buffers until the stream ends, buffers run out or [`Ring::stop_receive`].
+    /// Receives from `fd` into provided buffers until the stream ends, buffers run out or
+    /// [`Ring::stop_receive`].
     ///
-    /// No effect while the token is receiving or closing. If a stop is under way, it is followed by a new start, and
-    /// no [`Event::ReceiveEnded`] comes for it.
+    /// No effect while the token is receiving or closing. If a stop is under way, it is followed by
+    /// a new start, and no [`Event::ReceiveEnded`] comes for it.
     pub fn receive(&mut self, token: Token, fd: RawFd) {
         let endpoint = self.endpoint(token, fd);
         if endpoint.is_closing() {
@@ -91,8 +94,8 @@ impl Ring {
         }
     }
 
-    /// Stops receiving, as back-pressure. `Received` may still come until [`Event::ReceiveEnded`]. No effect if the
-    /// token is not receiving.
+    /// Stops receiving, as back-pressure. `Received` may still come until [`Event::ReceiveEnded`].
+    /// No effect if the token is not receiving.
     pub fn stop_receive(&mut self, token: Token) {
         let Some(key) = self.endpoints.get(&token).and_then(|endpoint| endpoint.receive) else {
             return;
@@ -110,8 +113,9 @@ impl Ring {
         }
     }
 
-    /// Sends all of `buffer`, behind what the token was told to send before. The buffer comes back in [`Event::Sent`].
-    /// When one send fails, those behind it fail with the same error. How many may wait is the caller's to bound.
+    /// Sends all of `buffer`, behind what the token was told to send before. The buffer comes back
+    /// in [`Event::Sent`]. When one send fails, those behind it fail with the same error. How many
+    /// may wait is the caller's to bound.
     pub fn send(&mut self, token: Token, fd: RawFd, buffer: Vec<u8>) {
         let endpoint = self.endpoint(token, fd);
         if endpoint.is_closing() {
@@ -126,8 +130,9 @@ impl Ring {
         }
     }
 
-    /// Cancels what the token has in flight, except writes, which are waited for; then closes `fd`. From now on there
-    /// is no `Received` or `ReceiveEnded` of it. Sends come back as failed. [`Event::Closed`] is the last.
+    /// Cancels what the token has in flight, except writes, which are waited for; then closes `fd`.
+    /// From now on there is no `Received` or `ReceiveEnded` of it. Sends come back as failed.
+    /// [`Event::Closed`] is the last.
     pub fn close(&mut self, token: Token, fd: OwnedFd) {
         let raw = std::os::fd::AsRawFd::as_raw_fd(&fd);
         let endpoint = self.endpoint(token, raw);
@@ -169,7 +174,8 @@ impl Ring {
         self.operations.insert(token, operation)
     }
 
-    /// Takes a finished operation out of the slab, and its token out of the table if it was the last.
+    /// Takes a finished operation out of the slab, and its token out of the table if it was the
+    /// last.
     pub(super) fn finish(&mut self, key: OperationKey) -> Operation {
         let (token, operation) = self.operations.remove(key);
         let endpoint = self.endpoints.get_mut(&token).expect("lives while it has operations");
@@ -183,7 +189,8 @@ impl Ring {
         operation
     }
 
-    /// When nothing of the token is in flight: closes its descriptor if that waits, else forgets the token.
+    /// When nothing of the token is in flight: closes its descriptor if that waits, else forgets
+    /// the token.
     pub(super) fn settle(&mut self, token: Token) {
         let Some(endpoint) = self.endpoints.get_mut(&token) else {
             return;
@@ -297,7 +304,8 @@ impl Ring {
         self.finish(key);
         let reason = match (-result, stop) {
             (_, Stop::Closing) => return self.settle(token),
-            // The kernel ended it without a reason of ours, as it does when its completion queue is full.
+            // The kernel ended it without a reason of ours, as it does when its completion queue is
+            // full.
             (..0, Stop::No | Stop::ThenRestart) | (libc::ECANCELED, Stop::ThenRestart) => {
                 let fd = self.endpoints[&token].fd;
                 return self.arm_receive(token, fd);

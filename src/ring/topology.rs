@@ -1,7 +1,9 @@
-//! DRIVER: which CPUs there are, how many we may use, and in which order shards take them. Asked once, at start.
+//! DRIVER: which CPUs there are, how many we may use, and in which order shards take them. Asked
+//! once, at start.
 //!
-//! In: the thread's affinity, cgroup quotas, and `hwloc` (feature) or sysfs. Out: CPU numbers in shard order: NUMA node
-//! by node, within it L3 by L3, and the second threads of all cores only after every first one.
+//! In: the thread's affinity, cgroup quotas, and `hwloc` (feature) or sysfs. Out: CPU numbers in
+//! shard order: NUMA node by node, within it L3 by L3, and the second threads of all cores only
+//! after every first one.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -30,7 +32,8 @@ pub fn allowed_cpus() -> Vec<usize> {
     (0..CpuSet::count()).filter(|cpu| set.is_set(*cpu).unwrap_or(false)).collect()
 }
 
-/// Shards to run by default: the CPUs allowed by affinity and by cgroup quotas, rounded up, at least one.
+/// Shards to run by default: the CPUs allowed by affinity and by cgroup quotas, rounded up, at
+/// least one.
 pub fn default_shard_count() -> usize {
     shard_count(allowed_cpus().len(), cgroup_quota_cpus(Path::new("/")))
 }
@@ -49,8 +52,8 @@ pub fn ordered_cpus() -> Vec<usize> {
     order_cpus(&read_places(&allowed_cpus()))
 }
 
-/// Orders CPUs for shards: first threads of cores before their siblings; then by node, L3, core and number, so that
-/// shards with neighbouring numbers share what they can.
+/// Orders CPUs for shards: first threads of cores before their siblings; then by node, L3, core and
+/// number, so that shards with neighbouring numbers share what they can.
 pub fn order_cpus(places: &[CpuPlace]) -> Vec<usize> {
     let mut sorted = places.to_vec();
     sorted.sort_unstable();
@@ -62,7 +65,8 @@ pub fn order_cpus(places: &[CpuPlace]) -> Vec<usize> {
 
 /// Pins the calling thread to one CPU; false if the system refuses.
 pub fn pin_current_thread(cpu: usize) -> bool {
-    core_affinity::set_for_current(core_affinity::CoreId { id: cpu })
+    // The crate indexes a set of this size without asking.
+    cpu < CpuSet::count() && core_affinity::set_for_current(core_affinity::CoreId { id: cpu })
 }
 
 #[cfg(feature = "hwloc")]
@@ -78,26 +82,31 @@ fn read_places(cpus: &[usize]) -> Vec<CpuPlace> {
 /// `None` if hwloc cannot look at this host.
 #[cfg(feature = "hwloc")]
 fn places_from_hwloc(cpus: &[usize]) -> Option<Vec<CpuPlace>> {
-    use hwloc2::{ObjectType, Topology};
+    use hwloc2::{ObjectType, Topology, TopologyObject};
 
     let topology = Topology::new()?;
     let cpu_count = cpus.iter().max()? + 1;
     // Index of the object of a type that holds each CPU; zero where there is none.
-    let holders = |kind: ObjectType| {
+    let holders = |kind: ObjectType, index: fn(&TopologyObject) -> u32| {
         let mut holders = vec![0; cpu_count];
         for object in topology.objects_with_type(&kind).unwrap_or_default() {
             let Some(set) = object.cpuset() else { continue };
             for cpu in cpus.iter().filter_map(|cpu| u32::try_from(*cpu).ok()) {
                 if set.is_set(cpu) {
-                    holders[cpu as usize] = object.logical_index();
+                    holders[cpu as usize] = index(object);
                 }
             }
         }
         holders
     };
-    let nodes = holders(ObjectType::NUMANode);
-    let caches = holders(ObjectType::L3Cache);
-    let cores = holders(ObjectType::Core);
+    // Not by ObjectType::NUMANode: its depth is virtual since hwloc 2, which hwloc2 2.2 takes for a
+    // bridge's and panics.
+    let node_of = |thread: &TopologyObject| {
+        thread.nodeset().and_then(|nodes| u32::try_from(nodes.first()).ok()).unwrap_or(0)
+    };
+    let nodes = holders(ObjectType::PU, node_of);
+    let caches = holders(ObjectType::L3Cache, TopologyObject::logical_index);
+    let cores = holders(ObjectType::Core, TopologyObject::logical_index);
     let place = |cpu: &usize| CpuPlace {
         node: nodes[*cpu],
         l3: caches[*cpu],
@@ -116,7 +125,8 @@ fn places_from_sysfs(root: &Path, cpus: &[usize]) -> Vec<CpuPlace> {
         let folder = system.join(format!("cpu/cpu{cpu}"));
         let siblings = first_of(folder.join("topology/thread_siblings_list"));
         let node = nodes.iter().find(|(_, cpus)| cpus.contains(cpu)).map_or(0, |(node, _)| *node);
-        // A core and a cache are named by the first CPU in them: such numbers are unique on the host, unlike core_id.
+        // A core and a cache are named by the first CPU in them: such numbers are unique on the
+        // host, unlike core_id.
         CpuPlace {
             node,
             l3: first_of(last_level_cache(&folder)).map_or(0, as_id),
@@ -142,11 +152,12 @@ fn nodes_of_cpus(system: &Path) -> Vec<(u32, Vec<usize>)> {
     folders.flatten().filter_map(node_of).collect()
 }
 
-/// The file that lists who shares the CPU's level-3 cache; a path that does not exist if it has none.
+/// The file that lists who shares the CPU's level-3 cache; a path that does not exist if it has
+/// none.
 fn last_level_cache(cpu_folder: &Path) -> PathBuf {
-    let caches = (0..8).map(|index| cpu_folder.join(format!("cache/index{index}")));
+    let mut caches = (0..8).map(|index| cpu_folder.join(format!("cache/index{index}")));
     let is_l3 = |cache: &PathBuf| read_trimmed(&cache.join("level")).as_deref() == Some("3");
-    caches.filter(is_l3).last().unwrap_or_default().join("shared_cpu_list")
+    caches.find(is_l3).unwrap_or_default().join("shared_cpu_list")
 }
 
 fn read_trimmed(path: &Path) -> Option<String> {
@@ -157,17 +168,19 @@ fn read_cpu_list(path: &Path) -> Vec<usize> {
     parse_cpu_list(&read_trimmed(path).unwrap_or_default())
 }
 
-/// `0-3,8,10-11` as the kernel writes it. What does not parse is left out; a range is cut at the most CPUs there can be.
-fn parse_cpu_list(list: &str) -> Vec<usize> {
+/// `0-3,8,10-11` as the kernel writes it. What does not parse is left out; a range is cut at the
+/// most CPUs there can be.
+fn parse_cpu_list(text: &str) -> Vec<usize> {
     let range_of = |range: &str| {
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        let last: usize = last.trim().parse().ok()?;
-        Some(first.trim().parse().ok()?..=last.min(CpuSet::count()))
+        let (first, end) = range.split_once('-').unwrap_or((range, range));
+        let end: usize = end.trim().parse().ok()?;
+        Some(first.trim().parse().ok()?..=end.min(CpuSet::count()))
     };
-    list.split(',').filter_map(range_of).flatten().collect()
+    text.split(',').filter_map(range_of).flatten().collect()
 }
 
-/// The tightest CPU quota on the way from our cgroup up to the root, in CPUs. `None` if there is none.
+/// The tightest CPU quota on the way from our cgroup up to the root, in CPUs. `None` if there is
+/// none.
 fn cgroup_quota_cpus(root: &Path) -> Option<f64> {
     let membership = read_trimmed(&root.join("proc/self/cgroup"))?;
     let mut quotas = Vec::new();
@@ -179,7 +192,8 @@ fn cgroup_quota_cpus(root: &Path) -> Option<f64> {
         let path = Path::new(path.trim_start_matches('/'));
         let is_cpu = controllers.split(',').any(|controller| controller == "cpu");
         let mounts = root.join("sys/fs/cgroup");
-        // The group and its parents. In a container the path may lie above what is mounted; then the mount is the root.
+        // The group and its parents. In a container the path may lie above what is mounted; then
+        // the mount is the root.
         for group in path.ancestors() {
             if controllers.is_empty() {
                 quotas.extend(quota_v2(&mounts.join(group)));

@@ -26,7 +26,7 @@ fn pair() -> (OwnedFd, TcpStream) {
 
 /// Bytes that show a gap, a swap or a repeat at any offset.
 fn pattern(len: usize) -> Vec<u8> {
-    (0..len).map(|offset| (offset.wrapping_mul(2_654_435_761) >> 13 & 0xff) as u8).collect()
+    (0..len).map(|offset| (offset.wrapping_mul(2_654_435_761) >> 13).to_le_bytes()[0]).collect()
 }
 
 fn close_and_wait(ring: &mut Ring, token: Token, fd: OwnedFd) -> Vec<Event> {
@@ -243,6 +243,7 @@ fn more_operations_than_the_queues_hold() {
         }
         sent == CONNECTIONS && received == 200 * 1000
     });
+    assert!(ring.counters().overflows > 0, "the test no longer fills the completion queue");
     let mut closed = 0;
     for (token, (ours, theirs)) in (0..).zip(pairs) {
         ring.close(Token(token), ours);
@@ -267,6 +268,56 @@ fn an_unusable_listener_is_reported_once() {
     });
     assert_eq!(ring.in_flight(), 1);
     close_and_wait(&mut ring, LISTENER, not_listening);
+}
+
+#[test]
+fn out_of_descriptors_rests_and_accepts_later() {
+    // In a process of its own, because the limit would hit the tests beside this one.
+    let this = std::env::current_exe().expect("our path");
+    let test = "ring::tests::sockets::out_of_descriptors_in_its_own_process";
+    let child = std::process::Command::new(this).args(["--exact", test, "--ignored"]).output();
+    let child = child.expect("spawn");
+    let text = String::from_utf8_lossy(&child.stdout);
+    assert!(child.status.success() && text.contains("1 passed"), "{text}");
+}
+
+#[test]
+#[ignore = "run by out_of_descriptors_rests_and_accepts_later"]
+fn out_of_descriptors_in_its_own_process() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+    let (listener, address) = listen();
+    let _client = TcpStream::connect(address).expect("connect");
+    let mut ring = small_ring();
+    ring.accept(LISTENER, listener.as_raw_fd());
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("limits");
+    let set_limit = |limit| setrlimit(Resource::RLIMIT_NOFILE, limit, hard).expect("limit");
+    // Descriptors are given out from the lowest: nothing below our newest is free.
+    let newest = std::fs::File::open("/dev/null").expect("open");
+    let full = u64::try_from(newest.as_raw_fd()).expect("not negative") + 1;
+    let fail = |_: &mut Ring, event| match event {
+        Event::AcceptFailed { listener: LISTENER, errno } => errno == Errno(libc::EMFILE),
+        other => panic!("unexpected {other:?}"),
+    };
+    set_limit(full);
+    turn_until(&mut ring, fail);
+    let failed_at = monotonic_now();
+    set_limit(hard);
+    turn_until(&mut ring, |_, event| matches!(event, Event::Accepted { .. }));
+    assert!(failed_at.elapsed() >= Duration::from_millis(90), "no rest");
+    close_and_wait(&mut ring, LISTENER, listener.into());
+
+    // Closed while it rests: it is not armed again.
+    let (listener, address) = listen();
+    let _client = TcpStream::connect(address).expect("connect");
+    ring.accept(LISTENER, listener.as_raw_fd());
+    set_limit(full);
+    turn_until(&mut ring, fail);
+    set_limit(hard);
+    close_and_wait(&mut ring, LISTENER, listener.into());
+    let mut events = Vec::new();
+    ring.turn(monotonic_now() + Duration::from_secs(1), Idle::Poll, &mut events).expect("turn");
+    assert_eq!((events.len(), ring.in_flight()), (0, 1));
 }
 
 #[test]

@@ -6,8 +6,8 @@ use super::*;
 fn timers_fire_in_order_never_early_and_not_when_cancelled() {
     let mut ring = small_ring();
     let start = monotonic_now();
-    let delays_ms = [90, 10, 50, 30, 70, 200];
-    let ids: Vec<TimerId> = delays_ms
+    let delays = [90, 10, 50, 30, 70, 200];
+    let ids: Vec<TimerId> = delays
         .iter()
         .map(|delay| ring.set_timer(start + Duration::from_millis(*delay), Token(*delay)))
         .collect();

@@ -27,8 +27,8 @@ impl End {
         (Self { ring, mailbox }, sender)
     }
 
-    /// Plays `hops` rounds: takes a message, notes how long it took, answers. No timeout anywhere in the ring, so that
-    /// a lost wake-up hangs the game.
+    /// Plays `hops` rounds: takes a message, notes how long it took, answers. No timeout anywhere
+    /// in the ring, so that a lost wake-up hangs the game.
     fn play(mut self, peer: &QueueSender<Instant>, hops: usize, style: Style) -> Vec<Duration> {
         let mailbox = self.mailbox;
         let mut latencies = Vec::with_capacity(hops);
@@ -70,6 +70,7 @@ fn spawn_player(
     });
 }
 
+#[derive(Clone, Copy)]
 struct Game {
     cpu: usize,
     serves: bool,
@@ -94,7 +95,8 @@ fn play(hops: usize, style: Style) -> Vec<Duration> {
 
 #[test]
 fn a_hundred_thousand_hops_lose_no_wake_up() {
-    // Prints what ARCHITECTURE.md quotes: cargo test --release --lib ring::tests::wakes -- --nocapture
+    // Prints what ARCHITECTURE.md quotes: cargo test --release --lib ring::tests::wakes --
+    // --nocapture
     for (name, style) in [("sleeping", Style::Sleep), ("busy", Style::Poll)] {
         let hops = play(100_000, style);
         let [p50, p99] = [50, 99].map(|percent| hops[hops.len() * percent / 100].as_nanos());
@@ -151,7 +153,8 @@ fn a_wake_before_the_sleep_needs_no_write() {
     let mut events = Vec::new();
     ring.turn(monotonic_now(), Idle::Poll, &mut events).expect("turn");
     assert!(events.is_empty(), "nobody slept, so nothing was written");
-    // Between the announcement and the sleep: the look into the mailbox is the last chance, and the wake is seen.
+    // Between the announcement and the sleep: the look into the mailbox is the last chance, and the
+    // wake is seen.
     let now = monotonic_now();
     let wake_late = || {
         waker.wake();

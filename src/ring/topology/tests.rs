@@ -41,7 +41,8 @@ fn siblings_come_last_and_neighbours_share() {
     check(&[(0, 0, 0, 0), (1, 1, 1, 1), (0, 0, 2, 2), (1, 1, 3, 3)], &[0, 2, 1, 3]);
     // Two L3 in a node.
     check(&[(0, 0, 0, 0), (0, 1, 1, 1), (0, 0, 2, 2), (0, 1, 3, 3)], &[0, 2, 1, 3]);
-    // Two nodes of two cores of two threads, numbered as on most servers: all second threads behind all first ones.
+    // Two nodes of two cores of two threads, numbered as on most servers: all second threads behind
+    // all first ones.
     let server: Vec<(u32, u32, u32, usize)> = (0..8u32)
         .map(|cpu| (cpu % 4 / 2, cpu % 4 / 2, cpu % 4, usize::try_from(cpu).expect("small")))
         .collect();
@@ -136,8 +137,20 @@ fn this_host() {
     let mut ordered = ordered_cpus();
     ordered.sort_unstable();
     assert_eq!(ordered, allowed);
+    assert!(!pin_current_thread(usize::MAX));
     // On a thread of its own: the pin would outlive the test.
     let last = allowed[allowed.len() - 1];
     let pinned = std::thread::spawn(move || (pin_current_thread(last), allowed_cpus())).join();
     assert_eq!(pinned.expect("no panic"), (true, vec![last]));
+}
+
+#[cfg(feature = "hwloc")]
+#[test]
+fn hwloc_and_sysfs_agree_on_this_host() {
+    let allowed = allowed_cpus();
+    let by_hwloc = places_from_hwloc(&allowed).expect("hwloc reads this host");
+    let by_sysfs = places_from_sysfs(Path::new("/"), &allowed);
+    assert_eq!(order_cpus(&by_hwloc), order_cpus(&by_sysfs));
+    let nodes = |places: &[CpuPlace]| places.iter().map(|place| place.node).collect::<Vec<_>>();
+    assert_eq!(nodes(&by_hwloc), nodes(&by_sysfs));
 }
