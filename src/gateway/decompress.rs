@@ -155,11 +155,7 @@ impl Decompressor {
     }
 }
 
-fn unpack_snappy(
-    input: &[u8],
-    out: &mut Vec<u8>,
-    bytes_max: usize,
-) -> Result<(), DecompressError> {
+fn unpack_snappy(input: &[u8], out: &mut Vec<u8>, bytes_max: usize) -> Result<(), DecompressError> {
     let corrupt = DecompressError::Corrupt { encoding: "snappy block", offset_bytes: 0 };
     let declared = snap::raw::decompress_len(input).map_err(|_| corrupt)?;
     if declared > bytes_max {

@@ -23,7 +23,7 @@ use crate::model::labels::LabelsEncoder;
 use crate::model::refusal::Refusal;
 use crate::model::series::SeriesHash;
 
-/// Longest line; VictoriaMetrics' own limit (`-import.maxLineLen`) is the same. simd-json needs up to 16 times its
+/// Longest line, its newline included; VictoriaMetrics' own limit (`-import.maxLineLen`) is the same. simd-json needs up to 16 times its
 /// bytes to decode a line.
 pub const LINE_BYTES_MAX: usize = 10 << 20;
 /// How many failed lines are kept for the answer, and how much of each.
@@ -114,23 +114,23 @@ impl VmJsonDecoder {
                 Some(behind) => (behind, Ok(())),
                 None => {
                     let end = find_line_end(body, offset);
+                    let behind = body.len().min(end + 1);
                     let text = body[offset..end].trim_ascii();
                     if text.is_empty() {
-                        offset = end + 1;
+                        offset = behind;
                         continue;
                     }
-                    (end + 1, self.read_any(text))
+                    (behind, self.read_any(text))
                 }
             };
             let taken = match read {
-                Ok(()) if behind - offset > LINE_BYTES_MAX => Err(BadLine::UNKNOWN),
+                _ if behind - offset > LINE_BYTES_MAX => Err(BadLine::UNKNOWN),
                 Ok(()) => self.take_line(rules, &mut bytes.labels, request, line_number),
                 Err(bad) => Err(bad),
             };
             if let Err(bad) = taken {
                 request.refuse(bad.reason, bad.samples, line_number);
-                let text = &body[offset..behind.min(body.len())];
-                keep_failed_line(request, text.trim_ascii());
+                keep_failed_line(request, body[offset..behind].trim_ascii());
             }
             if request.samples > u64::from(rules.samples_max) {
                 request.clear();
@@ -153,7 +153,7 @@ impl VmJsonDecoder {
     /// Reads any line.
     fn read_any(&mut self, text: &[u8]) -> Result<(), BadLine> {
         if text.len() > LINE_BYTES_MAX {
-            return Err(BadLine::UNKNOWN);
+            return Err(BadLine::UNKNOWN); // Before any memory is taken for it.
         }
         self.line.clear();
         self.any.read_line(text, &mut self.line)

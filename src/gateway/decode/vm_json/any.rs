@@ -11,6 +11,8 @@ use super::{BadLine, Line, TIMESTAMP_MS_MIN, integer_timestamp_ms};
 
 /// Deepest nesting that is read; the format has three levels, unknown keys may have more.
 const DEPTH_MAX: usize = 64;
+/// The memory for longer lines than this is given back at once.
+const KEPT_BYTES_MAX: usize = 1 << 20;
 
 /// What simd-json works in, reused.
 pub struct AnyLineReader {
@@ -44,7 +46,11 @@ impl AnyLineReader {
             Ok(()) => read_object(&tape.0, line),
             Err(_) => Err(BadLine::UNKNOWN),
         };
-        self.tape = tape.reset();
+        if text.len() > KEPT_BYTES_MAX {
+            *self = Self::default();
+        } else {
+            self.tape = tape.reset();
+        }
         result
     }
 }
@@ -150,9 +156,7 @@ fn read_special(text: &str) -> Option<f64> {
 fn read_timestamp_ms(node: &Node) -> Option<i64> {
     match node {
         Node::Static(StaticNode::I64(number)) => integer_timestamp_ms(*number),
-        Node::Static(StaticNode::U64(number)) => {
-            integer_timestamp_ms(i64::try_from(*number).ok()?)
-        }
+        Node::Static(StaticNode::U64(number)) => integer_timestamp_ms(i64::try_from(*number).ok()?),
         Node::Static(StaticNode::F64(number)) => {
             let is_ms = *number >= TIMESTAMP_MS_MIN as f64;
             let timestamp_ms = if is_ms { *number } else { number * 1000.0 }.round();

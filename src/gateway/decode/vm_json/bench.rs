@@ -21,8 +21,11 @@ fn example(mut value: impl FnMut(&mut Chance) -> f64) -> Vec<u8> {
             r#"{{"metric":{{"__name__":"node_cpu_seconds_total","cluster":"production-eu","cpu":"12","#
         )
         .expect("a String");
-        write!(body, r#""datacenter":"fra1","environment":"production","instance":"10.0.0.{line}","#)
-            .expect("a String");
+        write!(
+            body,
+            r#""datacenter":"fra1","environment":"production","instance":"10.0.0.{line}","#
+        )
+        .expect("a String");
         body.push_str(r#""job":"node-exporter","mode":"system","rack":"r42","#);
         body.push_str(r#""region":"eu-central-1","team":"infrastructure"},"values":["#);
         for point in 0..POINTS {
@@ -73,6 +76,10 @@ fn points() {
     ] {
         let both = measure(what, LineReader::Both, &body);
         let simd = measure(what, LineReader::SimdJson, &body);
-        println!("{what}: {} bytes per point, {:.2} times", body.len() / LINES / POINTS, simd / both);
+        println!(
+            "{what}: {} bytes per point, {:.2} times",
+            body.len() / LINES / POINTS,
+            simd / both
+        );
     }
 }

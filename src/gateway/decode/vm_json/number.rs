@@ -12,8 +12,8 @@ pub struct Read<T> {
 }
 
 const POWERS_OF_TEN: [f64; 23] = [
-    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17,
-    1e18, 1e19, 1e20, 1e21, 1e22,
+    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16,
+    1e17, 1e18, 1e19, 1e20, 1e21, 1e22,
 ];
 const SMALL_POWERS_OF_TEN: [u64; 8] = [1, 10, 100, 1000, 10_000, 100_000, 1_000_000, 10_000_000];
 const MANTISSA_MAX: u64 = 1 << 53;
@@ -87,15 +87,32 @@ pub fn read_i64(bytes: &[u8], start: usize) -> Option<Read<i64>> {
     Some(Read { number: digits.value.cast_signed(), end: digits.end })
 }
 
+/// The whole number of exactly thirteen digits at `bytes[start..]`, as milliseconds of this age are; `None` if what is
+/// there is anything else.
+///
+/// That the next element's place does not hang on what was read is what makes it twice as fast as [`read_i64`].
+#[inline]
+pub fn read_thirteen_digits(bytes: &[u8], start: usize) -> Option<Read<i64>> {
+    let window: &[u8; 14] = bytes.get(start..start + 14)?.first_chunk()?;
+    let high = u64::from_le_bytes(*window.first_chunk()?) ^ ZEROS;
+    let low = u64::from_le_bytes(*window[5..].first_chunk()?) ^ ZEROS;
+    let is_digits = other_bytes(high) | other_bytes(low) == 0;
+    if !is_digits || window[13].is_ascii_digit() || window[0] == b'0' {
+        return None;
+    }
+    // The three digits that both words have count in the first one.
+    let number = eight_digits(high) * 100_000 + eight_digits(low & !0x00ff_ffff);
+    Some(Read { number: number.cast_signed(), end: start + 13 })
+}
+
 /// The digits at `bytes[start..]`, appended to `value`'s.
 #[inline]
 fn read_digits(bytes: &[u8], start: usize, value: u64) -> Digits {
     let mut value = value;
     let mut end = start;
     loop {
-        let word = load_word(bytes, end) ^ 0x3030_3030_3030_3030;
-        // A byte of 10 or more sets its top bit here, and may carry into later ones only.
-        let others = (word | word.wrapping_add(0x7676_7676_7676_7676)) & 0x8080_8080_8080_8080;
+        let word = load_word(bytes, end) ^ ZEROS;
+        let others = other_bytes(word);
         if others != 0 {
             let count = others.trailing_zeros() / 8;
             if count > 0 {
@@ -108,6 +125,15 @@ fn read_digits(bytes: &[u8], start: usize, value: u64) -> Digits {
         value = value.wrapping_mul(100_000_000).wrapping_add(eight_digits(word));
         end += 8;
     }
+}
+
+/// Eight times the digit 0: digits become their values.
+const ZEROS: u64 = 0x3030_3030_3030_3030;
+
+/// The top bit of each byte above 9. A carry makes bits above the lowest one unsure; that none is set is sure.
+#[inline]
+fn other_bytes(word: u64) -> u64 {
+    (word | word.wrapping_add(0x7676_7676_7676_7676)) & 0x8080_8080_8080_8080
 }
 
 /// Eight bytes, the first one lowest; zeros stand in behind the end.
@@ -203,12 +229,36 @@ mod tests {
 
     #[test]
     fn what_is_no_number_of_json() {
-        for text in ["", "-", "+1", ".5", "1.", "1.,", "01", "-01", "1e", "1e+", "1e400", "NaN", "x"]
+        for text in
+            ["", "-", "+1", ".5", "1.", "1.,", "01", "-01", "1e", "1e+", "1e400", "NaN", "x"]
         {
             assert_eq!(read_f64(text.as_bytes(), 0), None, "{text}");
         }
         check("1x", 1);
         check("0x10", 1);
+    }
+
+    #[test]
+    fn thirteen_digits() {
+        #[track_caller]
+        fn check(text: &str, want: Option<i64>) {
+            let got = read_thirteen_digits(text.as_bytes(), 0);
+            assert_eq!(got, want.map(|number| Read { number, end: 13 }), "{text}");
+        }
+        check("1700000012345,", Some(1_700_000_012_345));
+        check("9999999999999]", Some(9_999_999_999_999));
+        check("1234567890123.", Some(1_234_567_890_123));
+        check("12345678901234", None);
+        check("123456789012,3", None);
+        check("0234567890123,", None);
+        check("1700000012345", None); // The last bytes of a body are for the slower way.
+        for at in 0..13 {
+            for other in ["/", ":", ",", "-", "\0", "\u{7f}"] {
+                let mut text = String::from("1700000012345,");
+                text.replace_range(at..=at, other);
+                check(&text, None);
+            }
+        }
     }
 
     #[test]

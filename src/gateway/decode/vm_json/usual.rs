@@ -3,7 +3,7 @@
 //! In: a body and where a line begins. Out: the line's labels and columns, or "not usual": then `any.rs` decides, so
 //! nothing is refused here, and what is taken must be what simd-json would take.
 
-use super::number::{read_f64, read_i64};
+use super::number::{read_f64, read_i64, read_thirteen_digits};
 use super::{Line, integer_timestamp_ms};
 
 /// Reads the line at `body[start..]` into `line`, and says where the next one begins. `None` if the line is not of the
@@ -157,7 +157,10 @@ impl<'a> Cursor<'a> {
         self.expect(b'[')?;
         loop {
             self.peek()?;
-            let read = read_i64(self.bytes, self.at)?;
+            let read = match read_thirteen_digits(self.bytes, self.at) {
+                Some(read) => read,
+                None => read_i64(self.bytes, self.at)?,
+            };
             timestamps_ms.push(integer_timestamp_ms(read.number)?);
             self.at = read.end;
             if self.is_last(b']')? {
