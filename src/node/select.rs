@@ -9,15 +9,15 @@
 mod matching;
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "small numbers from a seeded generator")]
 mod tests;
 
 use roaring::RoaringBitmap;
 
 use super::head::{Head, TimeRange};
+use crate::model::chunk::Chunk;
 use crate::model::series::SeriesId;
-use crate::wire::select::{
-    SelectAnswer, SelectFault, SelectRequest, SelectWant, SelectedSeries,
-};
+use crate::wire::select::{SelectAnswer, SelectFault, SelectRequest, SelectWant, SelectedSeries};
 use matching::Matching;
 
 /// Most series in one [`SelectAnswer::Series`].
@@ -234,9 +234,8 @@ impl Copying {
             }
             SelectWant::LabelValues(name) => {
                 steps.take(1);
-                let wanted = |pair: &&u32| {
-                    index.name_text(index.pair_name(**pair)) == name.as_bytes()
-                };
+                let wanted =
+                    |pair: &&u32| index.name_text(index.pair_name(**pair)) == name.as_bytes();
                 let pair = index.pairs_of(id).iter().find(wanted);
                 if let Some(pair) = pair
                     && self.seen.insert(*pair)
@@ -269,7 +268,7 @@ impl Copying {
     }
 
     fn push_series(&mut self, series: SelectedSeries) {
-        let chunks: usize = series.chunks.iter().map(|chunk| chunk.len_bytes()).sum();
+        let chunks: usize = series.chunks.iter().map(Chunk::len_bytes).sum();
         self.bytes += series.labels.len() + chunks + size_of_val(series.samples.as_slice());
         self.series.push(series);
     }

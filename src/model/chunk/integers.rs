@@ -61,20 +61,43 @@ pub(super) fn encode(values: &[f64], out: &mut Vec<u8>) -> bool {
 fn scale_all(values: &[f64]) -> Option<(u8, Vec<i64>)> {
     let mut places = 0;
     let mut integers = Vec::new();
-    'again: loop {
+    loop {
         integers.clear();
         integers.reserve(values.len());
-        for value in values {
-            if let Some(integer) = scale(*value, places) {
-                integers.push(integer);
-                continue;
-            }
-            // This value decides how many places to try next; most floats that are no decimals end here at once.
-            places = (places + 1..=PLACES_MAX).find(|more| scale(*value, *more).is_some())?;
-            continue 'again;
-        }
-        return Some((places, integers));
+        // Plain integers are by far the most, and need no division.
+        let stopped_at = if places == 0 {
+            push_while(values, &mut integers, whole)
+        } else {
+            push_while(values, &mut integers, |value| scale(value, places))
+        };
+        let Some(stopped_at) = stopped_at else { return Some((places, integers)) };
+        // This value decides how many places to try next; most floats that are no decimals end here at once.
+        places = (places + 1..=PLACES_MAX).find(|more| scale(stopped_at, *more).is_some())?;
     }
+}
+
+/// Pushes what `convert` makes of the values; returns the first of which it makes nothing.
+#[inline]
+fn push_while(
+    values: &[f64],
+    integers: &mut Vec<i64>,
+    convert: impl Fn(f64) -> Option<i64>,
+) -> Option<f64> {
+    for value in values {
+        match convert(*value) {
+            Some(integer) => integers.push(integer),
+            None => return Some(*value),
+        }
+    }
+    None
+}
+
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "checked by converting back")]
+fn whole(value: f64) -> Option<i64> {
+    let integer = value as i64;
+    let fits = integer.unsigned_abs() < INTEGER_MAX.unsigned_abs();
+    (fits && (integer as f64).to_bits() == value.to_bits()).then_some(integer)
 }
 
 #[inline]

@@ -15,6 +15,7 @@ mod values;
 mod xor;
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "small numbers from a seeded generator")]
 mod tests;
 
 use std::sync::Arc;

@@ -61,7 +61,7 @@ fn shapes_and_their_sizes() {
     check(&[i64::MIN, -5, -4, i64::MAX - 1, i64::MAX], &[0.5; 5], 100);
     check(&regular, &[3.0; 64], CHUNK_HEADER_BYTES + 8);
     check(&jittered, &counter, 140);
-    check(&one_missed, &counter, 160);
+    check(&one_missed, &counter, 180);
     check(&regular, &decimal, 90);
     check(&regular, &sine, CHUNK_HEADER_BYTES + 64 * 8);
     check(&regular, &huge, 120);

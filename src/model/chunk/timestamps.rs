@@ -24,18 +24,13 @@ pub(super) fn encode(timestamp_ms: &[i64], out: &mut Vec<u8>) -> u8 {
     }
     let first_delta = delta(timestamp_ms[0], timestamp_ms[1]);
     let mut all = 0;
-    let mut varint_bytes = 0;
-    for_each_delta_of_delta(timestamp_ms, |change| {
-        all |= change;
-        varint_bytes += varint_len(change);
-    });
+    for_each_delta_of_delta(timestamp_ms, |change| all |= change);
     if all == 0 {
         return CONSTANT_DELTA;
     }
     write_varint(out, first_delta);
     let width = width_bits(all);
-    let packed_bytes = 1 + ((timestamp_ms.len() - 2) * width as usize).div_ceil(8);
-    if varint_bytes < packed_bytes {
+    if width > 8 && varints_are_shorter(timestamp_ms, width) {
         for_each_delta_of_delta(timestamp_ms, |change| write_varint(out, change));
         return VARINTS;
     }
@@ -44,6 +39,13 @@ pub(super) fn encode(timestamp_ms: &[i64], out: &mut Vec<u8>) -> u8 {
     for_each_delta_of_delta(timestamp_ms, |change| writer.write(change, width));
     writer.finish();
     PACKED
+}
+
+/// Not asked below nine bits: a varint has at least eight.
+fn varints_are_shorter(timestamp_ms: &[i64], width: u32) -> bool {
+    let mut varint_bytes = 0;
+    for_each_delta_of_delta(timestamp_ms, |change| varint_bytes += varint_len(change));
+    varint_bytes < 1 + ((timestamp_ms.len() - 2) * width as usize).div_ceil(8)
 }
 
 #[inline]

@@ -45,7 +45,9 @@ pub(super) fn decode(codec: u8, column: &[u8], samples: &mut [Sample]) -> Result
         CONSTANT => {
             let bits: [u8; 8] = column.try_into().map_err(|_| ChunkFault::BadValues)?;
             let value = f64::from_bits(u64::from_le_bytes(bits));
-            samples.iter_mut().for_each(|sample| sample.value = value);
+            for sample in samples {
+                sample.value = value;
+            }
             Ok(())
         }
         RAW => {

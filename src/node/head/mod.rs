@@ -24,13 +24,15 @@ mod retention;
 mod snapshot;
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "small numbers")]
 mod measure;
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "small numbers from a seeded generator")]
 mod tests;
 
 use hashbrown::HashMap;
 
-use super::index::{Index, IndexFault, IdTable};
+use super::index::{IdTable, Index, IndexFault};
 use crate::model::chunk::Chunk;
 use crate::model::refusal::Refusal;
 use crate::model::series::{SeriesHash, SeriesId, TenantId};

@@ -18,6 +18,7 @@ const PAGE_BLOCKS: u32 = 256;
 const PAGE_LINES: u32 = PAGE_BLOCKS * BLOCK_LINES;
 const CLASS_COUNT: usize = 5;
 const NONE: u32 = u32::MAX;
+const IN_NO_LIST: u8 = 0;
 
 const _: () = assert!(size_of::<Sample>() * LINE_POINTS == LINE_BYTES);
 const _: () = assert!(SLOT_POINTS_MIN as usize == LINE_POINTS);
@@ -42,6 +43,8 @@ struct Page {
 struct Block {
     /// One bit per free line.
     mask: u16,
+    /// Which list it is in: the class of its largest free slot plus one, or [`IN_NO_LIST`].
+    list: u8,
     previous: u32,
     next: u32,
 }
@@ -60,9 +63,15 @@ fn free_slots(mask: u16, class: usize) -> u16 {
     [mask, pairs, fours, eights, eights & eights >> 8 & 1][class]
 }
 
-/// The largest class that has a free slot.
-fn largest_class(mask: u16) -> Option<usize> {
-    (0..CLASS_COUNT).rev().find(|class| free_slots(mask, *class) != 0)
+/// The class of the largest free slot plus one, or [`IN_NO_LIST`].
+#[inline]
+fn list_of(mask: u16) -> u8 {
+    let pairs = mask & mask >> 1 & 0x5555;
+    let fours = pairs & pairs >> 2 & 0x1111;
+    let eights = fours & fours >> 4 & 0x0101;
+    // A larger slot is made of smaller ones, so that the classes with a free slot are the first ones.
+    let classes = [mask, pairs, fours, eights].map(|slots| u8::from(slots != 0));
+    classes.iter().sum::<u8>() + u8::from(mask == u16::MAX)
 }
 
 /// The bits of the lines of a slot at `line_in_block`.
@@ -145,37 +154,37 @@ impl Points {
         let first = u32::try_from(self.blocks.len()).expect("2^32 blocks are 4 TiB");
         self.pages.push(Page { points, skip });
         for block in first..first + PAGE_BLOCKS {
-            self.blocks.push(Block { mask: 0, previous: NONE, next: NONE });
+            self.blocks.push(Block { mask: 0, list: IN_NO_LIST, previous: NONE, next: NONE });
             self.set_mask(block, u16::MAX);
         }
     }
 
     /// Changes a block's mask and moves it to the list of its largest free class.
+    #[inline]
     fn set_mask(&mut self, block: u32, mask: u16) {
-        let before = largest_class(self.blocks[block as usize].mask);
-        let after = largest_class(mask);
+        let Block { list, previous, next, .. } = self.blocks[block as usize];
+        let new_list = list_of(mask);
         self.blocks[block as usize].mask = mask;
-        if before == after {
+        if list == new_list {
             return;
         }
-        if let Some(class) = before {
-            let Block { previous, next, .. } = self.blocks[block as usize];
+        if list != IN_NO_LIST {
             match previous {
-                NONE => self.free[class] = next,
+                NONE => self.free[list as usize - 1] = next,
                 previous => self.blocks[previous as usize].next = next,
             }
             if next != NONE {
                 self.blocks[next as usize].previous = previous;
             }
         }
-        if let Some(class) = after {
-            let next = std::mem::replace(&mut self.free[class], block);
+        let mut next = NONE;
+        if new_list != IN_NO_LIST {
+            next = std::mem::replace(&mut self.free[new_list as usize - 1], block);
             if next != NONE {
                 self.blocks[next as usize].previous = block;
             }
-            self.blocks[block as usize].previous = NONE;
-            self.blocks[block as usize].next = next;
         }
+        self.blocks[block as usize] = Block { mask, list: new_list, previous: NONE, next };
     }
 }
 
@@ -190,7 +199,7 @@ mod tests {
         let mut random = 12345_u64;
         for round in 0..200_000_u64 {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(round);
-            let size = SLOT_POINTS_MIN << (random >> 40) % 5;
+            let size = SLOT_POINTS_MIN << ((random >> 40) % 5);
             if (random >> 20) % 1000 < 505 || held.is_empty() {
                 let line = points.allocate(size);
                 let mark = Sample { timestamp_ms: i64::from(line), value: 0.0 };

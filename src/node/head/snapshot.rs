@@ -228,8 +228,8 @@ impl Head {
         let open = open.points(&self.points);
         let side = self.side.get(&id).map_or(&[][..], |side| side.points(&self.points));
         let sealed = &self.sealed[id as usize];
-        let chunk_len = |sealed: &Sealed| sealed.chunk.len_bytes() + CHUNK_PREFIX_BYTES;
-        let chunks_len: usize = sealed.iter().map(chunk_len).sum();
+        let prefixed = |sealed: &Sealed| CHUNK_PREFIX_BYTES + sealed.chunk.len_bytes();
+        let chunks_len: usize = sealed.iter().map(prefixed).sum();
         out.extend_from_slice(&self.tenant[id as usize].0.to_le_bytes());
         out.extend_from_slice(&self.hash[id as usize].0.to_le_bytes());
         out.extend_from_slice(&newest_ms.to_le_bytes());
@@ -301,17 +301,12 @@ impl Head {
         buffer
     }
 
-    fn absorb_late(
-        &mut self,
-        id: SeriesId,
-        chunks: &[Chunk],
-        raw: &[&[Sample]],
-    ) -> Result<(), ()> {
+    fn absorb_late(&mut self, id: SeriesId, chunks: &[Chunk], raw: &[&[Sample]]) -> Result<(), ()> {
         let mut samples = Vec::new();
         for chunk in chunks {
             chunk.decode(&mut samples).map_err(|_| ())?;
         }
-        raw.iter().for_each(|points| samples.extend_from_slice(points));
+        samples.extend(raw.iter().copied().flatten());
         for Sample { timestamp_ms, value } in samples {
             self.replay(&[id.0], &[timestamp_ms], &[value], &[]);
         }

@@ -76,7 +76,10 @@ fn from_values(mut values: Vec<String>) -> (Test, bool) {
     let count = values.len();
     values.retain(|value| !value.is_empty());
     let matches_empty = values.len() < count;
-    (Test::Values(values.into_iter().map(|value| value.into_bytes().into()).collect()), matches_empty)
+    (
+        Test::Values(values.into_iter().map(|value| value.into_bytes().into()).collect()),
+        matches_empty,
+    )
 }
 
 /// The values of a pattern like `a|b\.c|d`, with or without parentheses around it; `None` if it is more than that.

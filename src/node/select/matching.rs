@@ -80,17 +80,10 @@ impl Matching {
     /// Works on; `None` if the steps did not suffice.
     pub(super) fn poll(&mut self, index: &Index, steps: &mut Steps) -> Option<RoaringBitmap> {
         loop {
-            let scan = match self.scan.take() {
-                Some(scan) => scan,
-                None => match self.conditions.pop() {
-                    Some(condition) => self.begin(index, condition),
-                    None => {
-                        let all = || index.all(self.tenant).cloned().unwrap_or_default();
-                        return Some(self.selected.take().unwrap_or_else(all));
-                    }
-                },
+            let Some(mut scan) = self.scan.take().or_else(|| self.begin_next(index)) else {
+                let all = || index.all(self.tenant).cloned().unwrap_or_default();
+                return Some(self.selected.take().unwrap_or_else(all));
             };
-            let mut scan = scan;
             if !scan.work(index, self.selected.as_ref(), steps) {
                 self.scan = Some(scan);
                 return None;
@@ -100,17 +93,19 @@ impl Matching {
         }
     }
 
-    fn begin(&mut self, index: &Index, condition: Condition) -> Scan {
+    fn begin_next(&mut self, index: &Index) -> Option<Scan> {
+        let condition = self.conditions.pop()?;
         let name = index.name_id(self.tenant, &condition.name);
-        let keeps_absent = condition.invert != condition.matches_empty;
-        if self.selected.is_none() && keeps_absent {
+        // A condition that takes series away takes them from a set that no new series joins while it is evaluated: the
+        // evaluation may be past the value of the new one. One that only adds may begin with nothing.
+        if self.selected.is_none() && (condition.invert || condition.matches_empty) {
             self.selected = index.all(self.tenant).cloned();
         }
         let mut hits = RoaringBitmap::new();
         let walk = match (&condition.test, name) {
             (_, None) => Walk::Nothing,
             (Test::All, Some(name)) => {
-                hits = index.having(name).clone();
+                hits.clone_from(index.having(name));
                 Walk::Nothing
             }
             (Test::Values(_), _) => Walk::Lookups,
@@ -121,7 +116,7 @@ impl Matching {
                 if is_few { Walk::Series } else { Walk::Values }
             }
         };
-        Scan { condition, name, walk, cursor: 0, hits }
+        Some(Scan { condition, name, walk, cursor: 0, hits })
     }
 
     fn apply(&mut self, index: &Index, scan: Scan) {
@@ -131,10 +126,7 @@ impl Matching {
             return;
         }
         let Some(mut selected) = self.selected.take() else {
-            // Only a condition that keeps no series without the label begins with nothing selected; an inverted one
-            // of that kind keeps those that have the label and do not match.
-            let having = name.map(|name| index.having(name).clone()).unwrap_or_default();
-            self.selected = Some(if condition.invert { having - hits } else { hits });
+            self.selected = Some(hits);
             return;
         };
         match (condition.invert, condition.matches_empty) {
@@ -198,9 +190,8 @@ impl Scan {
                 }
             }
             (Walk::Series, _) => {
-                return selected.is_none_or(|selected| {
-                    self.work_by_series(index, name, selected, steps)
-                });
+                return selected
+                    .is_none_or(|selected| self.work_by_series(index, name, selected, steps));
             }
             (Walk::Lookups | Walk::Nothing, _) => {}
         }
