@@ -1,6 +1,8 @@
-//! DRIVER: a file written in whole blocks through glommio, with `O_DIRECT` where the file system takes it.
+//! DRIVER: a file written in whole blocks through glommio, with `O_DIRECT` where the file system
+//! takes it.
 //!
-//! In: slices of whole 4096-byte blocks. Out: done, or an errno. One copy into aligned memory per write.
+//! In: slices of whole 4096-byte blocks. Out: done, or an errno. One copy into aligned memory per
+//! write.
 
 use std::path::Path;
 
@@ -112,6 +114,7 @@ pub(super) async fn sync_folder(folder: &Path) -> Result<(), i32> {
 }
 
 /// The errno of `error`; EIO where it has none.
+#[expect(clippy::needless_pass_by_value, reason = "it is what map_err hands over")]
 pub(super) fn errno_of(error: GlommioError<()>) -> i32 {
     error.raw_os_error().unwrap_or(libc::EIO)
 }

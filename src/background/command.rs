@@ -25,7 +25,8 @@ pub enum SnapshotCommand {
     Begin { shard: u32, position: LogPosition },
     /// Its next piece, at most [`SNAPSHOT_PIECE_BYTES_MAX`]; answered by `SnapshotPieceWritten`.
     Piece { shard: u32, bytes: Vec<u8> },
-    /// That was the last piece; answered by `SnapshotDone` once it is on stable storage under its name.
+    /// That was the last piece; answered by `SnapshotDone` once it is on stable storage under its
+    /// name.
     End { shard: u32 },
     /// Drop the one under way. Not answered.
     Abandon { shard: u32 },
@@ -59,7 +60,8 @@ pub enum BackgroundEvent {
     SegmentReady { segment: u64, outcome: Result<SegmentFile, i32> },
     /// A piece went to the file; its memory comes back, empty, to be used for another.
     SnapshotPieceWritten { bytes: Vec<u8> },
-    /// The snapshot is complete and durable; older ones are gone. The log can let go of what is before `position`.
+    /// The snapshot is complete and durable; older ones are gone. The log can let go of what is
+    /// before `position`.
     SnapshotDone { position: LogPosition },
     /// The snapshot could not be written; pieces still on their way are dropped unanswered.
     SnapshotFailed { position: LogPosition, errno: i32 },

@@ -1,7 +1,8 @@
-//! DRIVER: the background thread: a glommio executor with one long-lived task per job, each behind a bounded channel.
+//! DRIVER: the background thread: a glommio executor with one long-lived task per job, each behind
+//! a bounded channel.
 //!
-//! In: commands from any thread. Out: `BackgroundEvent`s to the shard that asked. Never a task per request:
-//! glommio 0.9.0 leaks a little with each. Not here: the jobs (`segments`, `snapshots`).
+//! In: commands from any thread. Out: `BackgroundEvent`s to the shard that asked. Never a task per
+//! request: glommio 0.9.0 leaks a little with each. Not here: the jobs (`segments`, `snapshots`).
 
 use std::io;
 use std::path::PathBuf;
@@ -17,8 +18,9 @@ use crate::node::log::LogIdentity;
 use super::command::{BackgroundEvent, SegmentCommand, SnapshotCommand};
 use super::{segments, snapshots};
 
-/// Commands that one shard can have waiting per job: two pieces and what begins and ends a snapshot, and its mirror
-/// for segments. More is refused, which no shard that keeps to the limits ever sees.
+/// Commands that one shard can have waiting per job: two pieces and what begins and ends a
+/// snapshot, and its mirror for segments. More is refused, which no shard that keeps to the limits
+/// ever sees.
 const COMMANDS_PER_SHARD: usize = 8;
 /// Registered memory of the executor; larger buffers come from the allocator.
 const IO_MEMORY_BYTES: usize = 1 << 20;
@@ -44,7 +46,8 @@ pub struct BackgroundSender {
 }
 
 impl BackgroundSender {
-    /// Hands `command` to its job, or back if the job's channel is full or the thread gone. Never waits.
+    /// Hands `command` to its job, or back if the job's channel is full or the thread gone. Never
+    /// waits.
     pub fn try_send_segment(&self, command: SegmentCommand) -> Result<(), SegmentCommand> {
         self.segments.try_send(command).map_err(flume::TrySendError::into_inner)
     }

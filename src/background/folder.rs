@@ -1,13 +1,14 @@
-//! DRIVER: the data folder of a node: its lock, its manifest, and a folder per incarnation and shard.
+//! DRIVER: the data folder of a node: its lock, its manifest, and a folder per incarnation and
+//! shard.
 //!
 //! ```text
 //! DIR/LOCK                            locked while a process uses the folder; holds its pid
 //! DIR/MANIFEST                        see `manifest`
 //! DIR/incarnation-<n>/shard-<k>/      segment-*.log, retired-*.log, snapshot-*.snap
 //! ```
-//! Only the incarnation that the manifest names counts. Another shard count makes a new one: it is built fully beside the
-//! old one, then the manifest is switched, then the old one deleted. A crash anywhere leaves one that is whole, and the
-//! remains of the other are removed at the next start.
+//! Only the incarnation that the manifest names counts. Another shard count makes a new one: it is
+//! built fully beside the old one, then the manifest is switched, then the old one deleted. A crash
+//! anywhere leaves one that is whole, and the remains of the other are removed at the next start.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -92,8 +93,9 @@ impl std::fmt::Display for FolderFault {
 impl std::error::Error for FolderFault {}
 
 impl DataFolder {
-    /// Locks the folder at `path`, made if it is missing; a new one gets a random node id and `shards` shards. The
-    /// remains of interrupted work are removed. `manifest().shards` may differ from `shards`: see `begin_incarnation`.
+    /// Locks the folder at `path`, made if it is missing; a new one gets a random node id and
+    /// `shards` shards. The remains of interrupted work are removed. `manifest().shards` may differ
+    /// from `shards`: see `begin_incarnation`.
     pub fn open(path: &Path, shards: u32) -> Result<Self, FolderFault> {
         assert!(shards > 0);
         fs::create_dir_all(path).map_err(fault("make", path))?;
@@ -127,7 +129,8 @@ impl DataFolder {
         identity(&self.manifest, shard)
     }
 
-    /// Makes the empty folders of the next incarnation, with `shards` shards. It counts for nothing yet.
+    /// Makes the empty folders of the next incarnation, with `shards` shards. It counts for nothing
+    /// yet.
     pub fn begin_incarnation(&self, shards: u32) -> Result<NewIncarnation, FolderFault> {
         assert!(shards > 0);
         let incarnation = self.manifest.incarnation + 1;
@@ -140,12 +143,14 @@ impl DataFolder {
         Ok(NewIncarnation { folder, manifest })
     }
 
-    /// Makes `new`, whose files are complete and synced, the one that counts; then deletes the old one.
+    /// Makes `new`, whose files are complete and synced, the one that counts; then deletes the old
+    /// one.
     pub fn commit_incarnation(&mut self, new: NewIncarnation) -> Result<(), FolderFault> {
-        sync_folder(&new.folder)?;
+        let NewIncarnation { folder, manifest } = new;
+        sync_folder(&folder)?;
         sync_folder(&self.path)?;
-        write_manifest(&self.path, &new.manifest)?;
-        self.manifest = new.manifest;
+        write_manifest(&self.path, &manifest)?;
+        self.manifest = manifest;
         self.remove_remains()
     }
 
@@ -257,10 +262,12 @@ fn read_manifest(folder: &Path) -> Result<Option<Manifest>, FolderFault> {
     }
 }
 
-/// The first start: the folders, then the manifest, so that a manifest never names a folder that is not there.
+/// The first start: the folders, then the manifest, so that a manifest never names a folder that is
+/// not there.
 fn make_first(folder: &Path, shards: u32) -> Result<Manifest, FolderFault> {
     let incarnation = folder.join(format!("{INCARNATION_PREFIX}1"));
-    // A first start that was interrupted leaves shard folders without a file. Files without a manifest are someone's data.
+    // A first start that was interrupted leaves shard folders without a file. Files without a
+    // manifest are someone's data.
     if list(folder)?.iter().any(|path| has_prefix(path, INCARNATION_PREFIX) && has_files(path)) {
         return Err(FolderFault::NoManifest { path: folder.to_owned() });
     }

@@ -1,4 +1,5 @@
-//! The `MANIFEST` of a data folder: which node this is, and which incarnation of its shards counts. Text, for people.
+//! The `MANIFEST` of a data folder: which node this is, and which incarnation of its shards counts.
+//! Text, for people.
 //!
 //! ```text
 //! tidegate data folder

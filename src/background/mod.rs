@@ -1,9 +1,9 @@
-//! Slow file work, off the shards: one thread that makes log segments and writes snapshots, and what runs before any
-//! shard does: the data folder and replay.
+//! Slow file work, off the shards: one thread that makes log segments and writes snapshots, and
+//! what runs before any shard does: the data folder and replay.
 //!
-//! `folder` is the layout on disk, `replay` reads a shard's part of it back, `executor` is the thread, `segments` and
-//! `snapshots` its two long-lived jobs, `command` what they are told and answer, `block_file` how they write;
-//! `manifest` and `snapshot_format` are bytes only.
+//! `folder` is the layout on disk, `replay` reads a shard's part of it back, `executor` is the
+//! thread, `segments` and `snapshots` its two long-lived jobs, `command` what they are told and
+//! answer, `block_file` how they write; `manifest` and `snapshot_format` are bytes only.
 
 pub mod command;
 pub mod executor;

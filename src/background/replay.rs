@@ -1,8 +1,10 @@
-//! DRIVER: reads one shard's folder back: the newest snapshot, then the log from its position on. Blocking, at start.
+//! DRIVER: reads one shard's folder back: the newest snapshot, then the log from its position on.
+//! Blocking, at start.
 //!
-//! In: a folder. Out: pieces and records, in order, to a `ReplaySink`; what was found and what was not. Memory: the
-//! reader's windows and one piece, whatever the size of the log. What damage means is decided in `node/log`.
-//! Not here: clocks (the caller times it), what pieces and records do (the sink: the head).
+//! In: a folder. Out: pieces and records, in order, to a `ReplaySink`; what was found and what was
+//! not. Memory: the reader's windows and one piece, whatever the size of the log. What damage means
+//! is decided in `node/log`. Not here: clocks (the caller times it), what pieces and records do
+//! (the sink: the head).
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -23,9 +25,11 @@ pub use super::snapshot_format::SnapshotFault;
 /// Damaged places that a report lists; it counts all.
 const PLACES_MAX: usize = 16;
 
-/// What replay feeds. It never panics over what it gets: a record may name series whose registration was lost.
+/// What replay feeds. It never panics over what it gets: a record may name series whose
+/// registration was lost.
 pub trait ReplaySink {
-    /// A piece of the snapshot, in the order it was written; all pieces come before the first record.
+    /// A piece of the snapshot, in the order it was written; all pieces come before the first
+    /// record.
     fn handle_piece(&mut self, piece: &[u8]);
     /// A record, in the order of the log; its frame is whole (the record's checksum covers it).
     fn handle_record(&mut self, record: &Record<'_>);
@@ -123,8 +127,8 @@ impl std::fmt::Display for ReplayFault {
 
 impl std::error::Error for ReplayFault {}
 
-/// Replays `folder`, whose files are marked with `identity`, into `sink`, and makes durable what it read. After a fault
-/// the sink holds half of the data and is of no use.
+/// Replays `folder`, whose files are marked with `identity`, into `sink`, and makes durable what it
+/// read. After a fault the sink holds half of the data and is of no use.
 pub fn replay_shard(
     folder: &Path,
     identity: &LogIdentity,
@@ -263,8 +267,8 @@ impl Replay<'_> {
             self.check_header(&mut file, &path, segment)?;
             self.read_segment(&mut file, &path, (&mut reader, &mut piece))?;
             self.note_end(segment, &reader);
-            // What was read may be in the page cache only, if the process before was killed between a write and its
-            // sync. From here on it counts as durable, so it has to be.
+            // What was read may be in the page cache only, if the process before was killed between
+            // a write and its sync. From here on it counts as durable, so it has to be.
             file.sync_data().map_err(io_fault(&path))?;
         }
         Ok(())

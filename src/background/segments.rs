@@ -1,9 +1,10 @@
-//! DRIVER: makes the segment files of the logs, and takes back the ones that are not needed any more.
+//! DRIVER: makes the segment files of the logs, and takes back the ones that are not needed any
+//! more.
 //!
-//! A new segment takes a retired file if there is one: its blocks are allocated and written, so a sync after a write has
-//! no metadata to commit. A file made anew is filled with zeros for the same reason (what that is worth: see
-//! `zero_fill_or_not` in `tests`). Under its final name a segment is always complete.
-//! Not here: when (`node/log`), reading (`replay`).
+//! A new segment takes a retired file if there is one: its blocks are allocated and written, so a
+//! sync after a write has no metadata to commit. A file made anew is filled with zeros for the same
+//! reason (what that is worth: see `zero_fill_or_not` in `tests`). Under its final name a segment
+//! is always complete. Not here: when (`node/log`), reading (`replay`).
 
 use std::fs::{self, OpenOptions};
 use std::io;

@@ -1,17 +1,19 @@
-//! A snapshot file: opaque pieces, each with its length and checksum, between a header and a footer.
+//! A snapshot file: opaque pieces, each with its length and checksum, between a header and a
+//! footer.
 //!
 //! ```text
 //!  header block, 4096 bytes
 //!  0        4        8         12      16      32            40        48         56      4096
 //!  | magic  | crc32c | version | shard | node  | incarnation | segment | sequence | zeros |
 //!  | u32    | u32    | u32     | u32   | u128  | u64         | u64     | u64      |       |
-//!  pieces, one behind the other          footer                                     zeros to 4096
-//!  | length | crc32c | bytes |  ...      | u32::MAX | crc32c | count | bytes | crc  |
-//!  | u32    | u32    |       |           | u32      | u32    | u64   | u64   | u32  |
+//!  pieces, one behind the other      footer                                    zeros to 4096
+//!  | length | crc32c | bytes |  ...  | u32::MAX | crc32c | count | bytes | crc  |
+//!  | u32    | u32    |       |       | u32      | u32    | u64   | u64   | u32  |
 //! ```
-//! All little-endian. The header's `crc32c` covers bytes 8..4096, a piece's its bytes, the footer's the 20 bytes behind it.
-//! `segment` and `sequence` are the log position that the snapshot stands for; the footer counts the pieces and their bytes and
-//! ends with the checksum over the pieces' checksums. Without a right footer there is no snapshot.
+//! All little-endian. The header's `crc32c` covers bytes 8..4096, a piece's its bytes, the footer's
+//! the 20 bytes behind it. `segment` and `sequence` are the log position that the snapshot stands
+//! for; the footer counts the pieces and their bytes and ends with the checksum over the pieces'
+//! checksums. Without a right footer there is no snapshot.
 
 use crate::base::checksum::{crc32c, crc32c_append};
 use crate::node::log::{BLOCK_BYTES, LogIdentity, LogPosition};

@@ -1,7 +1,9 @@
-//! DRIVER: writes the shards' snapshots, piece by piece, under a temporary name until they are complete.
+//! DRIVER: writes the shards' snapshots, piece by piece, under a temporary name until they are
+//! complete.
 //!
-//! In: begin, pieces, end. Out: a file that is either whole and durable under its name, or not there. Memory: one write
-//! buffer per snapshot under way. Not here: what a piece says (the head), reading (`replay`).
+//! In: begin, pieces, end. Out: a file that is either whole and durable under its name, or not
+//! there. Memory: one write buffer per snapshot under way. Not here: what a piece says (the head),
+//! reading (`replay`).
 
 use std::fs;
 use std::io;
@@ -142,7 +144,8 @@ impl OpenSnapshot {
     }
 }
 
-/// Removes the snapshots that the newest one replaces. One that stays is harmless: replay takes the newest.
+/// Removes the snapshots that the newest one replaces. One that stays is harmless: replay takes the
+/// newest.
 async fn remove_older(shard: &Shard, below_segment: u64) {
     let Ok(entries) = fs::read_dir(&shard.folder) else { return };
     for entry in entries.flatten() {

@@ -1,12 +1,14 @@
-//! A disk that keeps its promises and no more: what was synced stays, what was not may be there in any part.
+//! A disk that keeps its promises and no more: what was synced stays, what was not may be there in
+//! any part.
 //!
-//! Faults: sectors of 512 bytes of an unsynced write arrive in any subset (torn, lost, reordered), or with flipped bits;
-//! writes and syncs fail with EIO after doing some of their work; there may be no room for another segment.
+//! Faults: sectors of 512 bytes of an unsynced write arrive in any subset (torn, lost, reordered),
+//! or with flipped bits; writes and syncs fail with EIO after doing some of their work; there may
+//! be no room for another segment.
 
 use std::collections::BTreeMap;
 
 use tidegate::base::bytes::AlignedBuffer;
-use tidegate::node::log::{BLOCK_BYTES, LogIdentity, SegmentHeader};
+use tidegate::node::log::{BLOCK_BYTES, LogIdentity, RECORD_HEADER_BYTES, SegmentHeader};
 
 use crate::random::Random;
 
@@ -82,8 +84,10 @@ impl Disk {
             let at = offset + index * SECTOR_BYTES;
             if random.below(8) < kept_of_eight {
                 file[at..at + SECTOR_BYTES].copy_from_slice(sector);
-                if flips && random.once_in(16) {
-                    file[at + random.below(SECTOR_BYTES)] ^= 1 << random.below(8);
+                if flips && random.once_in(4) {
+                    // Half of them in what may be a record's header.
+                    let limit = [RECORD_HEADER_BYTES, SECTOR_BYTES][random.below(2)];
+                    file[at + random.below(limit)] ^= 1 << random.below(8);
                 }
             }
         }

@@ -1,7 +1,8 @@
-//! Simulations: state machines against faults that a seed decides, with everything checked after each run.
+//! Simulations: state machines against faults that a seed decides, with everything checked after
+//! each run.
 //!
-//! `TIDEGATE_SIM_SEEDS` is how many seeds are run (default 500), `TIDEGATE_SIM_SEED` runs a single one. A failing seed prints
-//! the command that repeats it.
+//! `TIDEGATE_SIM_SEEDS` is how many seeds are run (default 500), `TIDEGATE_SIM_SEED` runs a single
+//! one. A failing seed prints the command that repeats it.
 
 mod disk;
 mod log;

@@ -1,8 +1,9 @@
-//! Records on their way to the disk: one group that gathers, those that wait for their write, the one in flight.
+//! Records on their way to the disk: one group that gathers, those that wait for their write, the
+//! one in flight.
 //!
-//! In: room for a record, asked for before it is written. Out: whole groups in order, one at a time.
-//! What gathers and waits is at most `bytes_max`, and so is what is in flight; memory is grown as needed and used again.
-//! Not here: where a group goes (`writer`).
+//! In: room for a record, asked for before it is written. Out: whole groups in order, one at a
+//! time. What gathers and waits is at most `bytes_max`, and so is what is in flight; memory is
+//! grown as needed and used again. Not here: where a group goes (`writer`).
 
 use std::collections::VecDeque;
 
@@ -12,7 +13,8 @@ use super::segment::BLOCK_BYTES;
 
 /// The first memory of a buffer; doubled as needed.
 const BUFFER_BYTES_MIN: usize = 64 << 10;
-/// Buffers kept for the next groups: with the one that gathers and the one in flight, rotation uses a third.
+/// Buffers kept for the next groups: with the one that gathers and the one in flight, rotation uses
+/// a third.
 const BUFFERS_KEPT: usize = 2;
 
 /// A group whose place is known: ready to be written.
@@ -69,7 +71,8 @@ impl Groups {
         self.in_flight.as_ref().map_or(0, |flight| flight.len_bytes)
     }
 
-    /// Whether `len` bytes more stay within the limit, padding included, also if they begin a group of their own.
+    /// Whether `len` bytes more stay within the limit, padding included, also if they begin a group
+    /// of their own.
     pub fn has_room(&self, len: usize) -> bool {
         let gathered = self.gathering_bytes().next_multiple_of(BLOCK_BYTES);
         self.sealed_bytes + gathered + len.next_multiple_of(BLOCK_BYTES) <= self.bytes_max
@@ -92,8 +95,8 @@ impl Groups {
         self.gathering.as_mut().expect("just made")
     }
 
-    /// Closes the group that gathers, if it holds anything: it will be written to `offset_bytes` of `segment`.
-    /// Returns its length, padded to whole blocks.
+    /// Closes the group that gathers, if it holds anything: it will be written to `offset_bytes` of
+    /// `segment`. Returns its length, padded to whole blocks.
     pub fn seal(&mut self, segment: u64, offset_bytes: u64, last_sequence: u64) -> u64 {
         let Some(mut buffer) = self.gathering.take_if(|buffer| !buffer.is_empty()) else {
             return 0;

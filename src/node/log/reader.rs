@@ -1,8 +1,10 @@
-//! One segment's bytes, in order and in pieces -> its records, and what lies between them that is none.
+//! One segment's bytes, in order and in pieces -> its records, and what lies between them that is
+//! none.
 //!
-//! In: pieces of at most [`READ_WINDOW_BYTES`]. Out: records read in place. Memory: two windows of a piece and the
-//! longest record. Cost: a checksum over each record; elsewhere one comparison per 16 bytes.
-//! Not here: files (`background/replay`), what gaps mean (`tally`), why damage does not stop it (`mod`).
+//! In: pieces of at most [`READ_WINDOW_BYTES`]. Out: records read in place. Memory: two windows of
+//! a piece and the longest record. Cost: a checksum over each record; elsewhere one comparison per
+//! 16 bytes. Not here: files (`background/replay`), what gaps mean (`tally`), why damage does not
+//! stop it (`mod`).
 
 use std::ops::Range;
 
@@ -38,7 +40,8 @@ pub struct SegmentEnd {
     pub record_bytes: u64,
     /// Where the last whole record ends; the header block's end if there is none.
     pub end_bytes: u64,
-    /// Offset of the first remains of a record behind the last whole one: a torn tail. `None`: a clean end.
+    /// Offset of the first remains of a record behind the last whole one: a torn tail. `None`: a
+    /// clean end.
     pub torn_offset_bytes: Option<u64>,
     /// Damaged records with whole ones behind them.
     pub damaged: u64,
@@ -147,7 +150,8 @@ impl SegmentReader {
         SegmentEnd { torn_offset_bytes: self.open_damage.1, ..self.end }
     }
 
-    /// Moves on to what may be a header; false if the window has none. Most of a fresh segment is zeros.
+    /// Moves on to what may be a header; false if the window has none. Most of a fresh segment is
+    /// zeros.
     fn skip_to_magic(&mut self) -> bool {
         let magic = RECORD_MAGIC.to_le_bytes();
         while self.at + RECORD_HEADER_BYTES <= self.window.len() {

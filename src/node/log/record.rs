@@ -1,17 +1,23 @@
-//! A record: one received frame as it came, the ids its new series got, and its samples that were refused.
+//! A record: one received frame as it came, the ids its new series got, and its samples that were
+//! refused.
 //!
 //! ```text
-//!  0       4        8         16         24        32         40       44       48       52       56       60     64
-//!  | magic | header | segment | sequence | durable | run      | frame  | count  | count  | record | body   | zero |
-//!  |       | crc32c |         |          | sequence| sequence | length | assig. | refus. | length | crc32c |      |
-//!  | u32   | u32    | u64     | u64      | u64     | u64      | u32    | u32    | u32    | u32    | u32    | u32  |
-//!  64                       64 + frame length      + 4 * assigned      + 4 * refused       record length
-//!  | frame, as received     | assigned ids, u32    | refused, u32      | zeros to 16       |
+//!  0       4        8         16         24         32
+//!  | magic | header | segment | sequence | durable  | run
+//!  |       | crc32c |         |          | sequence | sequence
+//!  | u32   | u32    | u64     | u64      | u64      | u64
+//!  32..40  40       44         48        52       56       60     64
+//!          | frame  | assigned | refused | record | body   | zero |
+//!          | length | count    | count   | length | crc32c |      |
+//!          | u32    | u32      | u32     | u32    | u32    | u32  |
+//!  64                    64 + frame length     + 4 * assigned   + 4 * refused    record length
+//!  | frame, as received  | assigned ids, u32   | refused, u32   | zeros to 16    |
 //! ```
-//! All little-endian. Records lie on 16 bytes, and so does the frame: its payload (64 bytes on) is read in place.
-//! `header crc32c` covers bytes 8..64 and is seeded with the log's identity: where it holds, the record's length and sequence
-//! are known even if the body is torn. `body crc32c` covers the rest. `durable sequence`: all records up to it were
-//! durable when this one was appended; `run sequence`: the first record that the writing process appended.
+//! All little-endian. Records lie on 16 bytes, and so does the frame: its payload (64 bytes on) is
+//! read in place. `header crc32c` covers bytes 8..64 and is seeded with the log's identity: where
+//! it holds, the record's length and sequence are known even if the body is torn. `body crc32c`
+//! covers the rest. `durable sequence`: all records up to it were durable when this one was
+//! appended; `run sequence`: the first record that the writing process appended.
 
 use crate::base::bytes::AlignedBuffer;
 use crate::base::checksum::{crc32c, crc32c_append};
@@ -24,9 +30,6 @@ use super::segment::{read_u32, read_u64};
 pub const RECORD_HEADER_BYTES: usize = 64;
 /// Records start on this.
 pub const RECORD_ALIGN_BYTES: usize = 16;
-/// Most assigned ids, and most refused samples, of one record: a frame spends at least 16 bytes on each
-/// (a series hash; a timestamp and a value).
-pub const ENTRIES_MAX: usize = FRAME_BYTES_MAX / 16;
 
 pub(super) const RECORD_MAGIC: u32 = u32::from_le_bytes(*b"tdgR");
 /// Stands for a series that was refused.
@@ -50,12 +53,14 @@ pub const fn record_len_bytes(frame: usize, assigned: usize, refused: usize) -> 
     (RECORD_HEADER_BYTES + frame + 4 * (assigned + refused)).next_multiple_of(RECORD_ALIGN_BYTES)
 }
 
-/// Bytes of the longest record of a frame of up to `frame_bytes`.
+/// Bytes of the longest record of a frame of up to `frame_bytes`, which spends at least 16 bytes on
+/// each new series (its hash) and on each sample (timestamp and value).
 pub const fn record_len_bytes_max(frame_bytes: usize) -> u64 {
     record_len_bytes(frame_bytes, frame_bytes / 16, frame_bytes / 16) as u64
 }
 
-/// Appends a record to `buffer`, which has room for it. `assigned` is `None` for a series that was refused.
+/// Appends a record to `buffer`, which has room for it. `assigned` is `None` for a series that was
+/// refused.
 #[expect(clippy::cast_possible_truncation, reason = "records are shorter than 4 GiB, asserted")]
 pub(super) fn encode_record(
     buffer: &mut AlignedBuffer,
@@ -66,7 +71,7 @@ pub(super) fn encode_record(
     let (assigned, refused) = entries;
     let start = buffer.len();
     let len = record_len_bytes(frame.len(), assigned.len(), refused.len());
-    assert!(start.is_multiple_of(RECORD_ALIGN_BYTES) && len <= u32::MAX as usize);
+    assert!(start.is_multiple_of(RECORD_ALIGN_BYTES) && u32::try_from(len).is_ok());
     let mut header = [0; RECORD_HEADER_BYTES];
     header[..4].copy_from_slice(&RECORD_MAGIC.to_le_bytes());
     header[8..16].copy_from_slice(&numbers.segment.to_le_bytes());
@@ -156,7 +161,8 @@ pub struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
-    /// The record of `header` whose bytes after the header are `body`; `None` if its checksum does not hold.
+    /// The record of `header` whose bytes after the header are `body`; `None` if its checksum does
+    /// not hold.
     pub(super) fn check(header: RecordHeader, body: &'a [u8]) -> Option<Self> {
         (crc32c(body) == header.body_crc).then_some(Self { header, body })
     }

@@ -1,9 +1,9 @@
 //! A segment's file name, and its first 4096 bytes, which say whose it is.
 //!
 //! ```text
-//!  0        4         8          12      16        32            40        48              56       4096
-//!  | magic  | crc32c  | version  | shard | node    | incarnation | segment | segment_bytes | zeros |
-//!  | u32    | u32     | u32      | u32   | u128    | u64         | u64     | u64           |       |
+//!  0       4        8         12      16     32            40        48              56      4096
+//!  | magic | crc32c | version | shard | node | incarnation | segment | segment_bytes | zeros |
+//!  | u32   | u32    | u32     | u32   | u128 | u64         | u64     | u64           |       |
 //! ```
 //! All little-endian. `crc32c` covers bytes 8..4096.
 
@@ -22,7 +22,8 @@ const NAME_PREFIX: &str = "segment-";
 const NAME_SUFFIX: &str = ".log";
 const NAME_DIGITS: usize = 20;
 
-/// Whose log it is. Two logs never share one, so a file that strays into another folder is found out.
+/// Whose log it is. Two logs never share one, so a file that strays into another folder is found
+/// out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogIdentity {
     /// The node, made at its first start.
@@ -34,7 +35,8 @@ pub struct LogIdentity {
 }
 
 impl LogIdentity {
-    /// What every record's checksum starts from. Bits of it are secret to clients (the node's id is random).
+    /// What every record's checksum starts from. Bits of it are secret to clients (the node's id is
+    /// random).
     pub(super) fn checksum_seed(&self) -> u32 {
         let mut bytes = [0; 28];
         bytes[..16].copy_from_slice(&self.node.to_le_bytes());

@@ -1,15 +1,17 @@
-//! What replay did not find: gaps in the record sequences, and whether what is missing had been acknowledged.
+//! What replay did not find: gaps in the record sequences, and whether what is missing had been
+//! acknowledged.
 //!
-//! In: every whole record of every segment, in order. Out: whether to apply it, and counts.
-//! A gap stays open until a later record of the same run says that the log was durable beyond it (then it is a loss),
-//! or until nobody says so (then it was part of a torn, never acknowledged write).
+//! In: every whole record of every segment, in order. Out: whether to apply it, and counts. A gap
+//! stays open until a later record of the same run says that the log was durable beyond it (then it
+//! is a loss), or until nobody says so (then it was part of a torn, never acknowledged write).
 
 use std::collections::VecDeque;
 use std::ops::Range;
 
 use super::record::Record;
 
-/// Gaps can only stay open within one unsynced write; more than this many are called losses, to be safe.
+/// Gaps can only stay open within one unsynced write; more than this many are called losses, to be
+/// safe.
 const OPEN_GAPS_MAX: usize = 1024;
 
 /// Counts what is missing.
@@ -25,7 +27,8 @@ pub struct ReplayTally {
 }
 
 impl ReplayTally {
-    /// Begins where the snapshot ends: `first_sequence` is that of the first record to come (1 without a snapshot).
+    /// Begins where the snapshot ends: `first_sequence` is that of the first record to come (1
+    /// without a snapshot).
     pub fn new(first_sequence: u64) -> Self {
         Self {
             next_sequence: first_sequence,
@@ -54,7 +57,8 @@ impl ReplayTally {
         true
     }
 
-    /// A record of the run that began at `run_sequence` says that all up to `durable_sequence` is durable.
+    /// A record of the run that began at `run_sequence` says that all up to `durable_sequence` is
+    /// durable.
     fn judge(&mut self, run_sequence: u64, durable_sequence: u64) {
         while let Some(gap) = self.open.front_mut() {
             // Of the run before, nobody will say more: what is open of it was its last, torn write.

@@ -1,4 +1,5 @@
-//! Scripts of events for the log, and its segments read back. The fault injection is in `tests/sim`.
+//! Scripts of events for the log, and its segments read back. The fault injection is in
+//! `tests/sim`.
 
 use super::*;
 use crate::base::bytes::AlignedBuffer;
@@ -9,7 +10,8 @@ use crate::wire::ack::RefusedSample;
 const IDENTITY: LogIdentity = LogIdentity { node: 0x1234, incarnation: 1, shard: 3 };
 const NO_IDS: &[Result<SeriesId, Refusal>] = &[];
 const NO_SAMPLES: &[RefusedSample] = &[];
-const SEGMENT: usize = SEGMENT_BYTES_MIN as usize;
+const SEGMENT: usize = 1 << 20;
+const _: () = assert!(SEGMENT as u64 == SEGMENT_BYTES_MIN);
 
 fn config() -> LogConfig {
     LogConfig {

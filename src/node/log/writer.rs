@@ -1,8 +1,10 @@
-//! The log as it is written: frames in, writes and segment requests out, and up to where all is durable.
+//! The log as it is written: frames in, writes and segment requests out, and up to where all is
+//! durable.
 //!
-//! The caller owns files, ring and timer: it does what `poll_*` gives and tells the outcome by `handle_*`. A record costs
-//! one copy of its frame and one checksum over it; nothing is allocated once the buffers have grown.
-//! Not here: layouts (`record`, `segment`), buffers (`groups`), what a snapshot holds (`head`).
+//! The caller owns files, ring and timer: it does what `poll_*` gives and tells the outcome by
+//! `handle_*`. A record costs one copy of its frame and one checksum over it; nothing is allocated
+//! once the buffers have grown. Not here: layouts (`record`, `segment`), buffers (`groups`), what a
+//! snapshot holds (`head`).
 
 use std::collections::VecDeque;
 
@@ -25,7 +27,8 @@ pub struct LogConfig {
     pub identity: LogIdentity,
     /// Bytes of a segment file, a multiple of [`BLOCK_BYTES`].
     pub segment_bytes: u64,
-    /// Most bytes that gather and wait, and most that are in flight: twice this is the memory. A multiple of blocks.
+    /// Most bytes that gather and wait, and most that are in flight: twice this is the memory. A
+    /// multiple of blocks.
     pub buffer_bytes_max: u32,
     /// Longest frame; the receiver refuses longer ones.
     pub frame_bytes_max: u32,
@@ -47,7 +50,8 @@ pub enum LogConfigFault {
 }
 
 impl LogConfig {
-    /// The defaults: 64 MiB segments, 8 MiB buffers, frames of [`FRAME_BYTES_MAX`], one spare segment.
+    /// The defaults: 64 MiB segments, 8 MiB buffers, frames of [`FRAME_BYTES_MAX`], one spare
+    /// segment.
     #[expect(clippy::cast_possible_truncation, reason = "4 MiB")]
     pub fn new(identity: LogIdentity) -> Self {
         Self {
@@ -93,7 +97,8 @@ pub struct LogPosition {
 /// Why a frame was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogRefusal {
-    /// The buffers are full, or the next segment is still being made: the disk is slower than what comes in.
+    /// The buffers are full, or the next segment is still being made: the disk is slower than what
+    /// comes in.
     Full,
     /// The segment is used up and the next could not be made: no room, or over quota.
     DiskFull,
@@ -153,15 +158,17 @@ impl ProvisionFault {
 /// File work for the shard's ring. One at a time.
 #[derive(Debug)]
 pub enum LogOperation {
-    /// Write all of `buffer` (`len_bytes`, whole blocks) at `offset_bytes` of the segment's file, then fdatasync it, then
-    /// `handle_written`. Once a later segment is named here, the file of an earlier one can be closed.
+    /// Write all of `buffer` (`len_bytes`, whole blocks) at `offset_bytes` of the segment's file,
+    /// then fdatasync it, then `handle_written`. Once a later segment is named here, the file of an
+    /// earlier one can be closed.
     WriteSync { segment: u64, offset_bytes: u64, len_bytes: u32, buffer: AlignedBuffer },
 }
 
 /// File work for the background.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SegmentRequest {
-    /// Make the file of segment `segment`, of `bytes` bytes, then `handle_segment_ready`. One at a time.
+    /// Make the file of segment `segment`, of `bytes` bytes, then `handle_segment_ready`. One at a
+    /// time.
     Prepare { segment: u64, bytes: u64 },
     /// Segments below `below_segment` are not needed any more. No answer is waited for.
     Retire { below_segment: u64 },
@@ -219,9 +226,10 @@ pub struct Log {
 }
 
 impl Log {
-    /// An empty log that continues at `start`: the first segment to make (above every file there is) and the first
-    /// record's sequence (one above the last that replay saw). Everything replayed, `replayed_bytes` of records, has been
-    /// synced by then: replay may have read it from a page cache that the last process never synced.
+    /// An empty log that continues at `start`: the first segment to make (above every file there
+    /// is) and the first record's sequence (one above the last that replay saw). Everything
+    /// replayed, `replayed_bytes` of records, has been synced by then: replay may have read it from
+    /// a page cache that the last process never synced.
     pub fn new(
         config: LogConfig,
         start: LogPosition,
@@ -249,15 +257,17 @@ impl Log {
         })
     }
 
-    /// Takes a received frame with what became of it; returns its sequence. It is durable once `durable_sequence` is there.
-    /// A refused frame leaves the log as it was, so the caller asks before it changes anything else (`check_room`).
+    /// Takes a received frame with what became of it; returns its sequence. It is durable once
+    /// `durable_sequence` is there. A refused frame leaves the log as it was, so the caller asks
+    /// before it changes anything else (`check_room`).
     pub fn append(
         &mut self,
         frame: &[u8],
         assigned: &[Result<SeriesId, Refusal>],
         refused: &[RefusedSample],
     ) -> Result<u64, LogRefusal> {
-        assert!(frame.len() <= self.config.frame_bytes_max as usize); // The receiver refused longer ones.
+        // The receiver refused longer ones.
+        assert!(frame.len() <= self.config.frame_bytes_max as usize);
         let len = record_len_bytes(frame.len(), assigned.len(), refused.len());
         assert!(len as u64 <= record_len_bytes_max(self.config.frame_bytes_max as usize));
         let current = self.provide_room(len)?;
@@ -277,7 +287,8 @@ impl Log {
         Ok(numbers.sequence)
     }
 
-    /// Whether a frame of `frame_bytes` would be taken now, whatever becomes of its series and samples. May rotate.
+    /// Whether a frame of `frame_bytes` would be taken now, whatever becomes of its series and
+    /// samples. May rotate.
     pub fn check_room(&mut self, frame_bytes: u32) -> Result<(), LogRefusal> {
         let entries_max = frame_bytes as usize / 16;
         let len = record_len_bytes(frame_bytes as usize, entries_max, entries_max);
@@ -341,7 +352,8 @@ impl Log {
         })
     }
 
-    /// The operation came back: everything of it is on stable storage, or nothing is known (its errno).
+    /// The operation came back: everything of it is on stable storage, or nothing is known (its
+    /// errno).
     pub fn handle_written(&mut self, buffer: AlignedBuffer, outcome: Result<(), i32>) {
         let flight = self.groups.land(buffer);
         match outcome {
@@ -376,7 +388,8 @@ impl Log {
         })
     }
 
-    /// The background made the file of `segment`, which the caller now holds open, or could not (its errno).
+    /// The background made the file of `segment`, which the caller now holds open, or could not
+    /// (its errno).
     pub fn handle_segment_ready(&mut self, segment: u64, outcome: Result<(), i32>) {
         assert!(matches!(self.provisioning, Provisioning::Asked(_)));
         assert!(segment == self.next_segment);
@@ -391,15 +404,17 @@ impl Log {
         }
     }
 
-    /// Time to try again to make a segment that could not be made. The caller does this once a second.
+    /// Time to try again to make a segment that could not be made. The caller does this once a
+    /// second.
     pub fn handle_retry(&mut self) {
         if let Provisioning::Refused(fault) = self.provisioning {
             self.provisioning = Provisioning::Idle(Some(fault));
         }
     }
 
-    /// A snapshot of the head begins, which holds every record appended so far: the log goes on in a new segment,
-    /// so that replay starts at the beginning of one. Refused as a frame would be, or `Full` while one is under way.
+    /// A snapshot of the head begins, which holds every record appended so far: the log goes on in
+    /// a new segment, so that replay starts at the beginning of one. Refused as a frame would be,
+    /// or `Full` while one is under way.
     pub fn begin_snapshot(&mut self) -> Result<LogPosition, LogRefusal> {
         if self.failed.is_some() {
             return Err(LogRefusal::Failed);
