@@ -1,6 +1,8 @@
-//! A histogram of durations with fixed bounds: powers of two from 16 us to 16.8 s. Pure counters, 184 bytes.
+//! A histogram of durations with fixed bounds: powers of two from 16 us to 16.8 s. Pure counters,
+//! 184 bytes.
 //!
-//! Fixed bounds, so that every shard of every version adds up; a factor of two is enough to see a slow disk.
+//! Fixed bounds, so that every shard of every version adds up; a factor of two is enough to see a
+//! slow disk.
 
 use std::time::Duration;
 
@@ -43,7 +45,8 @@ impl LatencyBuckets {
         Duration::from_nanos(self.sum_ns)
     }
 
-    /// `(upper bound, how many took at most that)`, rising; [`LatencyBuckets::count`] is the one without a bound.
+    /// `(upper bound, how many took at most that)`, rising; [`LatencyBuckets::count`] is the one
+    /// without a bound.
     pub fn cumulative(&self) -> impl Iterator<Item = (Duration, u64)> + '_ {
         let mut below = 0;
         self.counts[..BOUND_COUNT].iter().enumerate().map(move |(index, count)| {

@@ -103,8 +103,8 @@ pub mod tests {
 
     use super::*;
 
-    /// Parses a page and checks its grammar: help and type once and before the samples, families in one piece, no sample
-    /// twice. Returns `name{labels}` -> value.
+    /// Parses a page and checks its grammar: help and type once and before the samples, families in
+    /// one piece, no sample twice. Returns `name{labels}` -> value.
     pub fn check_page(page: &str) -> HashMap<String, f64> {
         let mut families = HashSet::new();
         let mut current = (String::new(), String::new());

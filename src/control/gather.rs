@@ -1,10 +1,12 @@
-//! One question to all shards -> their answers put together. Memory is bounded by the reply queue and the query's limits.
+//! One question to all shards -> their answers put together. Memory is bounded by the reply queue
+//! and the query's limits.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::control::report::ShardReport;
-use crate::control::shards::{ShardRequest, Shards};
+use crate::control::shards::{ShardHandle, ShardRequest, Shards};
 use crate::model::chunk::ChunkFault;
 use crate::model::labels;
 use crate::model::matcher::Matcher;
@@ -72,7 +74,8 @@ pub struct Question {
     pub window: Window,
 }
 
-/// All series with samples, sorted by labels as Prometheus sorts them; and what is left of the budget of samples.
+/// All series with samples, sorted by labels as Prometheus sorts them; and what is left of the
+/// budget of samples.
 pub async fn gather_samples(
     shards: &Shards,
     question: &Question,
@@ -82,7 +85,8 @@ pub async fn gather_samples(
     let mut merger = Merger::new(limits.samples_max);
     for group in &question.groups {
         let mut answers = ask(shards, question, group, SelectWant::Samples, limits).await?;
-        // A group may select again what an earlier one did: the same samples, which merge to themselves.
+        // A group may select again what an earlier one did: the same samples, which merge to
+        // themselves.
         while let Some(answer) = answers.next().await? {
             for mut series in into_series(answer) {
                 let labels = std::mem::take(&mut series.labels);
@@ -139,22 +143,26 @@ pub async fn gather_strings(
     Ok(found)
 }
 
-/// What each shard tells about itself, in shard order; `None` where a shard is gone.
-pub async fn gather_reports(shards: &Shards) -> Vec<Option<Box<ShardReport>>> {
-    let mut pending = Vec::with_capacity(shards.len());
-    for shard in shards.iter() {
-        let (reply, reports) = flume::bounded(1);
-        let is_asked = shard.push(ShardRequest::Report { reply }).await.is_ok();
-        pending.push(is_asked.then_some(reports));
-    }
-    let mut found = Vec::with_capacity(pending.len());
-    for reports in pending {
-        found.push(match reports {
-            Some(reports) => reports.recv_async().await.ok(),
-            None => None,
-        });
+/// What each shard tells about itself, in shard order; `None` where one is gone or takes longer
+/// than `patience`.
+pub async fn gather_reports(shards: &Shards, patience: Duration) -> Vec<Option<Box<ShardReport>>> {
+    // All at once, so that a stuck shard hides none of the others.
+    let ask = |shard: &ShardHandle| {
+        let shard = shard.clone();
+        tokio::spawn(tokio::time::timeout(patience, async move { report(&shard).await }))
+    };
+    let asked: Vec<_> = shards.iter().map(ask).collect();
+    let mut found = Vec::with_capacity(asked.len());
+    for report in asked {
+        found.push(report.await.ok().and_then(Result::ok).flatten());
     }
     found
+}
+
+async fn report(shard: &ShardHandle) -> Option<Box<ShardReport>> {
+    let (reply, reports) = flume::bounded(1);
+    shard.push(ShardRequest::Report { reply }).await.ok()?;
+    reports.recv_async().await.ok()
 }
 
 /// Asks every shard for the series of one group.
@@ -182,7 +190,8 @@ pub async fn ask(
     Ok(Answers { replies: Some(replies), unfinished: shards.len(), shards: shards.clone() })
 }
 
-/// The answers of all shards to one question, as they come. Dropping it ends the shards' work on them.
+/// The answers of all shards to one question, as they come. Dropping it ends the shards' work on
+/// them.
 pub struct Answers {
     /// `None` once dropped.
     replies: Option<flume::Receiver<SelectAnswer>>,

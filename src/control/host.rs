@@ -1,4 +1,5 @@
-//! DRIVER: what the machine allows this process, and what the process uses: /proc and the cgroup. Linux.
+//! DRIVER: what the machine allows this process, and what the process uses: /proc and the cgroup.
+//! Linux.
 
 use std::fs;
 use std::path::Path;

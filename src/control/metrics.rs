@@ -1,4 +1,5 @@
-//! The `/metrics` page: reports of the shards and numbers of the control plane -> Prometheus' text format. Pure.
+//! The `/metrics` page: reports of the shards and numbers of the control plane -> Prometheus' text
+//! format. Pure.
 
 use crate::control::exposition::{Exposition, FamilyKind};
 use crate::control::host::ProcessUsage;
@@ -34,19 +35,22 @@ pub struct QueryReport {
     pub failed: u64,
 }
 
+/// Picks one number of a report.
+type Read = fn(&ShardReport) -> u64;
+
 /// A number that every shard has one of.
 struct Number {
     name: &'static str,
     kind: FamilyKind,
     help: &'static str,
-    read: fn(&ShardReport) -> u64,
+    read: Read,
 }
 
-const fn counter(name: &'static str, help: &'static str, read: fn(&ShardReport) -> u64) -> Number {
+const fn counter(name: &'static str, help: &'static str, read: Read) -> Number {
     Number { name, kind: FamilyKind::Counter, help, read }
 }
 
-const fn gauge(name: &'static str, help: &'static str, read: fn(&ShardReport) -> u64) -> Number {
+const fn gauge(name: &'static str, help: &'static str, read: Read) -> Number {
     Number { name, kind: FamilyKind::Gauge, help, read }
 }
 
@@ -115,7 +119,7 @@ struct Group {
     kind: FamilyKind,
     help: &'static str,
     label: &'static str,
-    members: &'static [(&'static str, fn(&ShardReport) -> u64)],
+    members: &'static [(&'static str, Read)],
 }
 
 const GROUPS: [Group; 6] = [
@@ -293,6 +297,11 @@ mod tests {
 
     #[test]
     fn page_is_valid_and_says_what_the_shards_say() {
+        #[track_caller]
+        fn check(samples: &std::collections::HashMap<String, f64>, series: &str, want: u32) {
+            let value = samples.get(series).unwrap_or_else(|| panic!("no {series}"));
+            assert!((value - f64::from(want)).abs() < 1e-9, "{series} is {value}");
+        }
         let mut report = Box::<ShardReport>::default();
         report.requests.add(RequestKind::RemoteWrite, 204);
         report.requests.add(RequestKind::RemoteWrite, 503);
@@ -308,11 +317,6 @@ mod tests {
             queries: QueryReport::default(),
         });
         let samples = check_page(&page);
-        #[track_caller]
-        fn check(samples: &std::collections::HashMap<String, f64>, series: &str, want: u32) {
-            let value = samples.get(series).unwrap_or_else(|| panic!("no {series}"));
-            assert!((value - f64::from(want)).abs() < 1e-9, "{series} is {value}");
-        }
         let requests = "tidegate_http_requests_total{shard=\"0\",endpoint=\"remote_write\",code=";
         check(&samples, &format!("{requests}\"2xx\"}}"), 1);
         check(&samples, &format!("{requests}\"5xx\"}}"), 1);

@@ -1,8 +1,10 @@
-//! The control plane: what a process decides and answers besides taking in samples. Runs on tokio threads, never on a shard.
+//! The control plane: what a process decides and answers besides taking in samples. Runs on tokio
+//! threads, never on a shard.
 //!
-//! `config` is the configuration, `host` what the machine allows. `server` runs the threads and passes requests from shards to
-//! `api`, the axum router; `shards` asks the shards, `gather` puts their answers together; `readiness` says whether clients
-//! should come; `report` is what a shard tells about itself and `metrics` prints it.
+//! `config` is the configuration, `host` what the machine allows. `server` runs the threads and
+//! passes requests from shards to `api`, the axum router; `shards` asks the shards, `gather` puts
+//! their answers together; `readiness` says whether clients should come; `report` is what a shard
+//! tells about itself and `metrics` prints it.
 
 pub mod config;
 pub mod host;

@@ -1,4 +1,5 @@
-//! Whether clients should come: what shards and shutdown say about it, read by `/-/ready`. Atomics, no lock.
+//! Whether clients should come: what shards and shutdown say about it, read by `/-/ready`. Atomics,
+//! no lock.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 

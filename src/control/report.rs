@@ -1,4 +1,5 @@
-//! What a shard tells about itself: plain numbers that it counts as it goes and copies out when asked.
+//! What a shard tells about itself: plain numbers that it counts as it goes and copies out when
+//! asked.
 //!
 //! Counters rise from the shard's start; gauges are as of the report. `metrics` prints them.
 

@@ -1,5 +1,5 @@
-//! DRIVER: the control plane's threads. Requests come from shards over a bounded queue, go through the axum router, and the
-//! answers go back piece by piece, no faster than the shard takes them.
+//! DRIVER: the control plane's threads. Requests come from shards over a bounded queue, go through
+//! the axum router, and the answers go back piece by piece, no faster than the shard takes them.
 
 use std::io;
 use std::sync::Arc;
@@ -16,9 +16,11 @@ use tower::ServiceExt;
 
 use crate::base::queue::QueueSender;
 
-/// Requests being answered at once; more of them wait in the queue, where the shards see that it is full.
+/// Requests being answered at once; more of them wait in the queue, where the shards see that it is
+/// full.
 const IN_FLIGHT_MAX: usize = 1024;
-/// The parser and its syntax tree recurse, bounded by `query::expression`; only what is touched is memory.
+/// The parser and its syntax tree recurse, bounded by `query::expression`; only what is touched is
+/// memory.
 const STACK_BYTES: usize = 16 << 20;
 /// How often the control plane looks whether anyone still waits for an answer.
 const ABANDONED_CHECK: Duration = Duration::from_millis(500);
@@ -27,14 +29,16 @@ const ABANDONED_CHECK: Duration = Duration::from_millis(500);
 pub struct ControlRequest {
     /// It.
     pub request: Request<Bytes>,
-    /// Where the answer goes: bounded, in order, `Head` first, then any `Body`, then `End` or `Failed`.
+    /// Where the answer goes: bounded, in order, `Head` first, then any `Body`, then `End` or
+    /// `Failed`.
     pub reply: QueueSender<ReplyPart>,
 }
 
 /// A piece of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReplyPart {
-    /// Status and headers. Without `content-length` among them the length is not known: send it chunked.
+    /// Status and headers. Without `content-length` among them the length is not known: send it
+    /// chunked.
     Head {
         /// The status.
         status: u16,
@@ -45,7 +49,8 @@ pub enum ReplyPart {
     Body(Bytes),
     /// That was all.
     End,
-    /// The rest cannot be made: close the connection, so that the client sees that the answer is not whole.
+    /// The rest cannot be made: close the connection, so that the client sees that the answer is
+    /// not whole.
     Failed,
 }
 
@@ -93,7 +98,8 @@ async fn serve(router: Router, requests: flume::Receiver<ControlRequest>) {
 }
 
 async fn answer(router: Router, ControlRequest { request, reply }: ControlRequest) {
-    // In a task of its own, so that a panic in a handler of a debug build is an answer (a release build aborts).
+    // In a task of its own, so that a panic in a handler of a debug build is an answer (a release
+    // build aborts).
     let mut work = tokio::spawn(router.oneshot(request.map(Body::from)));
     let response = loop {
         tokio::select! {
@@ -218,9 +224,12 @@ mod tests {
     #[test]
     fn a_body_is_made_no_faster_than_it_is_taken() {
         let (made_sender, made) = flume::unbounded();
+        let (told, ended) = flume::bounded(1);
         let endless = move || {
             let made = made_sender.clone();
+            let told = Told(told.clone());
             let pieces = std::iter::repeat_with(move || {
+                let _until_dropped = &told;
                 let _nobody_listens = made.send(());
                 Bytes::from_static(b"piece")
             });
@@ -234,10 +243,9 @@ mod tests {
         }
         // One in the queue, one that waits for room, and one that may have been made since.
         assert!(made.len() <= 8, "{}", made.len());
-        // The client goes: the body is dropped, and with it the last sender.
+        // The client goes, and the body with it.
         drop(parts);
-        while made.recv_timeout(SOON).is_ok() {}
-        drop(plane.requests);
+        ended.recv_timeout(SOON).expect("dropped");
         plane.plane.stop(SOON);
     }
 

@@ -12,8 +12,9 @@ pub enum ShardRequest {
     Select {
         /// What to look for.
         request: Arc<SelectRequest>,
-        /// Bounded and shared by all shards that are asked: the shard does `try_send`, pauses the select when it is full, and
-        /// goes on at its next wake-up. Disconnected: nobody wants the rest, and the select ends.
+        /// Bounded and shared by all shards that are asked: the shard does `try_send`, pauses the
+        /// select when it is full, and goes on at its next wake-up. Disconnected: nobody wants the
+        /// rest, and the select ends.
         reply: flume::Sender<SelectAnswer>,
     },
     /// Says how the shard is; answered at once.

@@ -1,8 +1,9 @@
 //! Runs of samples -> points, as Prometheus 3 sees them. Pure; O(samples + instants) per series.
 //!
-//! Windows are open on the left: at `t` a vector selector sees the newest sample in `(t - lookback, t]`, and none if that is a
-//! stale marker; `[range]` sees all samples in `(t - range, t]` but stale markers. An `offset` moves the window, `@` pins it; the
-//! point keeps the time of the instant that was asked for.
+//! Windows are open on the left: at `t` a vector selector sees the newest sample in `(t - lookback,
+//! t]`, and none if that is a stale marker; `[range]` sees all samples in `(t - range, t]` but
+//! stale markers. An `offset` moves the window, `@` pins it; the point keeps the time of the
+//! instant that was asked for.
 
 use crate::model::sample::{Sample, is_stale};
 use crate::query::expression::{At, Selector};
@@ -55,7 +56,8 @@ impl Selector {
         Window { start_ms: after(oldest_ms, reach_ms), end_ms: newest_ms }
     }
 
-    /// Appends a point for each instant that sees a value; `run` is sorted and holds at least the [`Selector::window`].
+    /// Appends a point for each instant that sees a value; `run` is sorted and holds at least the
+    /// [`Selector::window`].
     pub fn vector_points(
         &self,
         run: &[Sample],
@@ -63,7 +65,8 @@ impl Selector {
         lookback_ms: i64,
         points: &mut Vec<Sample>,
     ) {
-        // References never fall from instant to instant, so one walk over the run serves all of them.
+        // References never fall from instant to instant, so one walk over the run serves all of
+        // them.
         let mut seen = 0;
         for at_ms in instants.iter() {
             let reference_ms = self.reference_ms(at_ms, instants);

@@ -1,7 +1,8 @@
-//! PromQL text -> the expressions that are evaluated. In: text from a client. Out: a small closed enum.
+//! PromQL text -> the expressions that are evaluated. In: text from a client. Out: a small closed
+//! enum.
 //!
-//! The syntax and its type rules are `promql-parser`'s. What it accepts and we do not evaluate yet is refused by name.
-//! Not here: what an expression means at a time (`evaluate`).
+//! The syntax and its type rules are `promql-parser`'s. What it accepts and we do not evaluate yet
+//! is refused by name. Not here: what an expression means at a time (`evaluate`).
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -10,9 +11,11 @@ use promql_parser::parser::{AtModifier, Expr, Offset, VectorSelector};
 
 use crate::model::matcher::{MatchOperator, Matcher};
 
-/// Longest text of a query or selector. The parser recurses; this bounds its stack together with [`NESTING_MAX`].
+/// Longest text of a query or selector. The parser recurses; this bounds its stack together with
+/// [`NESTING_MAX`].
 pub const QUERY_BYTES_MAX: usize = 16 << 10;
-/// Deepest nesting, and longest chain of operators: far beyond what people write, far below the stack's end.
+/// Deepest nesting, and longest chain of operators: far beyond what people write, far below the
+/// stack's end.
 pub const NESTING_MAX: usize = 200;
 
 /// What a query asks for, parentheses resolved.
@@ -101,7 +104,8 @@ fn parse_bounded(text: &str) -> Result<Expr, ExpressionFault> {
     promql_parser::parser::parse(text).map_err(ExpressionFault::Syntax)
 }
 
-/// Bounds brackets and operators outside of strings and braces: each of them may deepen the syntax tree by one.
+/// Bounds brackets and operators outside of strings and braces: each of them may deepen the syntax
+/// tree by one.
 fn is_shallow(text: &str) -> bool {
     let mut depth_max = 0;
     let mut is_in_braces = false;
@@ -313,10 +317,11 @@ mod tests {
         let mut state = 7u64;
         for round in 0..4_000 {
             let mut text = seeds[round % 2].as_bytes().to_vec();
-            for _ in 0..1 + round % 4 {
+            for _ in 0..=round % 4 {
                 state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                let (at, byte) = ((state >> 33) as usize % text.len(), (state >> 20) as u8 % 128);
-                text[at] = byte;
+                let [byte, at, ..] = (state >> 32).to_le_bytes();
+                let at = usize::from(at) % text.len();
+                text[at] = byte % 128;
             }
             let text = String::from_utf8(text).expect("ASCII");
             let _either_way = Expression::parse(&text);

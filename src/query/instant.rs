@@ -1,8 +1,10 @@
-//! Points in time as clients write them: Unix seconds with a fraction, RFC 3339, and VictoriaMetrics' looser forms -> Unix ms.
+//! Points in time as clients write them: Unix seconds with a fraction, RFC 3339, and
+//! VictoriaMetrics' looser forms -> Unix ms.
 
 use crate::query::duration::parse_duration_ms;
 
-/// The oldest and newest times that are asked for anywhere; room is left so that offsets cannot overflow.
+/// The oldest and newest times that are asked for anywhere; room is left so that offsets cannot
+/// overflow.
 pub const TIME_MS_MIN: i64 = -TIME_MS_MAX;
 /// See [`TIME_MS_MIN`]. Year 285,616.
 pub const TIME_MS_MAX: i64 = 1 << 53;
@@ -11,7 +13,8 @@ pub const TIME_MS_MAX: i64 = 1 << 53;
 const PROMETHEUS_MIN: &str = "-292273086-05-16T16:47:06Z";
 const PROMETHEUS_MAX: &str = "292277025-08-18T07:12:54.999999999Z";
 
-/// From here a bare number means milliseconds to VictoriaMetrics' endpoints: as seconds it would be the year 5138.
+/// From here a bare number means milliseconds to VictoriaMetrics' endpoints: as seconds it would be
+/// the year 5138.
 const MILLISECONDS_FROM: f64 = 1e11;
 
 /// Reads a time as Prometheus' API does: Unix seconds as a decimal, or RFC 3339.
@@ -26,7 +29,8 @@ pub fn parse_prometheus_time_ms(text: &str) -> Option<i64> {
     }
 }
 
-/// Reads a time as VictoriaMetrics' export does: as Prometheus, and Unix milliseconds, `now`, `now-1h`, `-1h`, `1h` (ago).
+/// Reads a time as VictoriaMetrics' export does: as Prometheus, and Unix milliseconds, `now`,
+/// `now-1h`, `-1h`, `1h` (ago).
 pub fn parse_export_time_ms(text: &str, now_ms: i64) -> Option<i64> {
     if let Ok(number) = text.parse::<f64>() {
         let is_ms = number.abs() >= MILLISECONDS_FROM;

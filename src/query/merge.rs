@@ -1,7 +1,9 @@
-//! What shards selected of one series -> one run of samples: sorted, each timestamp once, the last write wins.
+//! What shards selected of one series -> one run of samples: sorted, each timestamp once, the last
+//! write wins.
 //!
-//! In: chunks in order of write priority and loose samples (`wire/select.rs`). Out: samples inside the window.
-//! O(samples) where they are already in order, which is nearly always; a stable sort where chunks overlap.
+//! In: chunks in order of write priority and loose samples (`wire/select.rs`). Out: samples inside
+//! the window. O(samples) where they are already in order, which is nearly always; a stable sort
+//! where chunks overlap.
 
 use crate::model::chunk::ChunkFault;
 use crate::model::sample::Sample;
@@ -44,10 +46,11 @@ impl Merger {
         Self { samples_left: samples_max, decoded: Vec::new() }
     }
 
-    /// Appends the samples of `series` inside `window` to `run`, and keeps `run` sorted with each timestamp once.
+    /// Appends the samples of `series` inside `window` to `run`, and keeps `run` sorted with each
+    /// timestamp once.
     ///
-    /// What is in `run` already (the same series from another owner) loses against `series` at equal timestamps.
-    /// `run` is as it was before on a fault.
+    /// What is in `run` already (the same series from another owner) loses against `series` at
+    /// equal timestamps. `run` is as it was before on a fault.
     pub fn merge(
         &mut self,
         series: &SelectedSeries,
@@ -150,7 +153,8 @@ mod tests {
     fn last_write_wins() {
         // In order: nothing to do.
         check(&series(&[&[(1, 1.0), (2, 2.0)]], &[(3, 3.0)]), ALL, &[(1, 1.0), (2, 2.0), (3, 3.0)]);
-        // The later chunk wins, the loose samples win over both, the last of them wins over the first.
+        // The later chunk wins, the loose samples win over both, the last of them wins over the
+        // first.
         check(
             &series(
                 &[&[(1, 1.0), (3, 1.0), (5, 1.0)], &[(2, 2.0), (3, 2.0), (5, 2.0)]],

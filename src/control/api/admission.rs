@@ -1,4 +1,5 @@
-//! Lets `query-concurrency-max` queries work at a time; the others wait a while, then are told to come again.
+//! Lets `query-concurrency-max` queries work at a time; the others wait a while, then are told to
+//! come again.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -33,7 +34,8 @@ impl Admission {
         }
     }
 
-    /// Runs `work` when there is a place, and ends it at the deadline: `timeout_ms` from now, or the limit if that is sooner.
+    /// Runs `work` when there is a place, and ends it at the deadline: `timeout_ms` from now, or
+    /// the limit if that is sooner.
     pub async fn run<T>(
         &self,
         timeout_ms: Option<i64>,

@@ -17,7 +17,8 @@ pub fn from_pieces(pieces: impl Iterator<Item = Bytes> + Send + Unpin + 'static)
     Body::new(PiecesBody { pieces })
 }
 
-/// A body whose pieces another task sends. An error ends the connection, so that the client sees that the answer is not whole.
+/// A body whose pieces another task sends. An error ends the connection, so that the client sees
+/// that the answer is not whole.
 pub fn from_channel(
     first: Option<Bytes>,
     pieces: tokio::sync::mpsc::Receiver<Result<Bytes, ApiError>>,

@@ -1,8 +1,10 @@
-//! `/api/v1/export`: raw samples as VictoriaMetrics' JSON lines, streamed series by series, in no order of series.
+//! `/api/v1/export`: raw samples as VictoriaMetrics' JSON lines, streamed series by series, in no
+//! order of series.
 //!
-//! `{"metric":{"__name__":"up"},"values":[1,0],"timestamps":[1435781451781,1435781466781]}`; `/api/v1/import` reads them back
-//! to the bit but for NaN payloads (see `json::write_export_value`). What has not been sent yet is bounded: some pieces of
-//! 64 KiB, and the samples of the series being written.
+//! `{"metric":{"__name__":"up"},"values":[1,0],"timestamps":[1435781451781,1435781466781]}`;
+//! `/api/v1/import` reads them back to the bit but for NaN payloads (see
+//! `json::write_export_value`). What has not been sent yet is bounded: some pieces of 64 KiB, and
+//! the samples of the series being written.
 
 use std::collections::HashSet;
 
@@ -35,7 +37,8 @@ const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/stream+j
 /// A whole answer's end, or why it has none.
 type PieceSender = mpsc::Sender<Result<Bytes, ApiError>>;
 
-/// Parameters `match[]` (or `match`; several are a union), `start`, `end`, `max_rows_per_line`, `timeout`.
+/// Parameters `match[]` (or `match`; several are a union), `start`, `end`, `max_rows_per_line`,
+/// `timeout`.
 pub async fn export(
     State(state): State<ApiState>,
     parameters: Parameters,
@@ -58,7 +61,8 @@ pub async fn export(
         }
         drop(place);
     });
-    // A fault before the first line is an answer of its own; later ones can only end the connection.
+    // A fault before the first line is an answer of its own; later ones can only end the
+    // connection.
     let first = receiver.recv().await.transpose()?;
     let body = from_channel(first, receiver);
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], body).into_response())
@@ -139,7 +143,8 @@ async fn send_lines(
     Ok(())
 }
 
-/// The series that went out, so that two matching groups do not send one twice. One group needs no memory.
+/// The series that went out, so that two matching groups do not send one twice. One group needs no
+/// memory.
 struct Sent {
     seen: Option<HashSet<SeriesHash>>,
 }

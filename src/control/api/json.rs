@@ -1,4 +1,5 @@
-//! JSON as Prometheus and VictoriaMetrics write it, straight into bytes: labels, values, times. Pure.
+//! JSON as Prometheus and VictoriaMetrics write it, straight into bytes: labels, values, times.
+//! Pure.
 
 use std::io::Write;
 
@@ -75,8 +76,8 @@ pub fn write_seconds(out: &mut Vec<u8>, timestamp_ms: i64) {
     }
 }
 
-/// A value as Go's `strconv` and Prometheus write it: shortest digits that read back exactly, an exponent below 1e-6 and from
-/// 1e21 on, `NaN`, `+Inf`, `-Inf`. Not quoted.
+/// A value as Go's `strconv` and Prometheus write it: shortest digits that read back exactly, an
+/// exponent below 1e-6 and from 1e21 on, `NaN`, `+Inf`, `-Inf`. Not quoted.
 pub fn write_number(out: &mut Vec<u8>, value: f64) {
     let magnitude = value.abs();
     if value.is_nan() {
@@ -97,8 +98,8 @@ pub fn write_number(out: &mut Vec<u8>, value: f64) {
     }
 }
 
-/// A value in an export line, which our own import reads back: a bare number, `"Infinity"`, `"-Infinity"`, `null` for the
-/// stale marker, `"NaN"` for any other NaN.
+/// A value in an export line, which our own import reads back: a bare number, `"Infinity"`,
+/// `"-Infinity"`, `null` for the stale marker, `"NaN"` for any other NaN.
 ///
 /// VictoriaMetrics writes `null` for NaN too, and the stale marker is the only NaN that it stores.
 pub fn write_export_value(out: &mut Vec<u8>, value: f64) {

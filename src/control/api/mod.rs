@@ -1,19 +1,23 @@
-//! The HTTP API of the read side: Prometheus' query API, VictoriaMetrics' export, health and metrics, as an axum router.
+//! The HTTP API of the read side: Prometheus' query API, VictoriaMetrics' export, health and
+//! metrics, as an axum router.
 //!
-//! `parameters` reads requests, `admission` lets so many in, `query`, `series` and `export` answer them, `status` says how the
-//! process is; `json`, `body` and `error` write answers. It asks the shards through `control/gather` and touches no socket.
+//! `parameters` reads requests, `admission` lets so many in, `query`, `series` and `export` answer
+//! them, `status` says how the process is; `json`, `body` and `error` write answers. It asks the
+//! shards through `control/gather` and touches no socket.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{Request, State};
+use axum::middleware::{self, Next};
+use axum::response::Response;
 use axum::routing::get;
 
 use crate::control::api::admission::Admission;
 use crate::control::api::error::ApiError;
 use crate::control::gather::GatherLimits;
-use crate::control::readiness::ServerState;
+use crate::control::readiness::{Readiness, ServerState};
 use crate::control::shards::Shards;
 
 pub mod admission;
@@ -76,22 +80,37 @@ impl ApiState {
 
 /// The routes. Methods that a route does not know get 405 with `Allow`, unknown paths 404.
 pub fn router(state: ApiState) -> Router {
-    Router::new()
-        .route("/", get(status::index))
-        .route("/-/healthy", get(status::healthy))
-        .route("/-/ready", get(status::ready))
-        .route("/health", get(status::health))
-        .route("/metrics", get(status::metrics))
+    let data = Router::new()
         .route("/api/v1/query", get(query::query).post(query::query))
         .route("/api/v1/query_range", get(query::query_range).post(query::query_range))
         .route("/api/v1/series", get(series::series).post(series::series))
         .route("/api/v1/labels", get(series::labels).post(series::labels))
         .route("/api/v1/label/{name}/values", get(series::label_values))
         .route("/api/v1/export", get(export::export).post(export::export))
+        .route_layer(middleware::from_fn_with_state(state.clone(), refuse_in_replay));
+    Router::new()
+        .merge(data)
+        .route("/", get(status::index))
+        .route("/-/healthy", get(status::healthy))
+        .route("/-/ready", get(status::ready))
+        .route("/health", get(status::health))
+        .route("/metrics", get(status::metrics))
         .route("/api/v1/metadata", get(status::metadata))
         .route("/api/v1/status/buildinfo", get(status::build_info))
         .fallback(unknown_path)
         .with_state(state)
+}
+
+/// A head that is half read would answer with holes that look like data: wait instead.
+async fn refuse_in_replay(
+    State(state): State<ApiState>,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    match state.server.readiness() {
+        readiness @ Readiness::Replaying { .. } => Err(ApiError::Unavailable(readiness.describe())),
+        _ => Ok(next.run(request).await),
+    }
 }
 
 async fn unknown_path(request: Request) -> ApiError {

@@ -38,7 +38,8 @@ fn is_form(request: &Request) -> bool {
         .is_some_and(|value| value.as_bytes().starts_with(b"application/x-www-form-urlencoded"))
 }
 
-/// Never fails: what is not well encoded is taken as it is, what is not UTF-8 gets replacement characters.
+/// Never fails: what is not well encoded is taken as it is, what is not UTF-8 gets replacement
+/// characters.
 fn parse_pairs(encoded: &[u8]) -> impl Iterator<Item = (String, String)> {
     form_urlencoded::parse(encoded).into_owned()
 }
@@ -63,23 +64,19 @@ impl Parameters {
             (None, None) => "",
         };
         parse_prometheus_time_ms(text).ok_or_else(|| {
-            let cause = format_args!("cannot parse {text:?} to a valid timestamp").to_string();
-            ApiError::parameter(name, cause)
+            ApiError::parameter(name, format_args!("cannot parse {text:?} to a valid timestamp"))
         })
     }
 
-    /// A length of time above 0, if there is one.
+    /// A length of time, if there is one.
     pub fn duration_ms(&self, name: &str) -> Result<Option<i64>, ApiError> {
         let Some(text) = self.get(name) else {
             return Ok(None);
         };
-        match parse_prometheus_duration_ms(text) {
-            Some(duration_ms) => Ok(Some(duration_ms)),
-            None => {
-                let cause = format!("cannot parse {text:?} to a valid duration");
-                Err(ApiError::parameter(name, cause))
-            }
-        }
+        let parsed = parse_prometheus_duration_ms(text).ok_or_else(|| {
+            ApiError::parameter(name, format_args!("cannot parse {text:?} to a valid duration"))
+        });
+        parsed.map(Some)
     }
 
     /// `limit`: how many results at most. 0 is none.

@@ -1,4 +1,5 @@
-//! `/api/v1/series`, `/api/v1/labels` and `/api/v1/label/<name>/values`: what is there, without samples.
+//! `/api/v1/series`, `/api/v1/labels` and `/api/v1/label/<name>/values`: what is there, without
+//! samples.
 
 use axum::extract::{Path, State};
 use axum::http::header;
@@ -24,7 +25,7 @@ pub async fn series(
     let limit = parameters.limit()?;
     let work = async { Ok(gather_labels(&state.shards, &question, state.gather_limits()).await?) };
     let found = state.admission.run(parameters.duration_ms("timeout")?, work).await?;
-    let write = |out: &mut Vec<u8>, labels: &Box<[u8]>| {
+    let write = |out: &mut Vec<u8>, labels: &[u8]| {
         json::write_labels(out, labels, LabelNames::All);
     };
     Ok(respond(&found, limit, write))
@@ -68,7 +69,7 @@ async fn strings(
         async { Ok(gather_strings(&state.shards, &question, &want, state.gather_limits()).await?) };
     let found = state.admission.run(parameters.duration_ms("timeout")?, work).await?;
     let found: Vec<_> = found.into_iter().collect();
-    let write = |out: &mut Vec<u8>, text: &Box<str>| json::write_string(out, text.as_bytes());
+    let write = |out: &mut Vec<u8>, text: &str| json::write_string(out, text.as_bytes());
     Ok(respond(&found, limit, write))
 }
 
@@ -100,7 +101,11 @@ fn unescape_name(escaped: &str) -> Option<String> {
     Some(name)
 }
 
-fn respond<T>(found: &[T], limit: Option<usize>, write: fn(&mut Vec<u8>, &T)) -> Response {
+fn respond<T: ?Sized>(
+    found: &[Box<T>],
+    limit: Option<usize>,
+    write: fn(&mut Vec<u8>, &T),
+) -> Response {
     let shown = &found[..found.len().min(limit.unwrap_or(usize::MAX))];
     let mut body = b"{\"status\":\"success\",\"data\":[".to_vec();
     for (index, item) in shown.iter().enumerate() {

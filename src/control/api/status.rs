@@ -1,4 +1,5 @@
-//! How the process is: health, readiness, metrics, build, and the page at `/` that says where things are.
+//! How the process is: health, readiness, metrics, build, and the page at `/` that says where
+//! things are.
 
 use std::time::Duration;
 
@@ -70,9 +71,9 @@ pub async fn ready(State(state): State<ApiState>) -> Response {
 
 /// The page that Prometheus scrapes.
 pub async fn metrics(State(state): State<ApiState>) -> Response {
-    let reports = tokio::time::timeout(REPORT_TIMEOUT, gather_reports(&state.shards)).await;
+    let reports = gather_reports(&state.shards, REPORT_TIMEOUT).await;
     let page = render(&MetricsInput {
-        reports: &reports.unwrap_or_else(|_| vec![None; state.shards.len()]),
+        reports: &reports,
         readiness: state.server.readiness(),
         usage: ProcessUsage::read(),
         started_at_seconds: state.started_at_ms as f64 / 1000.0,
@@ -90,8 +91,9 @@ pub async fn metadata() -> Response {
 pub async fn build_info() -> Response {
     let version = env!("CARGO_PKG_VERSION");
     respond_json(format!(
-        "{{\"status\":\"success\",\"data\":{{\"application\":\"tidegate\",\"version\":\"{version}\",\
-         \"revision\":\"\",\"branch\":\"\",\"buildUser\":\"\",\"buildDate\":\"\",\
+        "{{\"status\":\"success\",\"data\":{{\"application\":\"tidegate\",\
+         \"version\":\"{version}\",\"revision\":\"\",\"branch\":\"\",\
+         \"buildUser\":\"\",\"buildDate\":\"\",\
          \"goVersion\":\"\"}}}}"
     ))
 }

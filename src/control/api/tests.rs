@@ -1,4 +1,5 @@
-//! The router against shards that answer from memory, on threads of their own, through bounded queues as the real ones.
+//! The router against shards that answer from memory, on threads of their own, through bounded
+//! queues as the real ones.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -468,6 +469,44 @@ async fn health_and_readiness() {
     assert!(get_text(&router, "/").await.1.contains("/api/v1/write"));
     let (_, body) = get_text(&router, "/api/v1/status/buildinfo").await;
     assert_eq!(parse(&body)["data"]["version"], json!(env!("CARGO_PKG_VERSION")));
+}
+
+#[tokio::test]
+async fn replay_hides_data_and_nothing_else() {
+    let server = Arc::new(ServerState::new(2));
+    let shards = Shards::new(example_shards());
+    let router = super::router(ApiState::new(shards, server, limits(), || NOW_MS));
+    check_error(&router, "/api/v1/query?query=up", 503, "unavailable", "replaying").await;
+    check_error(&router, "/api/v1/export?match[]=up", 503, "unavailable", "replaying").await;
+    for path in ["/metrics", "/-/healthy", "/api/v1/status/buildinfo"] {
+        assert_eq!(get_text(&router, path).await.0, StatusCode::OK, "{path}");
+    }
+    assert_eq!(get_text(&router, "/-/ready").await.0, StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test]
+async fn negated_vectors_lose_their_names() {
+    let router = example();
+    check_data(
+        &router,
+        "/api/v1/query?query=-{instance=%22a%22,__name__=%22up%22}",
+        json!({"resultType": "vector", "result": [
+            {"metric": {"instance": "a", "job": "x"}, "value": [1000, "-3.5"]},
+        ]}),
+    )
+    .await;
+    let collision = "/api/v1/query?query=-{instance=%22a%22}";
+    check_error(&router, collision, 422, "execution", "same labelset").await;
+}
+
+#[tokio::test]
+async fn a_stuck_shard_hides_no_other_on_the_metrics_page() {
+    let (sender, _stuck) = flume::bounded(8);
+    let stuck = ShardHandle::new(QueueSender::new(sender, Arc::new(NoWake)));
+    let shards = Shards::new(vec![stuck, spawn_shard(vec![])]);
+    let patience = Duration::from_millis(50);
+    let reports = crate::control::gather::gather_reports(&shards, patience).await;
+    assert!(reports[0].is_none() && reports[1].is_some());
 }
 
 #[tokio::test]

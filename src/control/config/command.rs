@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use crate::control::config::Settings;
 
-const ABOUT: &str = "Takes in metrics from the clients you already run, stores them durably, answers queries.";
+const ABOUT: &str =
+    "Takes in metrics from the clients you already run, stores them durably, answers queries.";
 
 const AFTER_HELP: &str = "\
 First steps:
@@ -29,8 +30,9 @@ Examples:
       writes a file with every field, its meaning and its value; edit it, then:
   tidegate serve --config tidegate.yaml
 
-Each flag is also a field of the file and an environment variable: --log-bytes-max is log_bytes_max: and
-TIDEGATE_LOG_BYTES_MAX. A flag wins over the environment, the environment over the file, the file over the default.
+Each flag is also a field of the file and an environment variable: --log-bytes-max is
+log_bytes_max: and TIDEGATE_LOG_BYTES_MAX. A flag wins over the environment, the environment
+over the file, the file over the default.
 Sizes are written 64MiB, 1GiB or 4096; lengths of time 10s, 1h30m or 0.";
 
 /// `tidegate ...`

@@ -1,4 +1,5 @@
-//! DRIVER: puts the configuration together: flags, environment, file, defaults. Reads the file that the flags name.
+//! DRIVER: puts the configuration together: flags, environment, file, defaults. Reads the file that
+//! the flags name.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -86,10 +87,8 @@ pub fn load(
 }
 
 fn read_file(path: &Path) -> Result<Settings, ConfigFault> {
-    let text = std::fs::read_to_string(path).map_err(|fault| ConfigFault::Unreadable {
-        path: path.into(),
-        cause: fault.to_string(),
-    })?;
+    let text = std::fs::read_to_string(path)
+        .map_err(|fault| ConfigFault::Unreadable { path: path.into(), cause: fault.to_string() })?;
     parse_file(&text).map_err(|cause| ConfigFault::File { path: path.into(), cause })
 }
 
@@ -138,7 +137,7 @@ fn check_config(config: &Config) -> Result<(), ConfigFault> {
         "it must be at least body_bytes_max, or the largest bodies never fit",
     )?;
     check(
-        config.log_segment_bytes >= segment_min && config.log_segment_bytes.0 % 4096 == 0,
+        config.log_segment_bytes >= segment_min && config.log_segment_bytes.0.is_multiple_of(4096),
         "log_segment_bytes",
         "it must be at least 8MiB and a multiple of 4096 bytes",
     )?;

@@ -1,7 +1,9 @@
-//! The configuration: each field documented once, here; a flag, an environment variable and a line of the YAML file.
+//! The configuration: each field documented once, here; a flag, an environment variable and a line
+//! of the YAML file.
 //!
-//! `log_bytes_max` is `--log-bytes-max`, `TIDEGATE_LOG_BYTES_MAX` and `log_bytes_max:`. A flag wins over the environment, that
-//! over the file, that over the default. Pure but for `load`, which is handed the environment and reads the file.
+//! `log_bytes_max` is `--log-bytes-max`, `TIDEGATE_LOG_BYTES_MAX` and `log_bytes_max:`. A flag wins
+//! over the environment, that over the file, that over the default. Pure but for `load`, which is
+//! handed the environment and reads the file.
 
 use std::path::PathBuf;
 
@@ -12,7 +14,11 @@ pub mod command;
 pub mod load;
 pub mod units;
 
-/// Declares [`Settings`] (what somebody set) and [`Config`] (what is in force) from one list of fields.
+const MIB_128: ByteSize = ByteSize(128 << 20);
+const GIB_4: ByteSize = ByteSize(4 << 30);
+
+/// Declares [`Settings`] (what somebody set) and [`Config`] (what is in force) from one list of
+/// fields.
 macro_rules! fields {
     ($(
         $(#[doc = $doc:literal])+
@@ -61,7 +67,8 @@ macro_rules! fields {
         }
 
         impl Config {
-            /// The configuration as a YAML file that says what each field means, and that reads back as itself.
+            /// The configuration as a YAML file that says what each field means, and that reads
+            /// back as itself.
             pub fn to_yaml(&self) -> String {
                 let mut yaml = String::new();
                 $(
@@ -85,11 +92,13 @@ macro_rules! fields {
 }
 
 fields! {
-    /// Address and port for clients; several with commas. Each shard listens on all of them. Default: 127.0.0.1:8428.
+    /// Address and port for clients; several with commas. Each shard listens on all of them.
+    /// Default: 127.0.0.1:8428.
     listen: Listen = |_: &HostFacts| Listen(vec![([127, 0, 0, 1], 8428).into()]);
     /// Folder for logs and snapshots; made if it is not there. Default: ./tidegate-data.
     data: PathBuf = |_: &HostFacts| "./tidegate-data".into();
-    /// Shards: threads that take in and store samples. Default: one per CPU that this process may use.
+    /// Shards: threads that take in and store samples. Default: one per CPU that this process may
+    /// use.
     shards: u32 = |host: &HostFacts| host.cpu_count;
     /// Don't pin shards to CPUs: for hosts shared with other busy programs. Default: false.
     [num_args = 0..=1, default_missing_value = "true", require_equals = true]
@@ -97,10 +106,10 @@ fields! {
 
     /// Largest request body, decompressed; a larger one is answered 413. Default: 64MiB.
     body_bytes_max: ByteSize = |_: &HostFacts| ByteSize(64 << 20);
-    /// Memory for requests in flight, all shards together; at the limit clients get 503 and Retry-After. Default: an eighth of
-    /// the memory, at least 128MiB, at most 4GiB.
+    /// Memory for requests in flight, all shards together; at the limit clients get 503 and
+    /// Retry-After. Default: an eighth of the memory, at least 128MiB, at most 4GiB.
     request_bytes_max: ByteSize =
-        |host: &HostFacts| ByteSize((host.memory_bytes / 8).clamp(128 << 20, 4 << 30));
+        |host: &HostFacts| ByteSize::mebibytes_of(host.memory_bytes / 8).clamp(MIB_128, GIB_4);
     /// Client connections open at once, all shards together. Default: 10000.
     connections_max: u32 = |_: &HostFacts| 10_000;
 
@@ -117,14 +126,15 @@ fields! {
     /// All labels of a series together. Default: 16KiB.
     labels_bytes_max: ByteSize = |_: &HostFacts| ByteSize(16 << 10);
 
-    /// Memory for series and their samples, all shards together; at the limit samples are refused with 503. Default: half of
-    /// the memory that the cgroup or the machine has.
-    head_bytes_max: ByteSize = |host: &HostFacts| ByteSize(host.memory_bytes / 2);
+    /// Memory for series and their samples, all shards together; at the limit samples are refused
+    /// with 503. Default: half of the memory that the cgroup or the machine has.
+    head_bytes_max: ByteSize = |host: &HostFacts| ByteSize::mebibytes_of(host.memory_bytes / 2);
     /// Samples older than this leave the memory; 0 keeps all until head_bytes_max. Default: 0.
     head_retention: Period = |_: &HostFacts| Period::from_secs(0);
     /// Size of a log file. Default: 64MiB.
     log_segment_bytes: ByteSize = |_: &HostFacts| ByteSize(64 << 20);
-    /// Log that a restart replays at most, per shard: beyond it a snapshot is written and the log cut. Default: 1GiB.
+    /// Log that a restart replays at most, per shard: beyond it a snapshot is written and the log
+    /// cut. Default: 1GiB.
     log_bytes_max: ByteSize = |_: &HostFacts| ByteSize(1 << 30);
 
     /// Series that one query may read. Default: 1000000.
@@ -142,7 +152,8 @@ fields! {
     /// Threads for queries and everything else but samples. Default: 2.
     control_threads: u32 = |_: &HostFacts| 2;
 
-    /// How long a shutdown waits for requests in flight. Nothing acknowledged depends on it. Default: 10s.
+    /// How long a shutdown waits for requests in flight. Nothing acknowledged depends on it.
+    /// Default: 10s.
     shutdown_timeout: Period = |_: &HostFacts| Period::from_secs(10);
 }
 

@@ -99,11 +99,6 @@ fn file_faults_name_the_line() {
 
 #[test]
 fn other_faults_say_where_to_look() {
-    let bad_variable = |name: &str| (name == "TIDEGATE_SHARDS").then(|| "many".to_owned());
-    let fault = load(&arguments(&[]), &bad_variable, &HOST).expect_err("not a number");
-    assert!(fault.to_string().starts_with("cannot use TIDEGATE_SHARDS: "), "{fault}");
-    let fault = load(&arguments(&["--config", "/nonexistent.yaml"]), &no_environment, &HOST);
-    assert!(matches!(fault, Err(ConfigFault::Unreadable { .. })));
     #[track_caller]
     fn check(flags: &[&str], want: &str) {
         match load(&arguments(flags), &no_environment, &HOST) {
@@ -111,6 +106,11 @@ fn other_faults_say_where_to_look() {
             other => panic!("{flags:?}: {other:?}"),
         }
     }
+    let bad_variable = |name: &str| (name == "TIDEGATE_SHARDS").then(|| "many".to_owned());
+    let fault = load(&arguments(&[]), &bad_variable, &HOST).expect_err("not a number");
+    assert!(fault.to_string().starts_with("cannot use TIDEGATE_SHARDS: "), "{fault}");
+    let fault = load(&arguments(&["--config", "/nonexistent.yaml"]), &no_environment, &HOST);
+    assert!(matches!(fault, Err(ConfigFault::Unreadable { .. })));
     check(&["--shards", "0"], "shards");
     check(&["--shards", "1025"], "shards");
     check(&["--body-bytes-max", "2GiB"], "body_bytes_max");

@@ -1,4 +1,5 @@
-//! Quantities as people write them in the configuration: `64MiB`, `10m`, `127.0.0.1:8428`. Each reads back what it prints.
+//! Quantities as people write them in the configuration: `64MiB`, `10m`, `127.0.0.1:8428`. Each
+//! reads back what it prints.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -25,6 +26,13 @@ const SIZE_UNITS: [(&str, u64); 9] = [
     ("KB", 1_000),
     ("B", 1),
 ];
+
+impl ByteSize {
+    /// The whole mebibytes of `bytes`: for defaults, which people read.
+    pub const fn mebibytes_of(bytes: u64) -> Self {
+        Self(bytes >> 20 << 20)
+    }
+}
 
 impl FromStr for ByteSize {
     type Err = String;
@@ -135,27 +143,34 @@ impl Serialize for Listen {
 
 impl<'de> Deserialize<'de> for ByteSize {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(TextVisitor("a size such as 64MiB")).and_then(parse)
+        deserializer
+            .deserialize_any(TextVisitor("a size such as 64MiB"))
+            .and_then(|text| parse(&text))
     }
 }
 
 impl<'de> Deserialize<'de> for Period {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(TextVisitor("a length of time such as 10m")).and_then(parse)
+        deserializer
+            .deserialize_any(TextVisitor("a length of time such as 10m"))
+            .and_then(|text| parse(&text))
     }
 }
 
 impl<'de> Deserialize<'de> for Listen {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(TextVisitor("an address, or a list of them")).and_then(parse)
+        deserializer
+            .deserialize_any(TextVisitor("an address, or a list of them"))
+            .and_then(|text| parse(&text))
     }
 }
 
-fn parse<T: FromStr<Err = String>, E: Error>(text: String) -> Result<T, E> {
+fn parse<T: FromStr<Err = String>, E: Error>(text: &str) -> Result<T, E> {
     text.parse().map_err(E::custom)
 }
 
-/// Takes a string, a whole number, or a list of strings (joined by commas): what YAML makes of unquoted quantities.
+/// Takes a string, a whole number, or a list of strings (joined by commas): what YAML makes of
+/// unquoted quantities.
 struct TextVisitor(&'static str);
 
 impl<'de> Visitor<'de> for TextVisitor {

@@ -1,7 +1,5 @@
 //! Shards that pause when the reply queue is full, as the real ones do, and go on only when woken.
 
-use std::time::Duration;
-
 use super::*;
 use crate::base::queue::{QueueSender, Wake};
 use crate::control::shards::ShardHandle;
@@ -16,7 +14,8 @@ impl Wake for WakeChannel {
     }
 }
 
-/// Answers each select with `pieces` pieces of one series, then its end; tells `ended` whether it could say all.
+/// Answers each select with `pieces` pieces of one series, then its end; tells `ended` whether it
+/// could say all.
 fn spawn_shard(pieces: u32, ended: flume::Sender<bool>) -> ShardHandle {
     let (sender, requests) = flume::bounded::<ShardRequest>(8);
     let (wake, woken) = flume::bounded(1);

@@ -1,4 +1,5 @@
-//! Tables of what Prometheus 3 answers for selectors: lookback boundaries, staleness, offset and `@`.
+//! Tables of what Prometheus 3 answers for selectors: lookback boundaries, staleness, offset and
+//! `@`.
 
 use super::*;
 use crate::model::sample::STALE_NAN_BITS;
