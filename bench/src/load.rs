@@ -1,0 +1,63 @@
+//! DRIVER: runs `loadgen send` against a server and measures the server meanwhile: the clock starts
+//! when the generator has built its requests, and stops when it has its last answer.
+
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::process::{Command, Stdio};
+
+use loadgen::report::Report;
+
+use crate::server::{self, Server, SetUp};
+
+/// The generator's report, and what the server used between its start and its end.
+pub struct Measured {
+    /// What was sent and acknowledged.
+    pub report: Report,
+    /// CPU time of all the server's threads.
+    pub server_cpu_ns: u64,
+}
+
+impl Measured {
+    /// The figure that counts.
+    pub fn cpu_ns_per_point(&self) -> f64 {
+        self.server_cpu_ns as f64 / self.report.points_acked.max(1) as f64
+    }
+}
+
+/// Sends with `options` to the server `measured`.
+/// # Errors
+/// Also when anything was not acknowledged: then the figures would be of something else.
+pub fn send(set_up: &SetUp, measured: &Server<'_>, options: &str) -> io::Result<Measured> {
+    let report_path =
+        std::env::temp_dir().join(format!("bench-report-{}.json", std::process::id()));
+    let mut child = Command::new(&set_up.loadgen)
+        .args(["send", "--wait", "--url", &measured.url(), "--json"])
+        .arg(&report_path)
+        .args(["--give-up", "20s"])
+        .args(options.split_ascii_whitespace())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let (Some(mut input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
+        return Err(io::Error::other("loadgen has no pipes"));
+    };
+    let pid = server::register(child);
+    let mut output = BufReader::new(output);
+    let mut line = String::new();
+    output.read_line(&mut line)?;
+    let cpu_before_ns = measured.cpu_ns();
+    input.write_all(b"go\n")?;
+    // Its end is the end of its output: until then the registry keeps it, for a signal to find.
+    io::copy(&mut output, &mut io::sink())?;
+    let stopped = || io::Error::other("loadgen was stopped");
+    let status = server::unregister(pid).ok_or_else(stopped)?.wait()?;
+    let server_cpu_ns = measured.cpu_ns().saturating_sub(cpu_before_ns);
+    if !status.success() || line.trim() != "ready" {
+        return Err(io::Error::other(format!("loadgen send {options} ended with {status}")));
+    }
+    let report: Report = serde_json::from_slice(&std::fs::read(&report_path)?)?;
+    std::fs::remove_file(&report_path)?;
+    if report.points_refused + report.points_unknown > 0 {
+        return Err(io::Error::other(format!("not everything was acknowledged:\n{report}")));
+    }
+    Ok(Measured { report, server_cpu_ns })
+}
