@@ -72,7 +72,7 @@ pub fn find_words<'t>(text: &'t str, word: &'t str) -> impl Iterator<Item = usiz
 
 /// The line, from 1, that holds the byte at `offset`.
 pub fn line_of(text: &str, offset: usize) -> usize {
-    text.as_bytes()[..offset].iter().filter(|b| **b == b'\n').count() + 1
+    text[..offset].matches('\n').count() + 1
 }
 
 /// The offset just behind the brace that closes the one at `open`, or the end of the text.
@@ -134,10 +134,10 @@ fn token_at(bytes: &[u8], at: usize) -> (Kind, usize) {
     if rest[0].is_ascii_alphanumeric() || rest[0] == b'_' {
         let is_name = |b: &u8| b.is_ascii_alphanumeric() || *b == b'_';
         let len = rest.iter().position(|b| !is_name(b)).unwrap_or(rest.len());
-        if matches!(&rest[..len], b"r" | b"br" | b"cr") {
-            if let Some(raw_len) = raw_string_len(&rest[len..]) {
-                return (Kind::Literal, at + len + raw_len);
-            }
+        if matches!(&rest[..len], b"r" | b"br" | b"cr")
+            && let Some(raw_len) = raw_string_len(&rest[len..])
+        {
+            return (Kind::Literal, at + len + raw_len);
         }
         return (Kind::Code, at + len);
     }

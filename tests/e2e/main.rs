@@ -1,0 +1,22 @@
+//! End to end: the built programs as processes, real clients, real faults. Run by `scripts/test`.
+//!
+//! `TIDEGATE_BIN` and `LOADGEN_BIN` name the programs, else they are looked for where cargo puts
+//! them.
+//! `TIDEGATE_SEED` repeats the random choices of a run. Each test runs with one shard and with two.
+
+// What the tests stand on.
+mod body;
+mod http;
+mod loadgen;
+mod process;
+mod random;
+mod server;
+
+// What is tested.
+mod crash;
+mod full_disk;
+mod lifecycle;
+mod prometheus;
+mod read_back;
+mod robustness;
+mod smuggling;
