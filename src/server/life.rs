@@ -45,8 +45,4 @@ impl Life {
         self.running_shards.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// Whether every shard's thread has ended.
-    pub fn all_ended(&self) -> bool {
-        self.running_shards.load(Ordering::SeqCst) == 0
-    }
 }
