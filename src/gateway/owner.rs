@@ -358,7 +358,13 @@ impl Gather {
 
     /// Appends `count` entries of the series column; the other columns follow by `copy_samples`.
     #[inline]
-    fn push_entries(&mut self, tenant: TenantId, hash: SeriesHash, series: &Resolved, count: usize) {
+    fn push_entries(
+        &mut self,
+        tenant: TenantId,
+        hash: SeriesHash,
+        series: &Resolved,
+        count: usize,
+    ) {
         let entry = match series {
             Resolved::Known(id) => *id,
             Resolved::New(labels) => self.new_series_entry(tenant, hash, labels),

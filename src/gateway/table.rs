@@ -82,7 +82,8 @@ mod tests {
     fn survives_growth() {
         let mut table = SeriesTable::default();
         for n in 0..10_000u32 {
-            table.insert(SeriesHash(u128::from(n).wrapping_mul(0x9e37_79b9_7f4a_7c15)), SeriesId(n));
+            table
+                .insert(SeriesHash(u128::from(n).wrapping_mul(0x9e37_79b9_7f4a_7c15)), SeriesId(n));
         }
         for n in 0..10_000u32 {
             let hash = SeriesHash(u128::from(n).wrapping_mul(0x9e37_79b9_7f4a_7c15));

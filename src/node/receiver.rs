@@ -35,10 +35,8 @@ pub struct Receipt {
 impl Receiver {
     /// Registers the new series of `frame` and appends its samples to `head`.
     pub fn apply(&mut self, frame: &WriteView, head: &mut Head) -> Receipt {
-        let assigned: Vec<_> = frame
-            .new_series()
-            .map(|new| head.register(new.tenant, new.hash, new.labels))
-            .collect();
+        let assigned: Vec<_> =
+            frame.new_series().map(|new| head.register(new.tenant, new.hash, new.labels)).collect();
         self.refused.clear();
         if assigned.is_empty() {
             let known = head.series_count();

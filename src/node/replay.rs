@@ -61,19 +61,21 @@ impl HeadReplay {
             self.loss.pieces += 1;
         }
         // In a snapshot the ids are dense and in order, so the log's are the head's.
-        self.ids.extend(u32::try_from(self.ids.len()).expect("ids are u32")..self.head.series_count());
+        self.ids
+            .extend(u32::try_from(self.ids.len()).expect("ids are u32")..self.head.series_count());
     }
 
     /// A record of the log, in order.
     pub fn handle_record(&mut self, record: &Record<'_>) {
         let frame = record.frame();
-        let view = match check_frame(frame).and_then(|_| WriteView::check(&frame[FRAME_HEADER_BYTES..])) {
-            Ok(view) if view.new_series_count() == record.assigned().len() => view,
-            _ => {
-                self.loss.frames += 1;
-                return;
-            }
-        };
+        let view =
+            match check_frame(frame).and_then(|_| WriteView::check(&frame[FRAME_HEADER_BYTES..])) {
+                Ok(view) if view.new_series_count() == record.assigned().len() => view,
+                _ => {
+                    self.loss.frames += 1;
+                    return;
+                }
+            };
         let new_ids = self.register(&view, record);
         self.skip.clear();
         self.skip.extend(record.refused());

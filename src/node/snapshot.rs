@@ -47,7 +47,13 @@ enum Stage {
 impl SnapshotCourse {
     /// Snapshots whenever the log has grown by `log_bytes_max`.
     pub fn new(log_bytes_max: u64) -> Self {
-        Self { log_bytes_max, last_bytes: 0, postponed_bytes: 0, stage: Stage::Idle, memory: Vec::new() }
+        Self {
+            log_bytes_max,
+            last_bytes: 0,
+            postponed_bytes: 0,
+            stage: Stage::Idle,
+            memory: Vec::new(),
+        }
     }
 
     /// The next step, if one is due and the background keeps up.

@@ -5,12 +5,12 @@
 //! Not here: sockets (`shard`), what a body means (`ingest`), deadlines' lengths (`http::deadline`).
 
 use crate::gateway::endpoint::{self, Encoding, Endpoint, Route};
+use crate::gateway::reply::{BodyFault, Reply, reply_to_body_fault};
 use crate::http::deadline::Phase;
 use crate::http::fault::HttpFault;
 use crate::http::head::{HttpVersion, RequestHead};
 use crate::http::reader::{HttpLimits, ReadEvent, ReadPhase, RequestReader};
 use crate::http::response::{self, BodyLength, ResponseHead};
-use crate::gateway::reply::{BodyFault, Reply, reply_to_body_fault};
 use crate::model::refusal::Refusal;
 use bytes::Bytes;
 
@@ -276,7 +276,10 @@ impl Connection {
     /// No further request is taken on this connection.
     pub fn drain(&mut self) {
         self.keep_alive = false;
-        if self.state == State::Head && self.reader.phase() == ReadPhase::Idle && self.unread.is_empty() {
+        if self.state == State::Head
+            && self.reader.phase() == ReadPhase::Idle
+            && self.unread.is_empty()
+        {
             self.state = State::Closing;
         }
     }

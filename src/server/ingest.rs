@@ -14,9 +14,9 @@ use crate::gateway::part::{Part, PartAnswer};
 use crate::gateway::reply::{BodyFault, Reply, reply_to_body_fault};
 use crate::gateway::request::{DecodedRequest, IgnoredCounts, RequestBytes};
 use crate::gateway::requests::{Outcome, Requests};
-use crate::server::rules::IngestLimits;
 use crate::model::refusal::{Refusal, RefusalCounts};
 use crate::model::series::TenantId;
+use crate::server::rules::IngestLimits;
 use std::sync::Arc;
 
 /// The ingest of one shard: decoders, their memory, and the requests under way.

@@ -44,5 +44,4 @@ impl Life {
     pub fn shard_ended(&self) {
         self.running_shards.fetch_sub(1, Ordering::SeqCst);
     }
-
 }

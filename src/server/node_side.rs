@@ -1,9 +1,7 @@
 //! DRIVER: what a shard does for its node half: log writes on the ring, segment files and snapshots by the background,
 //! and the questions of queries, a slice of each per turn.
 
-use crate::background::command::{
-    BackgroundEvent, SegmentCommand, SegmentFile, SnapshotCommand,
-};
+use crate::background::command::{BackgroundEvent, SegmentCommand, SegmentFile, SnapshotCommand};
 use crate::background::executor::BackgroundSender;
 use crate::base::bytes::AlignedBuffer;
 use crate::base::time::{Duration, Instant, Now};
@@ -53,11 +51,7 @@ pub struct LogFailed;
 
 impl NodeSide {
     /// The node half of `shard`, which is still being replayed. `head_retention_ms` 0 keeps everything.
-    pub fn new(
-        shard: u32,
-        head_retention_ms: i64,
-        now: Instant,
-    ) -> Self {
+    pub fn new(shard: u32, head_retention_ms: i64, now: Instant) -> Self {
         Self {
             shard,
             node: None,

@@ -57,7 +57,9 @@ impl fmt::Display for RecoverFault {
             Self::Snapshot(error) => {
                 write!(out, "cannot write the data for the new shards: {error}; the old is kept")
             }
-            Self::Rebuild => write!(out, "cannot route the data to the new shards; the old is kept"),
+            Self::Rebuild => {
+                write!(out, "cannot route the data to the new shards; the old is kept")
+            }
         }
     }
 }
@@ -91,7 +93,8 @@ pub fn recover(
         return rebuild(folder, rules, replayed, events);
     }
     let identities: Vec<_> = (0..rules.shard_count).map(|shard| folder.identity(shard)).collect();
-    let (background, sender) = start_background(&identities, events, |shard| folder.shard_folder(shard))?;
+    let (background, sender) =
+        start_background(&identities, events, |shard| folder.shard_folder(shard))?;
     let nodes = replayed.into_iter().zip(&identities).map(|(one, identity)| {
         node_shard(rules, one.head, *identity, (one.report.next, one.report.record_bytes))
     });
@@ -220,14 +223,16 @@ fn rebuild(
     let (answers, receiver) = flume::bounded(64);
     let queue = QueueSender::new(answers, Arc::new(Awake));
     let queues = vec![queue; heads.len()];
-    let (background, sender) = start_background(&identities, &queues, |shard| new.shard_folder(shard))?;
+    let (background, sender) =
+        start_background(&identities, &queues, |shard| new.shard_folder(shard))?;
     for (shard, head) in (0u32..).zip(&heads) {
         write_snapshot(shard, head, start, (&sender, &receiver))?;
     }
     drop(sender);
     background.join().map_err(RecoverFault::Background)?;
     folder.commit_incarnation(new).map_err(RecoverFault::Folder)?;
-    let (background, sender) = start_background(&identities, events, |shard| folder.shard_folder(shard))?;
+    let (background, sender) =
+        start_background(&identities, events, |shard| folder.shard_folder(shard))?;
     let nodes = heads.into_iter().zip(identities);
     let nodes = nodes.map(|(head, identity)| node_shard(rules, head, identity, (start, 0)));
     Ok(Recovered { nodes: nodes.collect(), background, sender })

@@ -200,9 +200,7 @@ impl Shard {
         let (mail, node) = (&self.mail, &self.node);
         let (clients, streaming) = (&self.clients, &self.streaming);
         let is_idle = || {
-            mail.is_empty()
-                && !node.has_answer_to_send()
-                && !has_stream_to_pump(clients, streaming)
+            mail.is_empty() && !node.has_answer_to_send() && !has_stream_to_pump(clients, streaming)
         };
         let until = (!self.post.is_empty()).then(|| self.now.monotonic + POST_RETRY);
         let idle = if self.node.has_slices_to_do() {

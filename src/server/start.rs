@@ -153,7 +153,9 @@ fn watch_signals(
     let (state, life) = (Arc::clone(&process.state), Arc::clone(&process.life));
     let wakers = wakers.to_vec();
     signals::watch(move || {
-        tracing::info!("signal: answering what is in flight, then ending; a second one ends at once");
+        tracing::info!(
+            "signal: answering what is in flight, then ending; a second one ends at once"
+        );
         state.set_draining();
         life.begin_drain();
         wakers.iter().for_each(|waker| waker.wake());

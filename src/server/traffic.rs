@@ -5,10 +5,10 @@ use crate::base::time::Duration;
 use crate::control::server::{ControlRequest, ReplyPart};
 use crate::gateway::endpoint::{Encoding, Endpoint};
 use crate::gateway::part::{PartAnswer, ShardMessage};
+use crate::gateway::reply::{BodyFault, Reply, reply_to_body_fault};
 use crate::http::deadline::{ConnectionDeadlines, DeadlineRules, Overdue};
 use crate::model::refusal::Refusal;
 use crate::ring::{BufferLease, ReceiveEnd};
-use crate::gateway::reply::{BodyFault, Reply, reply_to_body_fault};
 use crate::server::clients::{Client, ClientKey, Clients};
 use crate::server::connection::{Connection, ConnectionRules, Step};
 use crate::server::ingest::Body;
@@ -188,7 +188,8 @@ impl Shard {
         let (sender, receiver) = flume::bounded(STREAM_PIECES_AHEAD);
         let reply = QueueSender::new(sender, self.ring.waker());
         if self.control.try_send(ControlRequest { request, reply }).is_err() {
-            let (reason, text) = (Refusal::Overloaded, "cannot ask the control plane: its queue is full");
+            let (reason, text) =
+                (Refusal::Overloaded, "cannot ask the control plane: its queue is full");
             return Some(reply_to_body_fault(BodyFault { reason, text }));
         }
         client.stream = Some(receiver);
@@ -347,9 +348,8 @@ pub fn has_stream_to_pump(clients: &Clients, streaming: &[ClientKey]) -> bool {
     streaming.iter().any(|key| {
         let Some(client) = clients.get(*key) else { return true };
         let has_room = client.connection.output_len() < STREAM_OUTPUT_BYTES_MAX;
-        let has_news = |parts: &flume::Receiver<ReplyPart>| {
-            !parts.is_empty() || parts.is_disconnected()
-        };
+        let has_news =
+            |parts: &flume::Receiver<ReplyPart>| !parts.is_empty() || parts.is_disconnected();
         has_room && client.stream.as_ref().is_none_or(has_news)
     })
 }

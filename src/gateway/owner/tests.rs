@@ -65,7 +65,8 @@ fn a_series_travels_with_its_labels_until_it_has_an_id() {
     assert!(owner.poll_answer().is_none(), "nothing is answered before its ack");
     let assigned = vec![Ok(SeriesId(7)), Ok(SeriesId(8))];
     owner.handle_ack(&Ack { sequence: 1, assigned, refused: Vec::new() });
-    let slots: Vec<_> = std::iter::from_fn(|| owner.poll_answer()).map(|a| a.request.slot).collect();
+    let slots: Vec<_> =
+        std::iter::from_fn(|| owner.poll_answer()).map(|a| a.request.slot).collect();
     assert_eq!(slots, [1, 2]);
     owner.handle_part(part(3, &[("b", &[(5, 5.0)])]));
     let frame = owner.poll_frame().expect("a frame");

@@ -80,7 +80,8 @@ fn remote_write() {
 fn the_first_refusal_is_quoted_last() {
     #[track_caller]
     fn check(position: Position, series: Option<&str>, want: &str) {
-        let first = FirstRefusal { reason: Refusal::EmptyLabelName, position: Some(position), series };
+        let first =
+            FirstRefusal { reason: Refusal::EmptyLabelName, position: Some(position), series };
         let refused = [(Refusal::EmptyLabelName, 1)];
         let reply = reply_to(&Outcome {
             first_refusal: Some(first),
