@@ -101,7 +101,8 @@ pub struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// The fields of the message at `bytes[start..end]`; offsets that it yields are those in `bytes`.
+    /// The fields of the message at `bytes[start..end]`; offsets that it yields are those in
+    /// `bytes`.
     pub fn new(bytes: &'a [u8], start: usize, end: usize) -> Self {
         Self { bytes: &bytes[..end], offset: start }
     }
@@ -138,6 +139,7 @@ impl<'a> Fields<'a> {
             }
             5 => FieldValue::Fixed32(u32::from_le_bytes(self.fixed(offset_bytes)?)),
             wire_type => {
+                #[expect(clippy::cast_possible_truncation, reason = "three bits")]
                 let wire_type = wire_type as u8;
                 return Err(ProtobufFault::BadWireType { offset_bytes, wire_type });
             }
@@ -164,6 +166,7 @@ mod tests {
     use super::*;
 
     #[track_caller]
+    #[expect(clippy::needless_pass_by_value, reason = "cases read better")]
     fn check(bytes: &[u8], want: Result<Vec<(u32, FieldValue)>, ProtobufFault>) {
         let mut fields = Fields::new(bytes, 0, bytes.len());
         let mut got = Vec::new();

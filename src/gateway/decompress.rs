@@ -1,8 +1,10 @@
-//! Compressed bodies -> bytes, by content encoding: snappy block, gzip, zlib.
-//! In: the whole compressed body and a limit. Out: the whole decompressed body in a reused Vec. Never more than the
-//! limit is allocated, nor more than the input could possibly unpack to. Not here: which encoding a request has.
+//! Compressed bodies -> bytes, by content encoding: snappy block, gzip, zlib. In: the whole
+//! compressed body and a limit. Out: the whole decompressed body in a reused Vec. Never more than
+//! the limit is allocated, nor more than the input could possibly unpack to. Not here: which
+//! encoding a request has.
 //!
-//! `out` keeps its old bytes until they are overwritten: only what it grows by is zeroed, so a warm one costs nothing.
+//! `out` keeps its old bytes until they are overwritten: only what it grows by is zeroed, so a warm
+//! one costs nothing.
 
 #[cfg(test)]
 mod tests;
@@ -81,8 +83,8 @@ const GZIP_MEMBER_BYTES_MIN: usize = 20;
 const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
 
 impl Decompressor {
-    /// Decompresses a snappy block (not a framed stream) into `out`. The declared length is checked against `bytes_max`,
-    /// and against what the input can unpack to, before anything is allocated.
+    /// Decompresses a snappy block (not a framed stream) into `out`. The declared length is checked
+    /// against `bytes_max`, and against what the input can unpack to, before anything is allocated.
     pub fn snappy_block(
         &mut self,
         input: &[u8],
@@ -235,9 +237,9 @@ fn unpack_growing(
 
 /// Where the gzip member at the start of `input` that unpacked to `content` ends.
 ///
-/// libdeflater does not say, so the member is found by its trailer: CRC-32 and length of the content. Bytes that
-/// look like it inside the member are told apart by what follows; a member made up to deceive here hurts only its
-/// sender, whose body is then refused, or is other bytes of his.
+/// libdeflater does not say, so the member is found by its trailer: CRC-32 and length of the
+/// content. Bytes that look like it inside the member are told apart by what follows; a member made
+/// up to deceive here hurts only its sender, whose body is then refused, or is other bytes of his.
 fn find_member_end(input: &[u8], content: &[u8]) -> Option<usize> {
     let mut trailer = [0; 8];
     trailer[..4].copy_from_slice(&libdeflater::crc32(content).to_le_bytes());

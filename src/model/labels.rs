@@ -1,9 +1,11 @@
 //! The canonical form of a label set, and everything that reads it: walk, check, print.
 //!
-//! It is the remote-write 1.0 wire form (DESIGN section 4), so that a sender's bytes are hashed where they lie:
+//! It is the remote-write 1.0 wire form (DESIGN section 4), so that a sender's bytes are hashed
+//! where they lie:
 //! ```text
 //!  for each label, names strictly ascending bytewise, no empty name, no empty value:
-//!  | 0x0a | length | 0x0a | name length | name | 0x12 | value length | value |      lengths: minimal varints
+//!  | 0x0a | length | 0x0a | name length | name | 0x12 | value length | value |
+//!  lengths: minimal varints
 //! ```
 //! In: bytes. Out: names and values in place. O(bytes), nothing allocated but for texts.
 //! Not here: making the form from something else (`labels/encoder.rs`).
@@ -43,8 +45,9 @@ pub struct LabelLimits {
 }
 
 impl Default for LabelLimits {
-    /// Twice what Mimir (30 labels) and VictoriaMetrics (40) allow; names as Mimir (1024); values four times as
-    /// VictoriaMetrics (4 KiB), as query texts and URLs do come as labels; a whole below any frame's limit.
+    /// Twice what Mimir (30 labels) and VictoriaMetrics (40) allow; names as Mimir (1024); values
+    /// four times as VictoriaMetrics (4 KiB), as query texts and URLs do come as labels; a whole
+    /// below any frame's limit.
     fn default() -> Self {
         Self {
             labels_max: 80,
@@ -103,7 +106,8 @@ pub fn find<'a>(canonical: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     iterate(canonical).find(|(candidate, _)| *candidate == name).map(|(_, value)| value)
 }
 
-/// Checks what the canonical form does not: UTF-8, limits, that there is a metric name. For series not yet known.
+/// Checks what the canonical form does not: UTF-8, limits, that there is a metric name. For series
+/// not yet known.
 ///
 /// Names are any UTF-8 that is not empty, as Prometheus 3 has them: no character is refused.
 pub fn check_grammar(canonical: &[u8], limits: &LabelLimits) -> Result<(), Refusal> {
@@ -133,7 +137,8 @@ pub fn check_grammar(canonical: &[u8], limits: &LabelLimits) -> Result<(), Refus
 
 /// The series as people write it: `up{job="x"}`. For error texts; invalid UTF-8 is replaced.
 ///
-/// Names outside Prometheus' classic grammar are quoted as Prometheus 3 does: `{"http.requests","a b"="c"}`.
+/// Names outside Prometheus' classic grammar are quoted as Prometheus 3 does: `{"http.requests","a
+/// b"="c"}`.
 pub fn format_labels(canonical: &[u8]) -> String {
     let mut text = String::with_capacity(canonical.len());
     let metric_name = find(canonical, METRIC_NAME);

@@ -1,10 +1,13 @@
-//! One query's walk over a head, in slices: find the series (`matching`), then copy out what is wanted of them.
+//! One query's walk over a head, in slices: find the series (`matching`), then copy out what is
+//! wanted of them.
 //!
-//! In: a request, once; the head and a budget of steps at each poll. Out: pieces of the answer. A step is about 100 ns, so
-//! 2,000 of them keep a poll near 200 µs. Set operations on a million series are a few steps; one regular expression on
-//! one label value is one; so is one series copied, and each 16 of its chunks.
+//! In: a request, once; the head and a budget of steps at each poll. Out: pieces of the answer. A
+//! step is about 100 ns, so 2,000 of them keep a poll near 200 µs. Set operations on a million
+//! series are a few steps; one regular expression on one label value is one; so is one series
+//! copied, and each 16 of its chunks.
 //!
-//! Series that come in while a select runs may or may not be seen. Not here: what a query does with the answer.
+//! Series that come in while a select runs may or may not be seen. Not here: what a query does with
+//! the answer.
 
 mod matching;
 
@@ -99,8 +102,9 @@ impl Steps {
 }
 
 impl SelectRun {
-    /// Makes the matchers ready. Compiling a regular expression is the one thing that is not cut into slices; its size is
-    /// bounded, so it takes at most a few milliseconds, and tens of microseconds as a rule.
+    /// Makes the matchers ready. Compiling a regular expression is the one thing that is not cut
+    /// into slices; its size is bounded, so it takes at most a few milliseconds, and tens of
+    /// microseconds as a rule.
     /// # Errors
     /// [`SelectFault::BadRegex`].
     pub fn new(request: SelectRequest, head: &Head) -> Result<Self, SelectFault> {
@@ -119,7 +123,8 @@ impl SelectRun {
         Ok(Self { want, range, series_max, series_count: 0, stage })
     }
 
-    /// Works on, for at most about `budget`, until there is something to answer. `head` is the one it was made for.
+    /// Works on, for at most about `budget`, until there is something to answer. `head` is the one
+    /// it was made for.
     pub fn poll(&mut self, head: &Head, budget: SelectBudget) -> SelectPoll {
         let mut steps = Steps(budget.steps.max(1));
         loop {
@@ -249,7 +254,8 @@ impl Copying {
     fn copy_partial(&mut self, head: &Head, range: TimeRange, steps: &mut Steps) {
         let Some(mut partial) = self.partial.take() else { return };
         if partial.drop_generation != head.drop_generation() {
-            // Retention moved the chunks under the cursor. This is rare, and beginning anew is cheap.
+            // Retention moved the chunks under the cursor. This is rare, and beginning anew is
+            // cheap.
             partial = Partial::new(head, partial.id);
         }
         let end = partial.chunk + CHUNKS_PER_TURN;
@@ -262,7 +268,8 @@ impl Copying {
             self.partial = Some(partial);
             return;
         }
-        // In the same turn as the last chunk, so that no point is sealed in between and seen twice or never.
+        // In the same turn as the last chunk, so that no point is sealed in between and seen twice
+        // or never.
         head.copy_points(partial.id, range, &mut partial.series.samples);
         self.push_series(partial.series);
     }

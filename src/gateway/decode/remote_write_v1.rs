@@ -1,14 +1,15 @@
-//! Remote-write 1.0 body -> spans and samples.
-//! In: a decompressed `WriteRequest`. Out: label spans of it, mostly where they lie, and columns of samples. O(bytes),
-//! no recursion, no allocation per sample or series.
-//! Not here: decompression (`decompress`), label grammar and limits (`admit`).
+//! Remote-write 1.0 body -> spans and samples. In: a decompressed `WriteRequest`. Out: label spans
+//! of it, mostly where they lie, and columns of samples. O(bytes), no recursion, no allocation per
+//! sample or series. Not here: decompression (`decompress`), label grammar and limits (`admit`).
 //!
 //! ```text
 //!  WriteRequest: 1 TimeSeries*, 3 MetricMetadata*       Label: 1 name, 2 value
-//!  TimeSeries: 1 Label*, 2 Sample*, 3 Exemplar*, 4 Histogram*      Sample: 1 double value, 2 int64 timestamp_ms
+//!  TimeSeries: 1 Label*, 2 Sample*, 3 Exemplar*, 4 Histogram*
+//!  Sample: 1 double value, 2 int64 timestamp_ms
 //! ```
-//! What every sender writes (labels sorted, then samples, each with both fields) goes a short way; any other order or
-//! field goes a long way, which is the specification: the short one may only say what the long one would.
+//! What every sender writes (labels sorted, then samples, each with both fields) goes a short way;
+//! any other order or field goes a long way, which is the specification: the short one may only say
+//! what the long one would.
 //! <https://prometheus.io/docs/specs/prw/remote_write_spec/>
 
 #[cfg(test)]
@@ -27,7 +28,8 @@ use crate::model::series::SeriesHash;
 const SERIES_TAG: u8 = 0x0a;
 /// The tag of a `Sample` in a `TimeSeries`.
 const SAMPLE_TAG: u8 = 0x12;
-/// Tag, length, tag, value, tag, and room for a timestamp of eight bytes; those of this age have six.
+/// Tag, length, tag, value, tag, and room for a timestamp of eight bytes; those of this age have
+/// six.
 const SAMPLE_WINDOW_BYTES: usize = 3 + 8 + 1 + 8;
 
 /// Decodes one body after the other; holds what is reused between them.
@@ -65,13 +67,14 @@ struct SeriesOutline {
 }
 
 impl RemoteWriteDecoder {
-    /// Decodes `bytes.body` into `request`, which is cleared first, and left empty on an error. `bytes.labels` is
-    /// cleared too, and takes the labels that are not canonical as they lie.
+    /// Decodes `bytes.body` into `request`, which is cleared first, and left empty on an error.
+    /// `bytes.labels` is cleared too, and takes the labels that are not canonical as they lie.
     ///
-    /// Positions of refusals are body offsets of the series. Series without samples are passed over.
+    /// Positions of refusals are body offsets of the series. Series without samples are passed
+    /// over.
     /// # Errors
-    /// The first fault. Never panics, whatever the body holds (fuzz target `remote_write_v1`), if it is not longer
-    /// than [`BODY_BYTES_MAX`].
+    /// The first fault. Never panics, whatever the body holds (fuzz target `remote_write_v1`), if
+    /// it is not longer than [`BODY_BYTES_MAX`].
     pub fn decode(
         &mut self,
         rules: &DecodeRules,
@@ -168,10 +171,9 @@ impl RemoteWriteDecoder {
             }
             &walk.body[labels_start..labels_end]
         };
-        let written = match canonicalize(messages, &mut self.encoder, walk.labels) {
-            Ok(written) => written,
-            // Its offset is one in `messages`; for people, that of the series is near enough.
-            Err(_) => return Err(ProtobufFault::Truncated { offset_bytes: labels_start }),
+        let Ok(written) = canonicalize(messages, &mut self.encoder, walk.labels) else {
+            // The fault's offset is one in `messages`; for people, the first label is near enough.
+            return Err(ProtobufFault::Truncated { offset_bytes: labels_start });
         };
         Ok(match written {
             // All values were empty: the same as no labels at all.
@@ -208,7 +210,8 @@ impl From<FoundLabels> for LabelSpan {
     }
 }
 
-/// The content of a `TimeSeries` whose head has the usual form: its tag and a length of one or two bytes.
+/// The content of a `TimeSeries` whose head has the usual form: its tag and a length of one or two
+/// bytes.
 #[inline]
 fn read_series_head(body: &[u8], offset: usize) -> Option<(usize, usize)> {
     let head: &[u8; 3] = body.get(offset..offset + 3)?.first_chunk()?;
@@ -248,8 +251,8 @@ fn decode_other_field(
 }
 
 impl Walk<'_> {
-    /// Decodes a series of the usual shape: canonical labels, then samples with both fields, nothing else. `false`
-    /// if it is not of that shape; nothing has changed then.
+    /// Decodes a series of the usual shape: canonical labels, then samples with both fields,
+    /// nothing else. `false` if it is not of that shape; nothing has changed then.
     #[inline]
     fn decode_usual_series(&mut self, start: usize, end: usize) -> bool {
         let body = self.body;
@@ -355,7 +358,8 @@ impl Walk<'_> {
     }
 }
 
-/// A `Sample` as every sender writes it: tag, length, value, timestamp. `None` if it has another form.
+/// A `Sample` as every sender writes it: tag, length, value, timestamp. `None` if it has another
+/// form.
 #[inline]
 fn read_usual_sample(body: &[u8], offset: usize) -> Option<ReadSample> {
     match body[offset..].first_chunk() {
@@ -364,8 +368,8 @@ fn read_usual_sample(body: &[u8], offset: usize) -> Option<ReadSample> {
     }
 }
 
-/// The last sample of a body may be shorter than what is read at once: zeros stand in behind it, and the caller sees
-/// that it must not end there.
+/// The last sample of a body may be shorter than what is read at once: zeros stand in behind it,
+/// and the caller sees that it must not end there.
 #[cold]
 fn read_last_sample(body: &[u8], offset: usize) -> Option<ReadSample> {
     let mut window = [0; SAMPLE_WINDOW_BYTES];

@@ -1,12 +1,15 @@
-//! VictoriaMetrics JSON lines -> labels in canonical form and samples.
-//! In: a decompressed body, `{"metric":{"__name__":"up","job":"x"},"values":[1,0],"timestamps":[1700000000000,..]}` a
-//! line. Out: as every decoder. O(bytes), no recursion; nothing is allocated once it is warm, but for failed lines' texts.
+//! VictoriaMetrics JSON lines -> labels in canonical form and samples. In: a decompressed body,
+//! `{"metric":{"__name__":"up","job":"x"},"values":[1,0],"timestamps":[1700000000000,..]}` a line.
+//! Out: as every decoder. O(bytes), no recursion; nothing is allocated once it is warm, but for
+//! failed lines' texts.
 //! <https://docs.victoriametrics.com/victoriametrics/#json-line-format>
 //!
-//! A line of the usual shape is read by `usual.rs` in one pass; anything else of the same format by simd-json, in
-//! `any.rs`, which is the specification. The two are held against each other by tests and the fuzz target `vm_json`.
+//! A line of the usual shape is read by `usual.rs` in one pass; anything else of the same format by
+//! simd-json, in `any.rs`, which is the specification. The two are held against each other by tests
+//! and the fuzz target `vm_json`.
 //!
-//! A line is taken whole or refused whole: but for samples too far in the future, which are left out.
+//! A line is taken whole or refused whole: but for samples too far in the future, which are left
+//! out.
 
 mod any;
 mod number;
@@ -23,13 +26,14 @@ use crate::model::labels::LabelsEncoder;
 use crate::model::refusal::Refusal;
 use crate::model::series::SeriesHash;
 
-/// Longest line, its newline included; VictoriaMetrics' own limit (`-import.maxLineLen`) is the same. simd-json needs up to 16 times its
-/// bytes to decode a line.
+/// Longest line, its newline included; VictoriaMetrics' own limit (`-import.maxLineLen`) is the
+/// same. simd-json needs up to 16 times its bytes to decode a line.
 pub const LINE_BYTES_MAX: usize = 10 << 20;
 /// How many failed lines are kept for the answer, and how much of each.
 const FAILED_LINES_MAX: usize = 3;
 const FAILED_LINE_BYTES_MAX: usize = 200;
-/// Timestamps below are seconds, the others milliseconds: 1973 in the one unit, the year 5138 in the other.
+/// Timestamps below are seconds, the others milliseconds: 1973 in the one unit, the year 5138 in
+/// the other.
 const TIMESTAMP_MS_MIN: i64 = 100_000_000_000;
 
 /// Which of the two readers lines go through.
@@ -87,14 +91,14 @@ impl VmJsonDecoder {
         Self { reader, ..Self::default() }
     }
 
-    /// Decodes `bytes.body` into `request`, which is cleared first, and left empty on an error. All labels are written
-    /// to `bytes.labels`, which is cleared too.
+    /// Decodes `bytes.body` into `request`, which is cleared first, and left empty on an error. All
+    /// labels are written to `bytes.labels`, which is cleared too.
     ///
-    /// A line that cannot be taken is counted, its text kept for the answer (the first three), and the next one
-    /// decoded. Positions of refusals are line numbers from 1.
+    /// A line that cannot be taken is counted, its text kept for the answer (the first three), and
+    /// the next one decoded. Positions of refusals are line numbers from 1.
     /// # Errors
-    /// Only too many samples. Never panics, whatever the body holds (fuzz target `vm_json`), if it is not longer than
-    /// [`BODY_BYTES_MAX`].
+    /// Only too many samples. Never panics, whatever the body holds (fuzz target `vm_json`), if it
+    /// is not longer than [`BODY_BYTES_MAX`].
     pub fn decode(
         &mut self,
         rules: &DecodeRules,
@@ -110,18 +114,17 @@ impl VmJsonDecoder {
         while offset < body.len() {
             line_number += 1;
             self.line.clear();
-            let (behind, read) = match self.read_usual(body, offset) {
-                Some(behind) => (behind, Ok(())),
-                None => {
-                    let end = find_line_end(body, offset);
-                    let behind = body.len().min(end + 1);
-                    let text = body[offset..end].trim_ascii();
-                    if text.is_empty() {
-                        offset = behind;
-                        continue;
-                    }
-                    (behind, self.read_any(text))
+            let (behind, read) = if let Some(behind) = self.read_usual(body, offset) {
+                (behind, Ok(()))
+            } else {
+                let end = find_line_end(body, offset);
+                let behind = body.len().min(end + 1);
+                let text = body[offset..end].trim_ascii();
+                if text.is_empty() {
+                    offset = behind;
+                    continue;
                 }
+                (behind, self.read_any(text))
             };
             let taken = match read {
                 _ if behind - offset > LINE_BYTES_MAX => Err(BadLine::UNKNOWN),
@@ -181,7 +184,8 @@ impl VmJsonDecoder {
             Err(Refusal::DuplicateLabel) => return Err(BadLine::new(samples)),
             Err(reason) => return Err(BadLine { reason, samples }),
         };
-        // A label's frame may be a few bytes larger than its JSON, hence the gap between the two limits.
+        // A label's frame may be a few bytes larger than its JSON, hence the gap between the two
+        // limits.
         assert!(labels.len() < 2 * BODY_BYTES_MAX);
         #[expect(clippy::cast_possible_truncation, reason = "below 2^31, as just asserted")]
         let span = LabelSpan::in_labels(range.start as u32, range.len() as u32);
@@ -214,10 +218,10 @@ impl VmJsonDecoder {
 
 /// Where the line that begins at `offset` ends: its newline, or the end of the body.
 fn find_line_end(body: &[u8], offset: usize) -> usize {
-    // Blocks without a newline are passed over with vector instructions.
+    // `contains` looks at whole words; only the last block is gone through byte by byte.
     let mut at = offset;
     for block in body[offset..].chunks(64) {
-        if block.iter().fold(false, |found, &byte| found | (byte == b'\n')) {
+        if block.contains(&b'\n') {
             let found = block.iter().position(|&byte| byte == b'\n');
             return at + found.unwrap_or(0);
         }
@@ -235,7 +239,11 @@ fn keep_failed_line(request: &mut DecodedRequest, line: &[u8]) {
     // A character of up to four bytes may begin just below the limit.
     let start = &line[..line.len().min(FAILED_LINE_BYTES_MAX + 4)];
     let mut text = String::from_utf8_lossy(start).into_owned();
-    text.truncate(text.floor_char_boundary(FAILED_LINE_BYTES_MAX));
+    let mut len = text.len().min(FAILED_LINE_BYTES_MAX);
+    while !text.is_char_boundary(len) {
+        len -= 1;
+    }
+    text.truncate(len);
     request.failed_line_texts.push(text);
 }
 

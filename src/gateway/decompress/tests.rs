@@ -44,7 +44,7 @@ const ALL: [Encoding; 3] = [Encoding::Snappy, Encoding::Gzip, Encoding::Zlib];
 
 fn contents() -> Vec<Vec<u8>> {
     let mut chance = Chance(1);
-    let noise = (0..70_000).map(|_| chance.below(256) as u8).collect();
+    let noise = (0..70_000).map(|_| chance.draw().to_le_bytes()[0]).collect();
     vec![vec![], b"x".to_vec(), b"abcabcabc".repeat(5000), vec![0; 1 << 20], noise]
 }
 

@@ -1,5 +1,6 @@
-//! Bit streams of a chunk's columns: least significant bit first, in little-endian words, no padding but in the last byte.
-//! In and out: bytes. Cost: about 1 ns for a write or a read of up to 64 bits.
+//! Bit streams of a chunk's columns: least significant bit first, in little-endian words, no
+//! padding but in the last byte. In and out: bytes. Cost: about 1 ns for a write or a read of up to
+//! 64 bits.
 
 /// Appends bits to a byte vector.
 pub(super) struct BitWriter<'a> {

@@ -1,4 +1,5 @@
-//! Values that are integers, or decimals of few places: scaled to integers, then packed at the width of the widest.
+//! Values that are integers, or decimals of few places: scaled to integers, then packed at the
+//! width of the widest.
 //!
 //! ```text
 //! | places u8 | mode u8 | width u8 | base i64 | packed, `width` bits each |
@@ -22,7 +23,8 @@ const WIDTH_MAX: u32 = 40;
 const DELTAS: u8 = 0;
 const OFFSETS: u8 = 1;
 
-/// Appends the column if `values` can be had exactly and in few bits; else changes nothing and returns false.
+/// Appends the column if `values` can be had exactly and in few bits; else changes nothing and
+/// returns false.
 pub(super) fn encode(values: &[f64], out: &mut Vec<u8>) -> bool {
     let Some((places, integers)) = scale_all(values) else { return false };
     let mut delta_bits = 0;
@@ -71,7 +73,8 @@ fn scale_all(values: &[f64]) -> Option<(u8, Vec<i64>)> {
             push_while(values, &mut integers, |value| scale(value, places))
         };
         let Some(stopped_at) = stopped_at else { return Some((places, integers)) };
-        // This value decides how many places to try next; most floats that are no decimals end here at once.
+        // This value decides how many places to try next; most floats that are no decimals end here
+        // at once.
         places = (places + 1..=PLACES_MAX).find(|more| scale(stopped_at, *more).is_some())?;
     }
 }

@@ -1,12 +1,14 @@
-//! Sealed samples of one series, compressed: the only form in which samples are stored, sent to a query and snapshotted.
+//! Sealed samples of one series, compressed: the only form in which samples are stored, sent to a
+//! query and snapshotted.
 //!
 //! ```text
-//! | version | timestamp codec | value codec | 0  | count | min ms | max ms | timestamp column bytes |
-//! | u8      | u8              | u8          | u8 | u32   | i64    | i64    | u32                    |
+//! | version | timestamp codec | value codec | 0  | count | min ms | max ms | timestamp bytes |
+//! | u8      | u8              | u8          | u8 | u32   | i64    | i64    | u32             |
 //! | timestamp column (timestamps.rs) | value column (values.rs), to the end |
 //! ```
-//! All little-endian. A codec per column leaves room for more of them; an unknown one is refused by name.
-//! No checksum: what stores or sends chunks has its own. Decoding never panics, whatever the bytes are.
+//! All little-endian. A codec per column leaves room for more of them; an unknown one is refused by
+//! name. No checksum: what stores or sends chunks has its own. Decoding never panics, whatever the
+//! bytes are.
 
 mod bits;
 mod integers;
@@ -32,7 +34,8 @@ const VERSION: u8 = 1;
 
 const _: () = assert!(CHUNK_HEADER_BYTES == 4 + 4 + 8 + 8 + 4);
 
-/// A sealed, immutable run of samples of one series, in strictly ascending time order. Cloning shares the bytes.
+/// A sealed, immutable run of samples of one series, in strictly ascending time order. Cloning
+/// shares the bytes.
 #[derive(Clone, Debug)]
 pub struct Chunk {
     bytes: Arc<[u8]>,
@@ -58,7 +61,8 @@ pub enum ChunkFault {
 }
 
 impl Chunk {
-    /// Compresses samples: two columns of the same length, 1 to [`CHUNK_SAMPLES_MAX`], strictly ascending in time.
+    /// Compresses samples: two columns of the same length, 1 to [`CHUNK_SAMPLES_MAX`], strictly
+    /// ascending in time.
     pub fn encode(timestamp_ms: &[i64], value: &[f64]) -> Self {
         assert!(timestamp_ms.len() == value.len());
         assert!(timestamp_ms.is_sorted_by(|before, after| before < after));
@@ -79,7 +83,8 @@ impl Chunk {
         Self { bytes: bytes.into() }
     }
 
-    /// Takes bytes that once were [`Chunk::as_bytes`]. The header is checked here, the columns by [`Chunk::decode`].
+    /// Takes bytes that once were [`Chunk::as_bytes`]. The header is checked here, the columns by
+    /// [`Chunk::decode`].
     pub fn from_bytes(bytes: Arc<[u8]>) -> Result<Self, ChunkFault> {
         check_header(&bytes)?;
         Ok(Self { bytes })

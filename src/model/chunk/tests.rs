@@ -46,7 +46,7 @@ fn every(step_ms: i64, count: i64) -> Vec<i64> {
 fn shapes_and_their_sizes() {
     let regular = every(15_000, 64);
     let mut jittered = regular.clone();
-    jittered.iter_mut().enumerate().for_each(|(at, ms)| *ms += (at as i64 * 7) % 5);
+    jittered.iter_mut().zip(0..).for_each(|(ms, at): (_, i64)| *ms += at * 7 % 5);
     let mut one_missed = regular.clone();
     one_missed[40..].iter_mut().for_each(|ms| *ms += 15_000);
     let counter: Vec<f64> = (0..64).map(|at| f64::from(at * at + 1000)).collect();

@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! codec 0, constant delta: nothing; the delta is (max - min) / (count - 1)
-//! codec 1, packed:   varint first delta | width u8 | (count - 2) zigzag deltas of deltas, `width` bits each
-//! codec 2, varints:  varint first delta | (count - 2) zigzag deltas of deltas, a varint each
+//! codec 1, packed:   varint first delta | width u8 | changes, `width` bits each
+//! codec 2, varints:  varint first delta | changes, a varint each
+//! changes:           the count - 2 deltas of deltas, zigzag
 //! ```
-//! All arithmetic is modulo 2^64, so that any two i64 have a delta. The shorter of 1 and 2 is taken.
-//! Cost: about 1 ns a point.
+//! All arithmetic is modulo 2^64, so that any two i64 have a delta. The shorter of 1 and 2 is
+//! taken. Cost: about 1 ns a point.
 
 use super::ChunkFault;
 use super::bits::{BitReader, BitWriter, unzigzag, width_bits, zigzag};
@@ -17,7 +18,8 @@ const CONSTANT_DELTA: u8 = 0;
 const PACKED: u8 = 1;
 const VARINTS: u8 = 2;
 
-/// Appends the column of `timestamp_ms`, which is strictly ascending and not empty, and returns its codec.
+/// Appends the column of `timestamp_ms`, which is strictly ascending and not empty, and returns its
+/// codec.
 pub(super) fn encode(timestamp_ms: &[i64], out: &mut Vec<u8>) -> u8 {
     if timestamp_ms.len() < 2 {
         return CONSTANT_DELTA;

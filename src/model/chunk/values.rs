@@ -1,4 +1,5 @@
-//! The value column of a chunk: f64 bits -> bytes, and back, exactly, NaN payloads and -0.0 included.
+//! The value column of a chunk: f64 bits -> bytes, and back, exactly, NaN payloads and -0.0
+//! included.
 //!
 //! ```text
 //! codec 0, constant: bits u64
@@ -6,7 +7,8 @@
 //! codec 2, integers: see `integers.rs`
 //! codec 3, xor:      see `xor.rs`
 //! ```
-//! Integers are tried first, as counters and most gauges are; then XOR; raw when neither is shorter.
+//! Integers are tried first, as counters and most gauges are; then XOR; raw when neither is
+//! shorter.
 
 use super::ChunkFault;
 use super::{integers, xor};

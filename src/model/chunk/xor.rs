@@ -1,4 +1,5 @@
-//! Values as the XOR with their predecessor, after Gorilla (Pelkonen et al., VLDB 2015, section 4.1.2).
+//! Values as the XOR with their predecessor, after Gorilla (Pelkonen et al., VLDB 2015, section
+//! 4.1.2).
 //!
 //! ```text
 //! first value: 64 bits; then for each

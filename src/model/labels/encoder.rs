@@ -1,5 +1,6 @@
-//! Makes the canonical form out of names and values in any order. Reused: nothing is allocated once it is warm.
-//! In: (name, value) pairs, or arbitrary `Label` messages. Out: canonical bytes appended to a Vec.
+//! Makes the canonical form out of names and values in any order. Reused: nothing is allocated once
+//! it is warm. In: (name, value) pairs, or arbitrary `Label` messages. Out: canonical bytes
+//! appended to a Vec.
 
 use std::ops::Range;
 
@@ -8,11 +9,12 @@ use crate::base::protobuf::{Fields, ProtobufFault};
 use crate::base::varint::{varint_len, write_varint};
 use crate::model::refusal::Refusal;
 
-/// More labels than this are refused while they are gathered, whatever the configured limit is: sorting a body full
-/// of labels would hold up a shard for seconds.
+/// More labels than this are refused while they are gathered, whatever the configured limit is:
+/// sorting a body full of labels would hold up a shard for seconds.
 pub const LABELS_ENCODED_MAX: usize = 1024;
 
-/// Appends one label in canonical form. The caller keeps the order and leaves out empty names and values.
+/// Appends one label in canonical form. The caller keeps the order and leaves out empty names and
+/// values.
 pub fn encode_label(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     let name_len = name.len() as u64;
     let value_len = value.len() as u64;
@@ -53,7 +55,8 @@ impl Entry {
 }
 
 impl LabelsEncoder {
-    /// Forgets the labels gathered so far and keeps the memory. [`LabelsEncoder::finish`] does it too.
+    /// Forgets the labels gathered so far and keeps the memory. [`LabelsEncoder::finish`] does it
+    /// too.
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.entries.clear();
@@ -77,11 +80,11 @@ impl LabelsEncoder {
         self.entries.push(Entry { start, name_end, end: self.bytes.len() });
     }
 
-    /// Appends the canonical form of what was pushed to `out`, says where, and is empty again. On a refusal `out`
-    /// is as it was.
+    /// Appends the canonical form of what was pushed to `out`, says where, and is empty again. On a
+    /// refusal `out` is as it was.
     ///
-    /// Labels with an empty value are left out, as Prometheus has it: they say the same as no label. A name
-    /// that comes twice is refused even so.
+    /// Labels with an empty value are left out, as Prometheus has it: they say the same as no
+    /// label. A name that comes twice is refused even so.
     pub fn finish(&mut self, out: &mut Vec<u8>) -> Result<Range<usize>, Refusal> {
         let result = self.finish_entries(out);
         self.clear();
@@ -112,10 +115,12 @@ impl LabelsEncoder {
     }
 }
 
-/// Appends the canonical form of `messages`, a run of arbitrary `Label` messages with their tags, to `out`.
+/// Appends the canonical form of `messages`, a run of arbitrary `Label` messages with their tags,
+/// to `out`.
 ///
 /// # Errors
-/// Outer: `messages` is no such run. Inner: it is, and its labels are refused. `out` is then as it was.
+/// Outer: `messages` is no such run. Inner: it is, and its labels are refused. `out` is then as it
+/// was.
 pub fn canonicalize(
     messages: &[u8],
     encoder: &mut LabelsEncoder,
@@ -130,7 +135,8 @@ pub fn canonicalize(
     Ok(encoder.finish(out))
 }
 
-/// Takes the `Label` message at `bytes[start..end]`: absent fields are empty, of repeated ones the last counts.
+/// Takes the `Label` message at `bytes[start..end]`: absent fields are empty, of repeated ones the
+/// last counts.
 fn push_message(
     bytes: &[u8],
     start: usize,

@@ -1,13 +1,14 @@
-//! The check that makes a sender's label bytes canonical as they lie: the hottest loop of the gateway.
-//! In: a body and an offset. Out: where the run of canonical labels ends. O(bytes), about 2 ns a label.
+//! The check that makes a sender's label bytes canonical as they lie: the hottest loop of the
+//! gateway. In: a body and an offset. Out: where the run of canonical labels ends. O(bytes), about
+//! 2 ns a label.
 
 use super::{LABEL_TAG, VALUE_TAG};
 
 /// One label of the run: what the next one is compared with.
 #[derive(Clone, Copy)]
 struct ScannedLabel {
-    /// First eight bytes of the name, big-endian, zeros behind a shorter name. Orders as the names do, but for
-    /// equal prefixes.
+    /// First eight bytes of the name, big-endian, zeros behind a shorter name. Orders as the names
+    /// do, but for equal prefixes.
     prefix: u64,
     name_start: usize,
     name_len: usize,
@@ -15,13 +16,14 @@ struct ScannedLabel {
     end: usize,
 }
 
-/// The end of the run of `Label` messages that begins at `bytes[start]` and stays within `end`, if all of them
-/// are canonical and in order; `None` if one is not. The run ends at the first tag that is not a label's, so
-/// it is empty when there is none. Never panics, whatever the bytes are, as long as `start <= end <= bytes.len()`.
+/// The end of the run of `Label` messages that begins at `bytes[start]` and stays within `end`, if
+/// all of them are canonical and in order; `None` if one is not. The run ends at the first tag that
+/// is not a label's, so it is empty when there is none. Never panics, whatever the bytes are, as
+/// long as `start <= end <= bytes.len()`.
 #[inline]
 pub fn scan_canonical(bytes: &[u8], start: usize, end: usize) -> Option<usize> {
-    // All ordering is decided by prefixes alone but for names that are alike in their first eight bytes. The
-    // empty name's prefix is 0 and it never occurs, so it is the name before the first.
+    // All ordering is decided by prefixes alone but for names that are alike in their first eight
+    // bytes. The empty name's prefix is 0 and it never occurs, so it is the name before the first.
     let mut before = ScannedLabel { prefix: 0, name_start: start, name_len: 0, end: start };
     while before.end < end && bytes[before.end] == LABEL_TAG {
         let label = match scan_short(bytes, before.end) {
@@ -45,7 +47,8 @@ fn is_ascending(bytes: &[u8], before: ScannedLabel, label: ScannedLabel) -> bool
     name(before) < name(label)
 }
 
-/// A label whose three lengths are below 128, with at least twelve bytes of body behind its start: nearly all.
+/// A label whose three lengths are below 128, with at least twelve bytes of body behind its start:
+/// nearly all.
 #[inline]
 fn scan_short(bytes: &[u8], start: usize) -> Option<ScannedLabel> {
     let window: &[u8; 12] = bytes.get(start..start + 12)?.first_chunk()?;

@@ -121,7 +121,8 @@ fn scan_accepts_only_the_canonical_form() {
 
 #[test]
 fn scan_and_encoder_agree() {
-    // Every pair of names of up to two bytes out of a small alphabet, and long ones with a shared start.
+    // Every pair of names of up to two bytes out of a small alphabet, and long ones with a shared
+    // start.
     let mut names: Vec<Vec<u8>> = Vec::new();
     for first in [0, 1, b'a', 0x7f, 0x80, 0xff] {
         names.push(vec![first]);

@@ -1,4 +1,5 @@
-//! Samples into the head: the hot path. One cache line of state and one of points for a sample in order.
+//! Samples into the head: the hot path. One cache line of state and one of points for a sample in
+//! order.
 
 use super::buffer::{Buffer, Put};
 use super::points::SLOT_POINTS_MAX;
@@ -7,8 +8,9 @@ use crate::model::refusal::Refusal;
 use crate::model::sample::Sample;
 use crate::wire::ack::RefusedSample;
 
-/// Samples whose cache lines are fetched together before the first of them is written. At a million series each sample
-/// misses the cache twice; the loads of a block overlap, where sample by sample they would queue behind the stores.
+/// Samples whose cache lines are fetched together before the first of them is written. At a million
+/// series each sample misses the cache twice; the loads of a block overlap, where sample by sample
+/// they would queue behind the stores.
 const BLOCK_SAMPLES: usize = 32;
 
 /// From this many samples of one series in a row they are copied as a run.
@@ -41,7 +43,8 @@ impl<'a> Columns<'a> {
     }
 }
 
-/// Who writes: a client, whose late samples may be refused and are counted, or the log, whose were accepted before.
+/// Who writes: a client, whose late samples may be refused and are counted, or the log, whose were
+/// accepted before.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Writer {
     Client,
@@ -49,12 +52,13 @@ enum Writer {
 }
 
 impl Head {
-    /// Appends samples. Ids are below [`Head::series_count`]; the caller checked. Those that are refused are pushed to
-    /// `refused`, by ascending index; all others are in.
+    /// Appends samples. Ids are below [`Head::series_count`]; the caller checked. Those that are
+    /// refused are pushed to `refused`, by ascending index; all others are in.
     ///
-    /// A sample newer than all of its series is appended. One with the timestamp of another overwrites it; one older than
-    /// the newest goes into its place while it is inside the out-of-order window, else it is [`Refusal::TooOld`]. A head
-    /// at its limit refuses whole batches as [`Refusal::HeadFull`], so it may be over by what one batch takes.
+    /// A sample newer than all of its series is appended. One with the timestamp of another
+    /// overwrites it; one older than the newest goes into its place while it is inside the
+    /// out-of-order window, else it is [`Refusal::TooOld`]. A head at its limit refuses whole
+    /// batches as [`Refusal::HeadFull`], so it may be over by what one batch takes.
     pub fn append(
         &mut self,
         series: &[u32],
@@ -72,8 +76,9 @@ impl Head {
         self.write(columns, Writer::Client, refused);
     }
 
-    /// Appends what the log holds of a batch that [`Head::append`] took before: all but the samples at the indices
-    /// `skip` (ascending), which were refused then. Nothing is refused now, and nothing counted.
+    /// Appends what the log holds of a batch that [`Head::append`] took before: all but the samples
+    /// at the indices `skip` (ascending), which were refused then. Nothing is refused now, and
+    /// nothing counted.
     pub fn replay(&mut self, series: &[u32], timestamp_ms: &[i64], value: &[f64], skip: &[u32]) {
         let columns = Columns::new(series, timestamp_ms, value);
         let mut none = Vec::new();
@@ -177,7 +182,8 @@ impl Head {
                 self.hot[id as usize].open = open;
                 return put;
             }
-            // All but the newest point go, so that it stays open and this sample may follow what is sealed now.
+            // All but the newest point go, so that it stays open and this sample may follow what is
+            // sealed now.
             let chunk = open.seal(&mut self.points, SLOT_POINTS_MAX - 1);
             self.hot[id as usize].open = open;
             self.push_sealed(id, chunk);
@@ -193,7 +199,8 @@ impl Head {
         put
     }
 
-    /// Appends the samples of one series up to the first that is not newer than all before; returns how many.
+    /// Appends the samples of one series up to the first that is not newer than all before; returns
+    /// how many.
     fn write_run(&mut self, run: Columns) -> usize {
         let id = run.series[0];
         let count = run.series.len();
@@ -226,7 +233,8 @@ impl Head {
         done
     }
 
-    /// Makes room in `open` for at least one more of `wanted` points: by growth, or by sealing when it is full.
+    /// Makes room in `open` for at least one more of `wanted` points: by growth, or by sealing when
+    /// it is full.
     fn make_room(&mut self, id: u32, wanted: usize) {
         let mut open: Buffer = self.hot[id as usize].open;
         if open.len == SLOT_POINTS_MAX {

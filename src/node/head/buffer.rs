@@ -1,4 +1,5 @@
-//! The raw points of one series that are not sealed yet: an ordered run in a slot that grows up to 64 points.
+//! The raw points of one series that are not sealed yet: an ordered run in a slot that grows up to
+//! 64 points.
 
 use super::points::{Points, SLOT_POINTS_MAX, SLOT_POINTS_MIN};
 use crate::model::chunk::Chunk;

@@ -1,4 +1,5 @@
-//! What the head costs. `cargo test --release --lib node::head::measure -- --ignored --nocapture --test-threads 1`
+//! What the head costs. `cargo test --release --lib node::head::measure -- --ignored --nocapture
+//! --test-threads 1`
 
 use super::tests::{Random, push_label};
 use super::*;
@@ -7,7 +8,8 @@ use crate::base::time::monotonic_now;
 const LIMITS: HeadLimits =
     HeadLimits { out_of_order_window_ms: OUT_OF_ORDER_WINDOW_MS, bytes_max: u64::MAX };
 
-/// Eleven labels, 273 bytes or so, as a node exporter behind Kubernetes discovery has them: 2,000 series a target.
+/// Eleven labels, 273 bytes or so, as a node exporter behind Kubernetes discovery has them: 2,000
+/// series a target.
 fn labels_of(number: u32, labels: &mut Vec<u8>) {
     let (target, metric) = (number / 2000, number % 2000);
     labels.clear();
@@ -103,7 +105,8 @@ fn report(head: &Head, before: u64) {
     let report = head.report();
     let series = f64::from(report.series);
     println!(
-        "  {:.1} samples a series: resident {:.0} B a series, accounted {:.0} (open {:.0}, sealed {:.0}, {:.2} B a sealed sample)",
+        "  {:.1} samples a series: resident {:.0} B a series, accounted {:.0} \
+         (open {:.0}, sealed {:.0}, {:.2} B a sealed sample)",
         report.samples as f64 / series,
         (resident_bytes() - before) as f64 / series,
         report.bytes as f64 / series,
@@ -127,6 +130,7 @@ fn measure_1_million_series() {
 
 #[test]
 #[ignore = "a measurement; meaningful in release only"]
+#[expect(clippy::cast_possible_wrap, reason = "small numbers")]
 fn measure_runs_of_100() {
     let mut head = registered(20_000);
     let mut refused = Vec::new();
@@ -135,9 +139,7 @@ fn measure_runs_of_100() {
     for round in 0..rounds {
         for first in (0..20_000).step_by(50) {
             let series: Vec<u32> = (first..first + 50).flat_map(|id| [id; 100]).collect();
-            let time = |at: usize| {
-                1_700_000_000_000 + (round * 100 + (at % 100).cast_signed() as i64) * 1000
-            };
+            let time = |at: usize| 1_700_000_000_000 + (round * 100 + (at % 100) as i64) * 1000;
             let times: Vec<i64> = (0..series.len()).map(time).collect();
             let values: Vec<f64> = (0..series.len()).map(|at| (at % 100) as f64).collect();
             let start = monotonic_now();

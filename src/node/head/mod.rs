@@ -1,20 +1,26 @@
-//! The head of one node shard: the series it knows and their recent samples, in memory. Pure: no I/O, no clock.
+//! The head of one node shard: the series it knows and their recent samples, in memory. Pure: no
+//! I/O, no clock.
 //!
 //! ```text
-//! series   open: raw points, all newer than what is sealed in order   <- samples in order, or late by a little
-//!          side: raw points older than the open ones                  <- samples late by more (few series have any)
-//!          sealed: chunks in the order of sealing, from either
+//! series   open:   raw points, newer than what it sealed <- samples in order, or hardly late
+//!          side:   raw points older than the open ones   <- samples late by more; mostly none
+//!          sealed: chunks in the order of sealing        <- either of them at 64 points
 //! ```
 //! Invariants, on which "the last write wins" rests:
-//! - What is sealed from `open` ascends in time from chunk to chunk, and the open points are newer still.
-//! - A late sample not older than the first open point goes into its place in `open`, so `side` and `open` never share a
-//!   timestamp, and whatever is in `side` was written after everything sealed at that time.
-//! - So readers take the sealed chunks in order, then side, then open, and at equal timestamps the later one.
-//! - The newest point of a series is always in `open` (unless retention dropped it): a repeat of it overwrites in place.
+//! - What is sealed from `open` ascends in time from chunk to chunk, and the open points are newer
+//!   still.
+//! - A late sample not older than the first open point goes into its place in `open`, so `side` and
+//!   `open` never share a timestamp, and whatever is in `side` was written after everything sealed
+//!   at that time.
+//! - So readers take the sealed chunks in order, then side, then open, and at equal timestamps the
+//!   later one.
+//! - The newest point of a series is always in `open` (unless retention dropped it): a repeat of it
+//!   overwrites in place.
 //!
-//! In: columns of ids, timestamps and values (`append`, `replay`), pieces of a snapshot. Out: refusals, chunks, points.
-//! Cost: see the measurements in `measure.rs`. Columns and tables double when full: a pause of tens of milliseconds at a
-//! million series. Series are never removed within an incarnation, only their samples (`retention`).
+//! In: columns of ids, timestamps and values (`append`, `replay`), pieces of a snapshot. Out:
+//! refusals, chunks, points. Cost: see the measurements in `measure.rs`. Columns and tables double
+//! when full: a pause of tens of milliseconds at a million series. Series are never removed within
+//! an incarnation, only their samples (`retention`).
 
 mod append;
 mod buffer;
@@ -175,7 +181,8 @@ impl Head {
     ///
     /// `labels` are canonical label bytes, and `hash` is [`SeriesHash::of`] them and `tenant`.
     /// # Errors
-    /// [`Refusal::HeadFull`] for a new series at the limit, [`Refusal::CorruptBody`] if `labels` are not canonical.
+    /// [`Refusal::HeadFull`] for a new series at the limit, [`Refusal::CorruptBody`] if `labels`
+    /// are not canonical.
     pub fn register(
         &mut self,
         tenant: TenantId,
@@ -191,7 +198,8 @@ impl Head {
         self.register_new(tenant, hash, labels)
     }
 
-    /// As [`Head::register`], but for what was accepted once already: the byte limit does not refuse it.
+    /// As [`Head::register`], but for what was accepted once already: the byte limit does not
+    /// refuse it.
     pub fn register_again(
         &mut self,
         tenant: TenantId,
@@ -284,7 +292,8 @@ impl Head {
         self.counts.chunks += 1;
         let list = &mut self.sealed[id as usize];
         if list.len() == list.capacity() {
-            // By half, from two: most series of a head have few chunks, and there may be a million of them.
+            // By half, from two: most series of a head have few chunks, and there may be a million
+            // of them.
             let before = list.capacity();
             list.reserve_exact((before / 2).max(2));
             self.sealed_bytes += ((list.capacity() - before) * size_of::<Sealed>()) as u64;

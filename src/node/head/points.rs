@@ -1,8 +1,10 @@
-//! The memory of raw points: slots of 4, 8, 16, 32 or 64 points, cut out of blocks by a buddy scheme. No `malloc` on growth.
+//! The memory of raw points: slots of 4, 8, 16, 32 or 64 points, cut out of blocks by a buddy
+//! scheme. No `malloc` on growth.
 //!
-//! A line is 4 points, 64 bytes, aligned to a cache line; a block is 16 lines with a mask of the free ones. A freed slot
-//! joins its free neighbours again, so that memory that held small slots serves large ones: when a million series grow
-//! in step, nothing is stranded. Pages are never given back. Cost: about 10 ns for an allocation or a release.
+//! A line is 4 points, 64 bytes, aligned to a cache line; a block is 16 lines with a mask of the
+//! free ones. A freed slot joins its free neighbours again, so that memory that held small slots
+//! serves large ones: when a million series grow in step, nothing is stranded. Pages are never
+//! given back. Cost: about 10 ns for an allocation or a release.
 
 use crate::model::sample::Sample;
 
@@ -69,7 +71,8 @@ fn list_of(mask: u16) -> u8 {
     let pairs = mask & mask >> 1 & 0x5555;
     let fours = pairs & pairs >> 2 & 0x1111;
     let eights = fours & fours >> 4 & 0x0101;
-    // A larger slot is made of smaller ones, so that the classes with a free slot are the first ones.
+    // A larger slot is made of smaller ones, so that the classes with a free slot are the first
+    // ones.
     let classes = [mask, pairs, fours, eights].map(|slots| u8::from(slots != 0));
     classes.iter().sum::<u8>() + u8::from(mask == u16::MAX)
 }

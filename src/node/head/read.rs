@@ -1,4 +1,5 @@
-//! What a reader gets of a series: chunks in the order in which later ones win, and the points not sealed yet.
+//! What a reader gets of a series: chunks in the order in which later ones win, and the points not
+//! sealed yet.
 
 use super::Head;
 use crate::model::chunk::Chunk;
@@ -24,7 +25,8 @@ impl TimeRange {
 }
 
 impl Head {
-    /// Whether series `id` has a sample in `range`. Decodes a chunk only if both its ends lie outside.
+    /// Whether series `id` has a sample in `range`. Decodes a chunk only if both its ends lie
+    /// outside.
     pub(in crate::node) fn has_sample_in(&self, id: u32, range: TimeRange) -> bool {
         if self.raw_points(id).any(|point| range.contains(point.timestamp_ms)) {
             return true;
@@ -50,7 +52,8 @@ impl Head {
 
     /// Appends those of the chunks `from..from + count` of series `id` that overlap `range`.
     ///
-    /// A cursor stays good while samples are written, and is void once [`Head::drop_generation`] changes.
+    /// A cursor stays good while samples are written, and is void once [`Head::drop_generation`]
+    /// changes.
     pub(in crate::node) fn copy_chunks(
         &self,
         id: u32,

@@ -1,4 +1,5 @@
-//! Frees samples that are older than a horizon, a few series at a time. The series themselves stay known.
+//! Frees samples that are older than a horizon, a few series at a time. The series themselves stay
+//! known.
 
 use super::Head;
 
@@ -27,7 +28,8 @@ pub struct DropProgress {
 impl Head {
     /// Frees chunks, and runs of raw points, all of whose samples are older than `timestamp_ms`.
     ///
-    /// Looks at the next `series_max` series, so that a call is short; call it again, now and then, for ever.
+    /// Looks at the next `series_max` series, so that a call is short; call it again, now and then,
+    /// for ever.
     pub fn drop_before(&mut self, timestamp_ms: i64, series_max: u32) -> DropProgress {
         let count = self.series_count();
         let start = self.retention.next.min(count);

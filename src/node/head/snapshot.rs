@@ -1,16 +1,20 @@
-//! The head as bytes, so that the log before it may go: pieces of some series each, self-contained and checked.
+//! The head as bytes, so that the log before it may go: pieces of some series each, self-contained
+//! and checked.
 //!
 //! ```text
 //! piece:  | magic | version | 0   | body bytes | crc32c | series | body |
 //!         | u32   | u16     | u16 | u32        | u32    | u32    |
-//! series: | tenant | hash | newest ms | labels bytes | chunks bytes | side | open | labels | chunks | points |
+//! series: | tenant | hash | newest ms | labels bytes | chunks bytes | side | open |
 //!         | u32    | u128 | i64       | u32          | u32          | u32  | u32  |
+//!         | labels | chunks | side points | open points |
 //! chunk:  | bytes u32 | chunk |        point: | timestamp ms i64 | f64 bits |
 //! ```
-//! All little-endian. `side` and `open` count points; the checksum covers the piece with its own field as zero.
+//! All little-endian. `side` and `open` count points; the checksum covers the piece with its own
+//! field as zero.
 //!
-//! Pieces are taken while writes go on: each is true for the moment it was taken. Replaying the log from where it stood when
-//! the first piece was taken makes the head whole: what a piece already holds is written again, and the last write wins.
+//! Pieces are taken while writes go on: each is true for the moment it was taken. Replaying the log
+//! from where it stood when the first piece was taken makes the head whole: what a piece already
+//! holds is written again, and the last write wins.
 
 use std::sync::Arc;
 
@@ -192,9 +196,11 @@ impl SnapshotSeries<'_> {
 }
 
 impl Head {
-    /// Appends a piece to `out` that holds the series from `from` on, as many as fit into `bytes_max`, and at least one.
+    /// Appends a piece to `out` that holds the series from `from` on, as many as fit into
+    /// `bytes_max`, and at least one.
     ///
-    /// Returns the first series that is not in it. Appends nothing if there is none from `from` on: the snapshot is whole.
+    /// Returns the first series that is not in it. Appends nothing if there is none from `from` on:
+    /// the snapshot is whole.
     pub fn snapshot_piece(&self, from: SeriesId, out: &mut Vec<u8>, bytes_max: usize) -> SeriesId {
         let start = out.len();
         let mut next = from.0;
@@ -253,7 +259,8 @@ impl Head {
 
     /// Takes in the series of the piece at the start of `bytes`; returns how many.
     ///
-    /// The byte limit does not refuse what was accepted before. On a fault the series before it are in.
+    /// The byte limit does not refuse what was accepted before. On a fault the series before it are
+    /// in.
     pub fn load_piece(&mut self, bytes: &[u8]) -> Result<u32, SnapshotFault> {
         let (piece, _) = SnapshotPiece::check(bytes)?;
         for series in piece.iterate() {
@@ -262,7 +269,8 @@ impl Head {
         Ok(piece.series_count())
     }
 
-    /// Takes in one series. One that is known and has samples gets those of the piece as if written now, last.
+    /// Takes in one series. One that is known and has samples gets those of the piece as if written
+    /// now, last.
     pub fn absorb(&mut self, series: &SnapshotSeries) -> Result<SeriesId, SnapshotFault> {
         if SeriesHash::of(series.tenant, series.labels) != series.hash {
             return Err(series.fault());

@@ -157,18 +157,30 @@ fn last_write_wins() {
             append(&mut head, &mut batch);
             assert_eq!(batch.refused, model.write(&batch), "seed={seed} round={round}");
             log.push(batch);
+            check_newest_is_open(&head);
         }
         let mut replayed = Head::new(LIMITS);
         for number in 0..series {
             register(&mut replayed, number as u32);
         }
-        log.iter().for_each(|batch| replay(&mut replayed, batch));
+        for batch in &log {
+            replay(&mut replayed, batch);
+        }
         for id in 0..series {
             assert_eq!(read(&head, id as u32), model.series[id].1, "seed={seed} series={id}");
             assert_eq!(read(&replayed, id as u32), model.series[id].1, "replay, seed={seed}");
         }
         check_counts(&head);
         check_counts(&replayed);
+    }
+}
+
+/// A repeat of the newest sample finds it among the open points, unless retention dropped them.
+#[track_caller]
+fn check_newest_is_open(head: &Head) {
+    for Hot { newest_ms, open } in &head.hot {
+        let newest = open.points(&head.points).last().map(|point| point.timestamp_ms);
+        assert_eq!(newest.unwrap_or(i64::MIN), *newest_ms);
     }
 }
 

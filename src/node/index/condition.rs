@@ -1,8 +1,9 @@
-//! A matcher made ready to be asked about many values: `=` and plain alternations become a list of values to look up,
-//! other regular expressions an automaton.
+//! A matcher made ready to be asked about many values: `=` and plain alternations become a list of
+//! values to look up, other regular expressions an automaton.
 //!
-//! Regular expressions are anchored at both ends and `.` matches a newline, as in Prometheus 3. The syntax is that of the
-//! `regex` crate, which accepts nearly all of RE2. Building one is bounded by [`NFA_BYTES_MAX`], not by steps.
+//! Regular expressions are anchored at both ends and `.` matches a newline, as in Prometheus 3. The
+//! syntax is that of the `regex` crate, which accepts nearly all of RE2. Building one is bounded by
+//! [`NFA_BYTES_MAX`], not by steps.
 
 use regex_automata::meta::{self, Regex};
 use regex_automata::util::syntax;
@@ -82,7 +83,8 @@ fn from_values(mut values: Vec<String>) -> (Test, bool) {
     )
 }
 
-/// The values of a pattern like `a|b\.c|d`, with or without parentheses around it; `None` if it is more than that.
+/// The values of a pattern like `a|b\.c|d`, with or without parentheses around it; `None` if it is
+/// more than that.
 fn alternatives(pattern: &str) -> Option<Vec<String>> {
     let stripped = pattern.strip_prefix('(').and_then(|rest| rest.strip_suffix(')'));
     let inner = stripped.map_or(pattern, |rest| rest.strip_prefix("?:").unwrap_or(rest));
@@ -94,7 +96,8 @@ fn alternatives(pattern: &str) -> Option<Vec<String>> {
                 values.push(String::new());
                 continue;
             }
-            // An escaped punctuation mark is itself; an escaped letter is a class, an anchor or an error.
+            // An escaped punctuation mark is itself; an escaped letter is a class, an anchor or an
+            // error.
             '\\' => characters.next().filter(char::is_ascii_punctuation)?,
             '.' | '+' | '*' | '?' | '(' | ')' | '[' | ']' | '{' | '}' | '^' | '$' => return None,
             literal => literal,

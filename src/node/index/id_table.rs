@@ -1,7 +1,8 @@
-//! From a hash to a dense id, where the id's owner knows the full key. 8 bytes an entry, plus 1 of control.
+//! From a hash to a dense id, where the id's owner knows the full key. 8 bytes an entry, plus 1 of
+//! control.
 //!
-//! 32 bits of the hash lie beside the id, so that growing the table never goes back to the keys, and a look-up of
-//! an absent key nearly never does.
+//! 32 bits of the hash lie beside the id, so that growing the table never goes back to the keys,
+//! and a look-up of an absent key nearly never does.
 
 use hashbrown::HashTable;
 
@@ -46,7 +47,8 @@ fn fold(hash: u64) -> u32 {
     hash as u32
 }
 
-/// The table wants good low bits (the place) and good top bits (the tag); 2^64 / golden ratio gives both.
+/// The table wants good low bits (the place) and good top bits (the tag); 2^64 / golden ratio gives
+/// both.
 #[inline]
 fn spread(hash: u32) -> u64 {
     u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)

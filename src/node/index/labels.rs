@@ -1,5 +1,5 @@
-//! Canonical label bytes (remote write 1.0 `Label` messages, sorted by name) <-> pairs of name and value.
-//! The one place of the node that knows this form.
+//! Canonical label bytes (remote write 1.0 `Label` messages, sorted by name) <-> pairs of name and
+//! value. The one place of the node that knows this form.
 
 use crate::base::varint::{read_varint, varint_len, write_varint};
 

@@ -1,4 +1,5 @@
-//! Which series carry which labels, for one node shard: label pairs interned once, postings per pair. Grows only.
+//! Which series carry which labels, for one node shard: label pairs interned once, postings per
+//! pair. Grows only.
 //!
 //! ```text
 //! texts    one byte arena of all label names and values
@@ -6,8 +7,9 @@
 //! pairs    (name, value)   -> postings: ids of the series that carry the pair
 //! series   id -> its pairs, in canonical order: 4 bytes a label
 //! ```
-//! A name belongs to one tenant, and with it its pairs, so that no look-up can cross from one tenant to another.
-//! In: canonical label bytes. Out: ids, sets of ids, texts. Not here: samples (`head`), the walk of a query (`select`).
+//! A name belongs to one tenant, and with it its pairs, so that no look-up can cross from one
+//! tenant to another. In: canonical label bytes. Out: ids, sets of ids, texts. Not here: samples
+//! (`head`), the walk of a query (`select`).
 
 mod condition;
 mod id_table;
@@ -79,7 +81,8 @@ pub(in crate::node) enum IndexFault {
 const SET_BYTES: u64 = 128;
 
 impl Index {
-    /// Indexes one more series and returns its id: the number of series before it. Changes nothing on a fault.
+    /// Indexes one more series and returns its id: the number of series before it. Changes nothing
+    /// on a fault.
     pub(in crate::node) fn register(
         &mut self,
         tenant: TenantId,

@@ -1,6 +1,8 @@
-//! The ids of the series that carry one label pair, ascending. Most pairs are on one series, some on nearly all.
+//! The ids of the series that carry one label pair, ascending. Most pairs are on one series, some
+//! on nearly all.
 //!
-//! 16 bytes for one id, 64 more for up to 15, a roaring bitmap beyond: about 2 bytes an id, or 1 bit where it is dense.
+//! 16 bytes for one id, 64 more for up to 15, a roaring bitmap beyond: about 2 bytes an id, or 1
+//! bit where it is dense.
 
 use roaring::RoaringBitmap;
 

@@ -1,6 +1,8 @@
-//! Which series satisfy all matchers: one condition after the other narrows the set, look-ups first, automatons last.
+//! Which series satisfy all matchers: one condition after the other narrows the set, look-ups
+//! first, automatons last.
 //!
-//! With `hits` the series that have the label with a matching value, and `having` those that have it at all, a condition keeps
+//! With `hits` the series that have the label with a matching value, and `having` those that have
+//! it at all, a condition keeps
 //! ```text
 //! =  =~  that do not match the empty value    set and hits
 //! =  =~  that do                              set and (hits or not having)
@@ -96,8 +98,9 @@ impl Matching {
     fn begin_next(&mut self, index: &Index) -> Option<Scan> {
         let condition = self.conditions.pop()?;
         let name = index.name_id(self.tenant, &condition.name);
-        // A condition that takes series away takes them from a set that no new series joins while it is evaluated: the
-        // evaluation may be past the value of the new one. One that only adds may begin with nothing.
+        // A condition that takes series away takes them from a set that no new series joins while
+        // it is evaluated: the evaluation may be past the value of the new one. One that only adds
+        // may begin with nothing.
         if self.selected.is_none() && (condition.invert || condition.matches_empty) {
             self.selected = index.all(self.tenant).cloned();
         }

@@ -1,4 +1,5 @@
-//! What the fuzz targets share: seeds, written when a target starts, and the checks on a decoded request.
+//! What the fuzz targets share: seeds, written when a target starts, and the checks on a decoded
+//! request.
 
 use std::path::Path;
 
@@ -11,7 +12,8 @@ use tidegate::model::series::{SeriesHash, TenantId};
 pub const RULES: DecodeRules =
     DecodeRules { tenant: TenantId(7), timestamp_ms_max: 1_700_000_000_000, samples_max: 1 << 20 };
 
-/// Writes `seeds` into the folder that `TIDEGATE_FUZZ_SEEDS` names, for libFuzzer to read when it starts.
+/// Writes `seeds` into the folder that `TIDEGATE_FUZZ_SEEDS` names, for libFuzzer to read when it
+/// starts.
 pub fn write_seeds(seeds: &[Vec<u8>]) {
     let Ok(folder) = std::env::var("TIDEGATE_FUZZ_SEEDS") else { return };
     for (index, seed) in seeds.iter().enumerate() {
@@ -23,7 +25,8 @@ pub fn write_seeds(seeds: &[Vec<u8>]) {
 /// Samples of one series as a decoder gave them: labels, timestamps, bits of the values.
 pub type DecodedSeries = (Vec<u8>, Vec<i64>, Vec<u64>);
 
-/// All series of `request`, sorted, each checked: canonical labels, the right hash, the right shard.
+/// All series of `request`, sorted, each checked: canonical labels, the right hash, the right
+/// shard.
 pub fn check_request(bytes: &RequestBytes, request: &DecodedRequest) -> Vec<DecodedSeries> {
     let mut all = Vec::new();
     let mut samples = 0;
@@ -122,11 +125,24 @@ pub fn write_request_seeds() -> Vec<Vec<u8>> {
 /// JSON lines: the usual shape, and what makes it unusual.
 pub fn json_seeds() -> Vec<Vec<u8>> {
     [
-        r#"{"metric":{"__name__":"up","job":"x"},"values":[1,2.5,-3],"timestamps":[1600000000000,1600000000001,1600000000002]}"#,
-        r#"{"values":[null,"NaN","-Infinity",1e-7,-0,0.1],"metric":{"__name__":"a","b":"\u00e4\""},"timestamps":[1,2,3.5,4,5,6]}"#,
-        " { \"timestamps\" : [ 1600000000 ] ,\t\"values\":[ 12345678901234567890 ],\"metric\":{\"__name__\":\"ü\"},\"x\":[{}]}\r\n",
+        concat!(
+            r#"{"metric":{"__name__":"up","job":"x"},"values":[1,2.5,-3],"#,
+            r#""timestamps":[1600000000000,1600000000001,1600000000002]}"#,
+        ),
+        concat!(
+            r#"{"values":[null,"NaN","-Infinity",1e-7,-0,0.1],"#,
+            r#""metric":{"__name__":"a","b":"\u00e4\""},"timestamps":[1,2,3.5,4,5,6]}"#,
+        ),
+        concat!(
+            " { \"timestamps\" : [ 1600000000 ] ,\t\"values\":[ 12345678901234567890 ],",
+            "\"metric\":{\"__name__\":\"ü\"},\"x\":[{}]}\r\n",
+        ),
         "{\"metric\":{\"__name__\":\"up\"},\"values\":[1],\"timestamps\":[1,2]}\n\nx\n",
-        r#"{"metric":{"__name__":"up","__name__":"","":"x"},"values":[0.30000000000000004,9007199254740993],"timestamps":[100000000000,99999999999]}"#,
+        concat!(
+            r#"{"metric":{"__name__":"up","__name__":"","":"x"},"#,
+            r#""values":[0.30000000000000004,9007199254740993],"#,
+            r#""timestamps":[100000000000,99999999999]}"#,
+        ),
     ]
     .map(|line| line.as_bytes().to_vec())
     .to_vec()

@@ -1,4 +1,5 @@
-//! What a series costs. `cargo test --release --lib decode::remote_write_v1::bench -- --ignored --nocapture`
+//! What a series costs. `cargo test --release --lib decode::remote_write_v1::bench -- --ignored
+//! --nocapture`
 
 use std::hint::black_box;
 
@@ -13,7 +14,7 @@ const SERIES_COUNT: usize = 5000;
 /// 5,000 series of eleven labels and one sample, 273 bytes each.
 fn example() -> Vec<u8> {
     let mut body = Vec::new();
-    for index in 0..SERIES_COUNT {
+    for index in 0..i32::try_from(SERIES_COUNT).expect("few") {
         let mut series = Vec::new();
         let instance = format!("10.0.{:03}.{:03}:9100", index / 250, index % 250);
         for (name, value) in [
@@ -31,13 +32,14 @@ fn example() -> Vec<u8> {
         ] {
             encode_label(&mut series, name.as_bytes(), value.as_bytes());
         }
-        push_sample(&mut series, 1_700_000_000_000 + index as i64, index as f64);
+        push_sample(&mut series, 1_700_000_000_000 + i64::from(index), f64::from(index));
         push_message(&mut body, 0x0a, &series);
     }
     body
 }
 
-/// The least of many rounds, in nanoseconds per series: what the code costs when nobody disturbs it.
+/// The least of many rounds, in nanoseconds per series: what the code costs when nobody disturbs
+/// it.
 fn measure(what: &str, mut round: impl FnMut()) {
     let mut best = f64::INFINITY;
     for _ in 0..400 {

@@ -1,4 +1,5 @@
-//! Remote write 1.0: what is taken, refused, ignored; that the short way says what the long one does.
+//! Remote write 1.0: what is taken, refused, ignored; that the short way says what the long one
+//! does.
 
 use super::*;
 use crate::base::varint::write_varint;

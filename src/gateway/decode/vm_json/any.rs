@@ -1,9 +1,10 @@
 //! Any line of the format, by simd-json: the specification that `usual.rs` is held against.
 //! In: the text of one line. Out: its labels and columns, or how many samples are refused with it.
 //!
-//! As VictoriaMetrics reads it (`lib/protoparser/vmimport`), but stricter: a key that comes twice, or a label that is no
-//! string, makes a bad line. `null` and "NaN" are NaN, "Infinity" and "Inf" the infinities, with a sign or without;
-//! unknown keys are passed over. Timestamps may also be seconds, and have a fraction, which is rounded.
+//! As VictoriaMetrics reads it (`lib/protoparser/vmimport`), but stricter: a key that comes twice,
+//! or a label that is no string, makes a bad line. `null` and "NaN" are NaN, "Infinity" and "Inf"
+//! the infinities, with a sign or without; unknown keys are passed over. Timestamps may also be
+//! seconds, and have a fraction, which is rounded.
 
 use simd_json::{Buffers, Node, StaticNode, Tape};
 

@@ -18,15 +18,14 @@ fn example(mut value: impl FnMut(&mut Chance) -> f64) -> Vec<u8> {
     for line in 0..LINES {
         write!(
             body,
-            r#"{{"metric":{{"__name__":"node_cpu_seconds_total","cluster":"production-eu","cpu":"12","#
+            r#"{{"metric":{{"__name__":"node_cpu_seconds_total","cluster":"production-eu","#
         )
         .expect("a String");
-        write!(
-            body,
-            r#""datacenter":"fra1","environment":"production","instance":"10.0.0.{line}","#
-        )
-        .expect("a String");
-        body.push_str(r#""job":"node-exporter","mode":"system","rack":"r42","#);
+        write!(body, r#""cpu":"12","datacenter":"fra1","instance":"10.0.0.{line}","#)
+            .expect("a String");
+        body.push_str(
+            r#""environment":"production","job":"node-exporter","mode":"system","rack":"r42","#,
+        );
         body.push_str(r#""region":"eu-central-1","team":"infrastructure"},"values":["#);
         for point in 0..POINTS {
             write!(body, "{}{}", if point == 0 { "" } else { "," }, value(&mut chance))
@@ -68,7 +67,7 @@ fn measure(what: &str, reader: LineReader, body: &[u8]) -> f64 {
 fn points() {
     let whole = |chance: &mut Chance| chance.below(100_000) as f64;
     let short = |chance: &mut Chance| chance.below(10_000_000) as f64 / 1000.0;
-    let random = |chance: &mut Chance| chance.next() as f64 / u64::MAX as f64;
+    let random = |chance: &mut Chance| chance.draw() as f64 / u64::MAX as f64;
     for (what, body) in [
         ("whole numbers", example(whole)),
         ("three decimals", example(short)),

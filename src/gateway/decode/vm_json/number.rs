@@ -1,8 +1,9 @@
-//! Decimals of JSON -> exact f64 and i64, eight digits at a time. ASCII in, no allocation, about 4 ns a number.
+//! Decimals of JSON -> exact f64 and i64, eight digits at a time. ASCII in, no allocation, about 4
+//! ns a number.
 //!
-//! Exact by the theorem of Clinger ("How to read floating point numbers accurately", 1990): a mantissa below 2^53 and
-//! a power of ten up to 10^22 are both f64s without error, so one division rounds as the true quotient would. All
-//! else goes to the standard library, which is exact too.
+//! Exact by the theorem of Clinger ("How to read floating point numbers accurately", 1990): a
+//! mantissa below 2^53 and a power of ten up to 10^22 are both f64s without error, so one division
+//! rounds as the true quotient would. All else goes to the standard library, which is exact too.
 
 /// A number and where it ends.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -27,7 +28,8 @@ struct Digits {
     end: usize,
 }
 
-/// The number at `bytes[start..]`, in JSON's grammar. `None` if there is none, or if it is above f64.
+/// The number at `bytes[start..]`, in JSON's grammar. `None` if there is none, or if it is above
+/// f64.
 ///
 /// What follows the number is the caller's to check.
 #[inline]
@@ -58,7 +60,8 @@ pub fn read_f64(bytes: &[u8], start: usize) -> Option<Read<f64>> {
     Some(Read { number: if is_negative { -magnitude } else { magnitude }, end })
 }
 
-/// A number with an exponent, or with more digits than fit: `bytes[start..end]` is its part before the exponent.
+/// A number with an exponent, or with more digits than fit: `bytes[start..end]` is its part before
+/// the exponent.
 fn read_long(bytes: &[u8], start: usize, end: usize) -> Option<Read<f64>> {
     let mut end = end;
     if let Some(b'e' | b'E') = bytes.get(end) {
@@ -87,10 +90,11 @@ pub fn read_i64(bytes: &[u8], start: usize) -> Option<Read<i64>> {
     Some(Read { number: digits.value.cast_signed(), end: digits.end })
 }
 
-/// The whole number of exactly thirteen digits at `bytes[start..]`, as milliseconds of this age are; `None` if what is
-/// there is anything else.
+/// The whole number of exactly thirteen digits at `bytes[start..]`, as milliseconds of this age
+/// are; `None` if what is there is anything else.
 ///
-/// That the next element's place does not hang on what was read is what makes it twice as fast as [`read_i64`].
+/// That the next element's place does not hang on what was read is what makes it twice as fast as
+/// [`read_i64`].
 #[inline]
 pub fn read_thirteen_digits(bytes: &[u8], start: usize) -> Option<Read<i64>> {
     let window: &[u8; 14] = bytes.get(start..start + 14)?.first_chunk()?;
@@ -130,7 +134,8 @@ fn read_digits(bytes: &[u8], start: usize, value: u64) -> Digits {
 /// Eight times the digit 0: digits become their values.
 const ZEROS: u64 = 0x3030_3030_3030_3030;
 
-/// The top bit of each byte above 9. A carry makes bits above the lowest one unsure; that none is set is sure.
+/// The top bit of each byte above 9. A carry makes bits above the lowest one unsure; that none is
+/// set is sure.
 #[inline]
 fn other_bytes(word: u64) -> u64 {
     (word | word.wrapping_add(0x7676_7676_7676_7676)) & 0x8080_8080_8080_8080
@@ -153,8 +158,9 @@ fn load_last_word(bytes: &[u8], start: usize) -> u64 {
     u64::from_le_bytes(word)
 }
 
-/// The number that eight digit values make, the first digit in the lowest byte: pairs, fours, eight, each step all
-/// at once. <https://lemire.me/blog/2022/01/21/swar-explained-parsing-eight-digits/>
+/// The number that eight digit values make, the first digit in the lowest byte: pairs, fours,
+/// eight, each step all at once.
+/// <https://lemire.me/blog/2022/01/21/swar-explained-parsing-eight-digits/>
 #[inline]
 fn eight_digits(word: u64) -> u64 {
     const PAIRS: u64 = 0x0000_00ff_0000_00ff;
@@ -212,12 +218,12 @@ mod tests {
         }
         let mut chance = Chance(3);
         for _ in 0..50_000 {
-            let number = f64::from_bits(chance.next());
+            let number = f64::from_bits(chance.draw());
             if number.is_finite() {
                 let text = number.to_string();
                 check(&text, text.len());
             }
-            let digits = chance.next() >> chance.below(64);
+            let digits = chance.draw() >> chance.below(64);
             let mut text = digits.to_string();
             text.insert(chance.below(text.len()) + 1, '.');
             text.push('5');

@@ -33,7 +33,7 @@ fn decode(reader: LineReader, body: &[u8]) -> (Vec<String>, DecodedRequest) {
             line
         })
         .collect();
-    assert_eq!(request.samples as usize, start);
+    assert_eq!(request.samples, start as u64);
     (lines, request)
 }
 
@@ -67,7 +67,10 @@ fn takes_good_lines() {
     check(&format!("{up}\n"), &[one]);
     check(&format!("\r\n{up}\r\n\n{up}\r\n"), &[one, one]);
     check(
-        r#" { "timestamps" : [ 1600000000000 ] , "values":[1]	, "metric":{"job":"x","__name__":"up"} } "#,
+        concat!(
+            r#" { "timestamps" : [ 1600000000000 ] , "values":[1]	, "#,
+            r#""metric":{"job":"x","__name__":"up"} } "#,
+        ),
         &[one],
     );
     check(&up.replace("\"values\"", "\"more\":{\"a\":[1,{}]},\"values\""), &[one]);
@@ -157,7 +160,10 @@ fn refuses_bad_lines_whole() {
 
 #[test]
 fn samples_in_the_future_are_left_out() {
-    let line = r#"{"metric":{"__name__":"up"},"values":[1,2,3],"timestamps":[1700000000001,4000,1700000000000]}"#;
+    let line = concat!(
+        r#"{"metric":{"__name__":"up"},"values":[1,2,3],"#,
+        r#""timestamps":[1700000000001,4000,1700000000000]}"#,
+    );
     let (lines, request) = decode_both(line.as_bytes());
     assert_eq!(lines, ["up 2.0@4000000 3.0@1700000000000"]);
     assert_eq!(request.refused.get(Refusal::TooFarInFuture), 1);
@@ -209,11 +215,11 @@ fn push_line(body: &mut String, chance: &mut Chance) {
     let values = list(chance, |chance| match chance.below(9) {
         0 => "null".into(),
         1 => "\"-Infinity\"".into(),
-        2 => f64::from_bits(chance.next() & !(1 << 62)).to_string(),
-        3 => format!("{:e}", f64::from_bits(chance.next() & !(1 << 62))),
+        2 => f64::from_bits(chance.draw() & !(1 << 62)).to_string(),
+        3 => format!("{:e}", f64::from_bits(chance.draw() & !(1 << 62))),
         4 => format!("-{}", chance.below(1000)),
-        5 => (chance.next() >> chance.below(64)).to_string(),
-        6 => format!("{}{}", chance.next(), chance.next()),
+        5 => (chance.draw() >> chance.below(64)).to_string(),
+        6 => format!("{}{}", chance.draw(), chance.draw()),
         _ => (chance.below(1_000_000) as f64 / 1000.0).to_string(),
     });
     let timestamps = list(chance, |chance| match chance.below(6) {
@@ -223,7 +229,7 @@ fn push_line(body: &mut String, chance: &mut Chance) {
     });
     let label = ["x", "a\\\"b", "ü", "", "a value with spaces", "12345678"][chance.below(6)];
     let metric = format!(r#"{{"__name__":"up","job"{}:"{label}"}}"#, space(chance));
-    let mut parts = vec![
+    let mut parts = [
         format!("\"metric\":{metric}"),
         format!("\"values\":{values}"),
         format!("\"timestamps\":{timestamps}"),

@@ -1,13 +1,14 @@
-//! One pass over a line of the usual shape: an object with `metric`, `values` and `timestamps` once each, in any order;
-//! strings of printable ASCII without escapes; decimals and `null`; whole timestamps.
-//! In: a body and where a line begins. Out: the line's labels and columns, or "not usual": then `any.rs` decides, so
-//! nothing is refused here, and what is taken must be what simd-json would take.
+//! One pass over a line of the usual shape: an object with `metric`, `values` and `timestamps` once
+//! each, in any order; strings of printable ASCII without escapes; decimals and `null`; whole
+//! timestamps. In: a body and where a line begins. Out: the line's labels and columns, or "not
+//! usual": then `any.rs` decides, so nothing is refused here, and what is taken must be what
+//! simd-json would take.
 
 use super::number::{read_f64, read_i64, read_thirteen_digits};
 use super::{Line, integer_timestamp_ms};
 
-/// Reads the line at `body[start..]` into `line`, and says where the next one begins. `None` if the line is not of the
-/// usual shape; `line` is then left half filled.
+/// Reads the line at `body[start..]` into `line`, and says where the next one begins. `None` if the
+/// line is not of the usual shape; `line` is then left half filled.
 #[inline]
 pub fn read_line(body: &[u8], start: usize, line: &mut Line) -> Option<usize> {
     let mut cursor = Cursor { bytes: body, at: start };
@@ -170,8 +171,8 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// The top bit of each byte that is a quote, a backslash, a control character or no ASCII. Bits above the lowest one may
-/// be wrong (a borrow), the lowest is right.
+/// The top bit of each byte that is a quote, a backslash, a control character or no ASCII. Bits
+/// above the lowest one may be wrong (a borrow), the lowest is right.
 #[inline]
 fn string_ends(word: u64) -> u64 {
     const LOW: u64 = 0x0101_0101_0101_0101;

@@ -1,4 +1,5 @@
-//! Any run of bytes as label messages: the check, the encoder and the walk agree on what is canonical.
+//! Any run of bytes as label messages: the check, the encoder and the walk agree on what is
+//! canonical.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

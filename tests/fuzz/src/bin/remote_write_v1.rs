@@ -1,4 +1,5 @@
-//! Any body: decoded without a panic; what was taken is decoded the same from a body written anew; shards lose nothing.
+//! Any body: decoded without a panic; what was taken is decoded the same from a body written anew;
+//! shards lose nothing.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
