@@ -12,6 +12,8 @@
 //! what the long one would.
 //! <https://prometheus.io/docs/specs/prw/remote_write_spec/>
 
+mod seen;
+
 #[cfg(test)]
 mod bench;
 #[cfg(test)]
@@ -23,6 +25,7 @@ use crate::gateway::request::{DecodedRequest, LabelSpan, RequestBytes};
 use crate::model::labels::{LabelsEncoder, canonicalize, scan_canonical};
 use crate::model::refusal::Refusal;
 use crate::model::series::SeriesHash;
+use seen::SeenLabels;
 
 /// The tag of a `TimeSeries` in a `WriteRequest`.
 const SERIES_TAG: u8 = 0x0a;
@@ -32,12 +35,18 @@ const SAMPLE_TAG: u8 = 0x12;
 /// six.
 const SAMPLE_WINDOW_BYTES: usize = 3 + 8 + 1 + 8;
 
+/// Tag, length, tag, value, tag, and a timestamp of six bytes: from 1971 to 2109.
+const TODAY_SAMPLE_BYTES: usize = 3 + 8 + 1 + 6;
+/// Series that are not guessed after a wrong guess.
+const GUESS_PAUSE: u32 = 256;
+
 /// Decodes one body after the other; holds what is reused between them.
 #[derive(Debug, Default)]
 pub struct RemoteWriteDecoder {
     encoder: LabelsEncoder,
     /// `Label` messages of a series that do not lie together, gathered.
     scattered: Vec<u8>,
+    seen: SeenLabels,
 }
 
 /// One decode under way.
@@ -46,6 +55,9 @@ struct Walk<'a> {
     labels: &'a mut Vec<u8>,
     rules: &'a DecodeRules,
     request: &'a mut DecodedRequest,
+    seen: &'a mut SeenLabels,
+    /// Series until the next one whose label run is guessed from its end.
+    guess_pause: u32,
 }
 
 /// A decoded `Sample`.
@@ -84,8 +96,17 @@ impl RemoteWriteDecoder {
         assert!(bytes.body.len() <= BODY_BYTES_MAX); // The endpoint's limit is lower.
         request.clear();
         bytes.labels.clear();
-        let mut walk = Walk { body: &bytes.body, labels: &mut bytes.labels, rules, request };
+        let mut seen = std::mem::take(&mut self.seen);
+        let mut walk = Walk {
+            body: &bytes.body,
+            labels: &mut bytes.labels,
+            rules,
+            request,
+            seen: &mut seen,
+            guess_pause: 0,
+        };
         let result = self.decode_request(&mut walk);
+        self.seen = seen;
         if result.is_err() {
             request.clear();
         }
@@ -210,6 +231,19 @@ impl From<FoundLabels> for LabelSpan {
     }
 }
 
+/// Where the labels of a series end if one sample of today follows them and nothing else. Only a
+/// guess: whether the bytes before are labels is for the caller to find out.
+#[inline]
+fn guess_labels_end(body: &[u8], start: usize, end: usize) -> Option<usize> {
+    let labels_end = end.checked_sub(TODAY_SAMPLE_BYTES).filter(|at| *at > start)?;
+    let sample: &[u8; TODAY_SAMPLE_BYTES] = body.get(labels_end..end)?.try_into().ok()?;
+    let is_sample = sample[0] == SAMPLE_TAG
+        && sample[1] as usize == TODAY_SAMPLE_BYTES - 2
+        && sample[2] == 0x09
+        && sample[11] == 0x10;
+    is_sample.then_some(labels_end)
+}
+
 /// The content of a `TimeSeries` whose head has the usual form: its tag and a length of one or two
 /// bytes.
 #[inline]
@@ -256,11 +290,7 @@ impl Walk<'_> {
     #[inline]
     fn decode_usual_series(&mut self, start: usize, end: usize) -> bool {
         let body = self.body;
-        let Some(labels_end) = scan_canonical(body, start, end) else { return false };
-        if labels_end == start {
-            return false;
-        }
-        let hash = SeriesHash::of(self.rules.tenant, &body[start..labels_end]);
+        let Some((labels_end, hash)) = self.read_labels(start, end) else { return false };
         let batch = batch_of(self.request, hash);
         let samples_before = batch.timestamp_ms.len();
         let mut refused = 0;
@@ -289,6 +319,32 @@ impl Walk<'_> {
             self.request.refuse(Refusal::TooFarInFuture, refused, start as u64);
         }
         true
+    }
+
+    /// The end and hash of the canonical label run at `start`, if there is one.
+    #[inline]
+    fn read_labels(&mut self, start: usize, end: usize) -> Option<(usize, SeriesHash)> {
+        let body = self.body;
+        let hash_of = |labels_end| SeriesHash::of(self.rules.tenant, &body[start..labels_end]);
+        let guess = if self.guess_pause == 0 { guess_labels_end(body, start, end) } else { None };
+        let guess = guess.map(|labels_end| (labels_end, hash_of(labels_end)));
+        if let Some((_, hash)) = guess
+            && self.seen.contains(hash)
+        {
+            return guess;
+        }
+        let labels_end = scan_canonical(body, start, end).filter(|end| *end > start)?;
+        match guess {
+            // A new series, or one that was forgotten.
+            Some((guessed_end, hash)) if guessed_end == labels_end => {
+                self.seen.insert(hash);
+                return guess;
+            }
+            // More than one sample a series: guessing would hash them all in vain.
+            Some(_) => self.guess_pause = GUESS_PAUSE,
+            None => self.guess_pause = self.guess_pause.saturating_sub(1),
+        }
+        Some((labels_end, hash_of(labels_end)))
     }
 
     /// Once through a `TimeSeries`: structure, label range, counts.

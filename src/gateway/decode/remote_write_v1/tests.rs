@@ -78,7 +78,9 @@ fn decode_long(bytes: &mut RequestBytes, request: &mut DecodedRequest) -> Result
     bytes.labels.clear();
     let mut decoder = RemoteWriteDecoder::default();
     let (body, labels) = (&bytes.body, &mut bytes.labels);
-    let mut walk = Walk { body, labels, rules: &RULES, request };
+    let mut seen = SeenLabels::default();
+    let seen = &mut seen;
+    let mut walk = Walk { body, labels, rules: &RULES, request, seen, guess_pause: 0 };
     let mut offset = 0;
     while offset < body.len() {
         let (behind, range) = decode_other_field(&mut walk, offset)?;
