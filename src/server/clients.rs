@@ -1,4 +1,5 @@
-//! The connections of one shard in a table with generations, so that a late event never reaches a newer client.
+//! The connections of one shard in a table with generations, so that a late event never reaches a
+//! newer client.
 
 use crate::base::time::Instant;
 use crate::control::server::ReplyPart;
@@ -26,8 +27,8 @@ pub struct Client {
     pub stream: Option<flume::Receiver<ReplyPart>>,
     /// How long the client may take for what it is doing.
     pub deadlines: ConnectionDeadlines,
-    /// Our side is shut, and what still arrives is read away until the peer closes too or this is over: closing at once
-    /// would reset the connection, and the reset could overtake the answer.
+    /// Our side is shut, and what still arrives is read away until the peer closes too or this is
+    /// over: closing at once would reset the connection, and the reset could overtake the answer.
     pub lingers_until: Option<Instant>,
     /// Request bytes accounted for this connection.
     pub accounted_bytes: u64,

@@ -1,8 +1,11 @@
-//! One client's connection: received bytes in, one whole request at a time out, answers back in order. No I/O.
+//! One client's connection: received bytes in, one whole request at a time out, answers back in
+//! order. No I/O.
 //!
-//! A request is handed out when its body is complete; what a client pipelines behind it waits in `unread` until the
-//! answer is given, and past [`UNREAD_BYTES_MAX`] the caller stops receiving. Answers gather in `output`.
-//! Not here: sockets (`shard`), what a body means (`ingest`), deadlines' lengths (`http::deadline`).
+//! A request is handed out when its body is complete; what a client pipelines behind it waits in
+//! `unread` until the answer is given, and past [`UNREAD_BYTES_MAX`] the caller stops receiving.
+//! Answers gather in `output`.
+//! Not here: sockets (`shard`), what a body means (`ingest`), deadlines' lengths
+//! (`http::deadline`).
 
 use crate::gateway::endpoint::{self, Encoding, Endpoint, Route};
 use crate::gateway::reply::{BodyFault, Reply, reply_to_body_fault};
@@ -61,7 +64,8 @@ enum Target {
 pub enum Step {
     /// All input is taken; there may be output.
     NeedMore,
-    /// A whole ingest request: take its body by [`Connection::take_body`], answer by [`Connection::answer`].
+    /// A whole ingest request: take its body by [`Connection::take_body`], answer by
+    /// [`Connection::answer`].
     Ingest(Endpoint, Encoding),
     /// A whole request for the control plane.
     Control(Box<http::Request<Bytes>>),
@@ -76,7 +80,8 @@ pub struct ConnectionRules {
     pub http: HttpLimits,
     /// Longest ingest body as received. What it unpacks to has the same limit.
     pub body_bytes_max: u64,
-    /// Whether a new ingest request would go beyond the memory for requests: it is refused before its body.
+    /// Whether a new ingest request would go beyond the memory for requests: it is refused before
+    /// its body.
     pub is_overloaded: bool,
 }
 
@@ -116,7 +121,8 @@ impl Connection {
         step
     }
 
-    /// Reads until a request is whole, nothing is left or the connection ends; returns how many bytes it took.
+    /// Reads until a request is whole, nothing is left or the connection ends; returns how many
+    /// bytes it took.
     fn read(&mut self, input: &[u8], rules: &ConnectionRules) -> (usize, Step) {
         let mut taken = 0;
         loop {
@@ -194,7 +200,8 @@ impl Connection {
         })
     }
 
-    /// The body of the request that was handed out. Give it back by [`Connection::keep_body`] to use its memory again.
+    /// The body of the request that was handed out. Give it back by [`Connection::keep_body`] to
+    /// use its memory again.
     pub fn take_body(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.body)
     }

@@ -1,9 +1,11 @@
-//! DRIVER: what the process prints once it listens: where it is, how to send to it and how to query it.
+//! DRIVER: what the process prints once it listens: where it is, how to send to it and how to query
+//! it.
 
 use crate::control::config::Config;
 use std::io::{IsTerminal, Write};
 
-/// Prints the greeting to standard output; on anything but a terminal only the addresses, a line each.
+/// Prints the greeting to standard output; on anything but a terminal only the addresses, a line
+/// each.
 pub fn greet(config: &Config, shard_count: u32) {
     let mut out = std::io::stdout().lock();
     let addresses = config.listen.0.iter().map(|address| format!("http://{address}"));

@@ -1,6 +1,7 @@
 //! A whole ingest body -> parts for the shards that own its series, or an answer at once. No I/O.
 //!
-//! Decompress, decode, split by owner: all on the shard that received the request, into memory that is used again.
+//! Decompress, decode, split by owner: all on the shard that received the request, into memory that
+//! is used again.
 //! Not here: what owners do with parts (`gateway::owner`), the answer's text (`gateway::reply`).
 
 use crate::base::time::Now;
@@ -76,7 +77,8 @@ impl Ingest {
         }
     }
 
-    /// Takes in a body: either it is answered at once, or its parts go to `send`, one per shard that owns some of it.
+    /// Takes in a body: either it is answered at once, or its parts go to `send`, one per shard
+    /// that owns some of it.
     pub fn begin(
         &mut self,
         now: Now,

@@ -1,4 +1,5 @@
-//! The course of the process that all of its threads see: running, draining, over. Never on the way of a sample.
+//! The course of the process that all of its threads see: running, draining, over. Never on the way
+//! of a sample.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
@@ -20,7 +21,8 @@ impl Life {
         }
     }
 
-    /// No new requests from now on; what was accepted is answered. The shards see it at their next tick.
+    /// No new requests from now on; what was accepted is answered. The shards see it at their next
+    /// tick.
     pub fn begin_drain(&self) {
         self.is_draining.store(true, Ordering::SeqCst);
     }
@@ -30,7 +32,8 @@ impl Life {
         self.is_draining.load(Ordering::SeqCst)
     }
 
-    /// A draining shard has answered everything that it accepted, and accepts nothing more. Once per shard.
+    /// A draining shard has answered everything that it accepted, and accepts nothing more. Once
+    /// per shard.
     pub fn shard_quiet(&self) {
         self.busy_shards.fetch_sub(1, Ordering::SeqCst);
     }

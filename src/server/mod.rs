@@ -1,10 +1,10 @@
 //! Puts a process together: threads, the shard loop, shutdown. The only user of `ring`.
 //!
-//! `start` builds everything and runs it; `shard` is the loop of one shard's thread, `traffic` its clients' side and
-//! `node_side` its storage side. `connection`, `clients`, `ingest` and `post` are its pure parts; `life` is what all
-//! threads see of shutdown, `signals` what begins it; `recover` turns what is on disk into node shards; `threads` starts
-//! the shards and connects them; `rules` divides the
-//! configuration among them, `greeting` says how to use the process that just started.
+//! `start` builds everything and runs it; `shard` is the loop of one shard's thread, `traffic` its
+//! clients' side and `node_side` its storage side. `connection`, `clients`, `ingest` and `post` are
+//! its pure parts; `life` is what all threads see of shutdown, `signals` what begins it; `recover`
+//! turns what is on disk into node shards; `threads` starts the shards and connects them; `rules`
+//! divides the configuration among them, `greeting` says how to use the process that just started.
 
 pub mod start;
 

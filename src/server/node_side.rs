@@ -1,5 +1,5 @@
-//! DRIVER: what a shard does for its node half: log writes on the ring, segment files and snapshots by the background,
-//! and the questions of queries, a slice of each per turn.
+//! DRIVER: what a shard does for its node half: log writes on the ring, segment files and snapshots
+//! by the background, and the questions of queries, a slice of each per turn.
 
 use crate::background::command::{BackgroundEvent, SegmentCommand, SegmentFile, SnapshotCommand};
 use crate::background::executor::BackgroundSender;
@@ -50,7 +50,8 @@ struct RunningSelect {
 pub struct LogFailed;
 
 impl NodeSide {
-    /// The node half of `shard`, which is still being replayed. `head_retention_ms` 0 keeps everything.
+    /// The node half of `shard`, which is still being replayed. `head_retention_ms` 0 keeps
+    /// everything.
     pub fn new(shard: u32, head_retention_ms: i64, now: Instant) -> Self {
         Self {
             shard,
@@ -133,7 +134,8 @@ impl NodeSide {
                 });
                 if let Err(errno) = outcome {
                     let error = std::io::Error::from_raw_os_error(errno);
-                    tracing::warn!(shard = self.shard, %error, "cannot make a log segment; trying on");
+                    let shard = self.shard;
+                    tracing::warn!(shard, %error, "cannot make a log segment; trying on");
                 }
                 node.handle_segment_ready(segment, outcome);
             }
@@ -143,13 +145,15 @@ impl NodeSide {
             BackgroundEvent::SnapshotDone { .. } => node.handle_snapshot_done(Ok(())),
             BackgroundEvent::SnapshotFailed { errno, .. } => {
                 let error = std::io::Error::from_raw_os_error(errno);
-                tracing::warn!(shard = self.shard, %error, "cannot write a snapshot; the log is kept");
+                let shard = self.shard;
+                tracing::warn!(shard, %error, "cannot write a snapshot; the log is kept");
                 node.handle_snapshot_done(Err(errno));
             }
         }
     }
 
-    /// A query's question. Before replay is done there is no answer: the asker sees its channel close.
+    /// A query's question. Before replay is done there is no answer: the asker sees its channel
+    /// close.
     pub fn handle_select(
         &mut self,
         request: Arc<SelectRequest>,
@@ -159,7 +163,8 @@ impl NodeSide {
         match SelectRun::new(Arc::unwrap_or_clone(request), node.head()) {
             Ok(run) => self.selects.push(RunningSelect { run, reply, waiting: None }),
             Err(fault) => {
-                // An asker that has left needs no answer; one with a full channel was told worse by another shard.
+                // An asker that has left needs no answer; one with a full channel was told worse by
+                // another shard.
                 let _ = reply.try_send(SelectAnswer::Fault(fault));
             }
         }
@@ -187,7 +192,8 @@ impl NodeSide {
         self.work_selects();
     }
 
-    /// Whether something is to be done even if nothing completes: a snapshot's next piece or a question's next slice.
+    /// Whether something is to be done even if nothing completes: a snapshot's next piece or a
+    /// question's next slice.
     pub fn has_slices_to_do(&self) -> bool {
         self.selects.iter().any(|select| select.waiting.is_none())
             || self.node.as_ref().is_some_and(|node| node.wants_snapshot_step())

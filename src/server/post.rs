@@ -1,6 +1,8 @@
-//! What a shard sends to other shards: one channel push a message, and a waiting line per target while its queue is full.
+//! What a shard sends to other shards: one channel push a message, and a waiting line per target
+//! while its queue is full.
 //!
-//! The lines are bounded by what the shard admitted: a message exists only for a request that counts against its memory.
+//! The lines are bounded by what the shard admitted: a message exists only for a request that
+//! counts against its memory.
 
 use crate::gateway::part::ShardMessage;
 use crate::server::shard::Neighbours;

@@ -1,8 +1,10 @@
-//! DRIVER: what is on disk -> node shards that go on from there. Blocking, on its own thread, while the shards already run.
+//! DRIVER: what is on disk -> node shards that go on from there. Blocking, on its own thread, while
+//! the shards already run.
 //!
-//! The old shards are replayed side by side. If their number is the wanted one and nothing is missing, each goes on with
-//! its own log. Else every series is routed to its new owner and the whole is written as snapshots of a new incarnation,
-//! which counts from the moment that the manifest names it.
+//! The old shards are replayed side by side. If their number is the wanted one and nothing is
+//! missing, each goes on with its own log. Else every series is routed to its new owner and the
+//! whole is written as snapshots of a new incarnation, which counts from the moment that the
+//! manifest names it.
 
 use crate::background::command::{BackgroundEvent, SnapshotCommand};
 use crate::background::executor::{self, Background, BackgroundSender};

@@ -1,4 +1,5 @@
-//! The configuration of the process -> what each part of it is given. The place where "all shards together" is divided.
+//! The configuration of the process -> what each part of it is given. The place where "all shards
+//! together" is divided.
 
 use crate::control::api::QueryLimits;
 use crate::control::config::Config;

@@ -1,7 +1,9 @@
-//! DRIVER: one shard's thread: its ring, and everything that happens on it, one turn after the other.
+//! DRIVER: one shard's thread: its ring, and everything that happens on it, one turn after the
+//! other.
 //!
-//! A turn: wait for completions -> handle them -> empty the mailboxes -> offer frames to the node half -> start file
-//! work -> send answers. It decides nothing itself: connections, ingest, owner and node half do, each in its own file.
+//! A turn: wait for completions -> handle them -> empty the mailboxes -> offer frames to the node
+//! half -> start file work -> send answers. It decides nothing itself: connections, ingest, owner
+//! and node half do, each in its own file.
 
 use crate::background::command::BackgroundEvent;
 use crate::base::queue::QueueSender;

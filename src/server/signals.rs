@@ -7,7 +7,8 @@ use std::io;
 /// Exit code after a second signal: that of a process which a signal ended.
 const EXIT_BY_SIGNAL: i32 = 128;
 
-/// Calls `drain` at the first signal; a second one ends the process at once, which loses nothing acknowledged.
+/// Calls `drain` at the first signal; a second one ends the process at once, which loses nothing
+/// acknowledged.
 pub fn watch(drain: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
     let watcher = std::thread::Builder::new().name("signals".into());

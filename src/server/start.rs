@@ -1,7 +1,8 @@
 //! DRIVER: from a configuration to a running process, and to its end.
 //!
-//! Order: data folder, listeners, shards (each makes its ring on its own thread), control plane, recovery on a thread of
-//! its own while clients already get 503. Errors before that name the cause and what to do.
+//! Order: data folder, listeners, shards (each makes its ring on its own thread), control plane,
+//! recovery on a thread of its own while clients already get 503. Errors before that name the cause
+//! and what to do.
 
 use crate::background::executor::Background;
 use crate::background::folder::{DataFolder, DirectIo, FolderFault};
@@ -75,7 +76,8 @@ pub(super) enum Notice {
     Recovered(Result<Background, RecoverFault>),
 }
 
-/// Serves until a signal ends it; returns once everything accepted is answered, or the time for that is over.
+/// Serves until a signal ends it; returns once everything accepted is answered, or the time for
+/// that is over.
 pub fn serve(config: &Config) -> Result<(), StartFault> {
     limits::check_host().map_err(StartFault::Ring)?;
     let shard_count = config.shards;
@@ -196,7 +198,8 @@ fn run_recovery(
     Ok(background)
 }
 
-/// Waits for a signal and then for the shards; gives the background thread back, if recovery had come so far.
+/// Waits for a signal and then for the shards; gives the background thread back, if recovery had
+/// come so far.
 fn wait_for_end(
     config: &Config,
     inbox: &flume::Receiver<Notice>,

@@ -1,7 +1,8 @@
-//! DRIVER: the shards' threads: listeners, mailboxes between all of them, and the hand-out of what each shard owns.
+//! DRIVER: the shards' threads: listeners, mailboxes between all of them, and the hand-out of what
+//! each shard owns.
 //!
-//! A ring belongs to the thread that makes it, so every thread makes its own first and tells its waker; then the mailboxes
-//! are made, and each thread gets its ends and runs.
+//! A ring belongs to the thread that makes it, so every thread makes its own first and tells its
+//! waker; then the mailboxes are made, and each thread gets its ends and runs.
 
 use crate::background::command::BackgroundEvent;
 use crate::background::executor::BackgroundSender;
@@ -75,7 +76,8 @@ pub fn bind_listeners(
     addresses: &[SocketAddr],
     shard_count: u32,
 ) -> Result<Vec<Vec<Socket>>, StartFault> {
-    // SO_REUSEPORT would let a second process of the same user share the port without a word: this probe finds it.
+    // SO_REUSEPORT would let a second process of the same user share the port without a word: this
+    // probe finds it.
     for address in addresses {
         bind(*address, Sharing::Alone)
             .map_err(|error| StartFault::Listen { address: *address, error })?;

@@ -1,4 +1,5 @@
-//! DRIVER: what a shard does with its clients' sockets: accepts, receives, hands requests on, sends answers, closes.
+//! DRIVER: what a shard does with its clients' sockets: accepts, receives, hands requests on, sends
+//! answers, closes.
 
 use crate::base::queue::QueueSender;
 use crate::base::time::Duration;
@@ -35,7 +36,8 @@ impl Shard {
         }
         self.stats.network.connections_accepted += 1;
         let socket = socket2::Socket::from(socket);
-        // Without it an answer may wait 40 ms for the client's delayed ack. A socket that refuses it works as well.
+        // Without it an answer may wait 40 ms for the client's delayed ack. A socket that refuses
+        // it works as well.
         let _ = socket.set_tcp_nodelay(true);
         let key = self.clients.insert(Client {
             connection: Connection::new(self.rules.http),
