@@ -1,8 +1,9 @@
-//! The way of a request, one file a stage, in order. Pure: bytes and the time in, frames and answers out.
+//! The way of a request, one file a stage, in order. Pure: bytes and the time in, frames and
+//! answers out.
 //!
-//! On the shard that received it: `endpoint` -> `decompress` -> `decode` -> `requests`, which waits for its parts.
-//! On the shard that owns the series: `part` (the handoff) -> `owner`, with `table` -> frame -> ack -> answer.
-//! Back where it came from: `reply`.
+//! On the shard that received it: `endpoint` -> `decompress` -> `decode` -> `requests`, which waits
+//! for its parts. On the shard that owns the series: `part` (the handoff) -> `owner`, with `table`
+//! -> frame -> ack -> answer. Back where it came from: `reply`.
 
 pub mod endpoint;
 

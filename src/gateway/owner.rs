@@ -1,8 +1,11 @@
-//! The shard that owns a slice of the slots: parts of requests in, frames for the node out, acks in, answers out.
+//! The shard that owns a slice of the slots: parts of requests in, frames for the node out, acks
+//! in, answers out.
 //!
-//! Resolves each series to the id that its node gave; a series without one travels with its labels, so a miss costs no
-//! round trip. Frames gather whatever arrives until the caller takes one. Nothing is allocated per sample or known series.
-//! Not here: who the node is and how frames reach it (the shard loop), and the request itself (`requests`).
+//! Resolves each series to the id that its node gave; a series without one travels with its labels,
+//! so a miss costs no round trip. Frames gather whatever arrives until the caller takes one.
+//! Nothing is allocated per sample or known series.
+//! Not here: who the node is and how frames reach it (the shard loop), and the request itself
+//! (`requests`).
 
 use crate::gateway::part::{Part, PartAnswer, RequestKey};
 use crate::gateway::request::{RequestBytes, SeriesBatch};
@@ -74,7 +77,8 @@ struct Gather {
 #[derive(Default)]
 struct PartState {
     request: Option<RequestKey>,
-    /// Frames that hold samples of it and are not acked yet, and one more while it is being gathered.
+    /// Frames that hold samples of it and are not acked yet, and one more while it is being
+    /// gathered.
     frames_left: u32,
     refused: RefusalCounts,
     first_refusal: Option<Refusal>,
@@ -99,7 +103,8 @@ impl Owner {
         }
     }
 
-    /// Takes in a part. Its samples leave with the next frames; its answer comes by [`Owner::poll_answer`].
+    /// Takes in a part. Its samples leave with the next frames; its answer comes by
+    /// [`Owner::poll_answer`].
     ///
     /// Memory is bounded by the caller, which admits only so many bytes of requests at a time.
     pub fn handle_part(&mut self, part: Part) {
@@ -112,7 +117,8 @@ impl Owner {
         self.close_frame_of(key);
     }
 
-    /// The next frame for the node, if any sample waits. Give it back by one of the `handle_frame_*`.
+    /// The next frame for the node, if any sample waits. Give it back by one of the
+    /// `handle_frame_*`.
     pub fn poll_frame(&mut self) -> Option<Frame> {
         if self.ready.is_empty() {
             self.seal_gather();
@@ -235,7 +241,8 @@ impl Owner {
         }
     }
 
-    /// Appends the samples of `batch` to the gathered columns, sealing a frame whenever one is full.
+    /// Appends the samples of `batch` to the gathered columns, sealing a frame whenever one is
+    /// full.
     fn gather_batch(
         &mut self,
         part: u32,
@@ -243,8 +250,9 @@ impl Owner {
         batch: &SeriesBatch,
         bytes: &RequestBytes,
     ) {
-        // Samples from `copied` on have their series entry, but are not in the other columns yet: those are
-        // copied a stretch at a time, which is the whole part unless a series is refused or a frame is full.
+        // Samples from `copied` on have their series entry, but are not in the other columns yet:
+        // those are copied a stretch at a time, which is the whole part unless a series is refused
+        // or a frame is full.
         let mut copied = 0;
         let mut start = 0;
         for (index, &hash) in batch.hash.iter().enumerate() {
@@ -395,7 +403,8 @@ impl PartState {
     }
 }
 
-// A series of the longest labels and one sample always fits an empty frame, so gathering makes progress.
+// A series of the longest labels and one sample always fits an empty frame, so gathering makes
+// progress.
 const _: () = assert!(LABELS_BYTES_LIMIT + 1024 <= FRAME_BYTES_MAX);
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
-//! What crosses between gateway shards: the part of a request that another shard owns, and its answer.
+//! What crosses between gateway shards: the part of a request that another shard owns, and its
+//! answer.
 //!
-//! One message a request and target shard, by reference: label bytes stay in the request's own buffer.
+//! One message a request and target shard, by reference: label bytes stay in the request's own
+//! buffer.
 
 use crate::gateway::request::{RequestBytes, SeriesBatch};
 use crate::model::refusal::{Refusal, RefusalCounts};
@@ -27,7 +29,8 @@ pub struct Part {
     pub tenant: TenantId,
     /// The columns; they travel back with the answer to be used again.
     pub batch: SeriesBatch,
-    /// What the label spans point into; dropped as soon as every series has an id or has left with its labels.
+    /// What the label spans point into; dropped as soon as every series has an id or has left with
+    /// its labels.
     pub bytes: Arc<RequestBytes>,
 }
 

@@ -1,14 +1,17 @@
-//! A decoded request: the series that each shard owns, as columns over the request's own bytes. No label is copied.
+//! A decoded request: the series that each shard owns, as columns over the request's own bytes. No
+//! label is copied.
 
 use crate::model::refusal::{Refusal, RefusalCounts};
 use crate::model::series::SeriesHash;
 
-/// The bytes of a request that spans point into; shared by reference with the shards that own its series.
+/// The bytes of a request that spans point into; shared by reference with the shards that own its
+/// series.
 #[derive(Debug, Default)]
 pub struct RequestBytes {
     /// The decompressed body.
     pub body: Vec<u8>,
-    /// Canonical label bytes that had to be written anew: sorted ones, and those of every format but remote write 1.0.
+    /// Canonical label bytes that had to be written anew: sorted ones, and those of every format
+    /// but remote write 1.0.
     pub labels: Vec<u8>,
 }
 
@@ -54,14 +57,17 @@ impl RequestBytes {
     }
 }
 
-/// The series of one request that one shard owns. Struct of arrays; cleared and used again, never freed.
+/// The series of one request that one shard owns. Struct of arrays; cleared and used again, never
+/// freed.
 ///
-/// Series `i` has the samples `sample_end[i - 1]..sample_end[i]` of the two sample columns (from 0 for the first).
+/// Series `i` has the samples `sample_end[i - 1]..sample_end[i]` of the two sample columns (from 0
+/// for the first).
 #[derive(Debug, Default)]
 pub struct SeriesBatch {
     /// Identity.
     pub hash: Vec<SeriesHash>,
-    /// Canonical labels, structurally checked (ascending names, no duplicates, nothing empty), grammar not yet.
+    /// Canonical labels, structurally checked (ascending names, no duplicates, nothing empty),
+    /// grammar not yet.
     pub labels: Vec<LabelSpan>,
     /// Exclusive end of the series' samples.
     pub sample_end: Vec<u32>,
@@ -118,11 +124,13 @@ pub struct DecodedRequest {
     pub samples: u64,
     /// Samples refused by the decoder, by reason.
     pub refused: RefusalCounts,
-    /// The first refusal, for the answer's text: why, and where (a body offset, or a line number from 1).
+    /// The first refusal, for the answer's text: why, and where (a body offset, or a line number
+    /// from 1).
     pub first_refusal: Option<(Refusal, u64)>,
     /// Lines refused whole (JSON lines and text formats).
     pub failed_lines: u64,
-    /// The first three of them, each cut at 200 bytes (on a character boundary; invalid UTF-8 replaced).
+    /// The first three of them, each cut at 200 bytes (on a character boundary; invalid UTF-8
+    /// replaced).
     pub failed_line_texts: Vec<String>,
     /// What is counted and not stored yet.
     pub ignored: IgnoredCounts,

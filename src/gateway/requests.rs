@@ -1,7 +1,8 @@
-//! The shard that received a request: what it still waits for, and the outcome once every part has answered.
+//! The shard that received a request: what it still waits for, and the outcome once every part has
+//! answered.
 //!
-//! In: decoded requests and the answers of their parts. Out: an outcome per request, exactly once. Keys carry a
-//! generation, so an answer can never reach a later request in the same place.
+//! In: decoded requests and the answers of their parts. Out: an outcome per request, exactly once.
+//! Keys carry a generation, so an answer can never reach a later request in the same place.
 
 use crate::gateway::endpoint::Endpoint;
 use crate::gateway::part::{PartAnswer, RequestKey};
@@ -121,7 +122,8 @@ impl Requests {
         });
         let place = &mut self.places[slot as usize];
         place.parts_left = parts;
-        // Samples take 20 bytes in a frame besides the request's own; columns and log buffers are as much again.
+        // Samples take 20 bytes in a frame besides the request's own; columns and log buffers are
+        // as much again.
         let held_bytes = bytes.memory_bytes() as u64 + outcome.written * 48;
         self.held_bytes += held_bytes;
         place.open = Some(OpenRequest { connection, outcome, bytes, held_bytes });

@@ -1,7 +1,8 @@
 //! What a gateway shard knows of the series it owns: `SeriesHash` -> id on the owner node's shard.
 //!
-//! In: hashes. Out: ids that a node gave. 24 bytes an entry and a byte of control, at most 8/7 of it in use.
-//! Can be thrown away at any time: a miss costs the label bytes on the wire, never a round trip.
+//! In: hashes. Out: ids that a node gave. 24 bytes an entry and a byte of control, at most 8/7 of
+//! it in use. Can be thrown away at any time: a miss costs the label bytes on the wire, never a
+//! round trip.
 
 use crate::model::series::{SeriesHash, SeriesId};
 use hashbrown::HashTable;

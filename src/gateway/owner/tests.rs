@@ -1,4 +1,5 @@
-//! The owner against a node that is played by the test: frames are decoded, acked, delayed and refused at will.
+//! The owner against a node that is played by the test: frames are decoded, acked, delayed and
+//! refused at will.
 
 use super::*;
 use crate::model::labels::encode_label;
