@@ -1,7 +1,8 @@
-//! The storage half: what a node shard does with frames, its log, its series, and the questions of queries. Pure.
+//! The storage half: what a node shard does with frames, its log, its series, and the questions of
+//! queries. Pure.
 //!
-//! frame -> `receiver` -> `head` and `log` -> ack (`shard`); `snapshot` bounds the log; `select` answers queries from
-//! `head` by way of `index`.
+//! frame -> `receiver` -> `head` and `log` -> ack (`shard`); `snapshot` bounds the log; `select`
+//! answers queries from `head` by way of `index`.
 
 pub mod head;
 pub mod index;

@@ -1,7 +1,8 @@
-//! A received `Write` frame made ready for head and log: every series has an id, refused ones are taken out.
+//! A received `Write` frame made ready for head and log: every series has an id, refused ones are
+//! taken out.
 //!
-//! In: a checked view of the frame and the head. Out: columns of known ids, and what to tell the sender. The scratch
-//! memory is used again; a frame without new series is not copied at all.
+//! In: a checked view of the frame and the head. Out: columns of known ids, and what to tell the
+//! sender. The scratch memory is used again; a frame without new series is not copied at all.
 
 use crate::model::refusal::Refusal;
 use crate::model::series::SeriesId;

@@ -1,8 +1,10 @@
-//! A node shard's head, rebuilt: snapshot pieces and log records in, a head out, and what did not fit into it.
+//! A node shard's head, rebuilt: snapshot pieces and log records in, a head out, and what did not
+//! fit into it.
 //!
-//! Records name series by the ids of the process that wrote them. These come out the same again, because registration is
-//! repeated in the same order, unless a record is missing; so each id is looked up in what the records themselves say.
-//! What names a series whose registration is lost is counted, never guessed. Pure; reading files is `background::replay`.
+//! Records name series by the ids of the process that wrote them. These come out the same again,
+//! because registration is repeated in the same order, unless a record is missing; so each id is
+//! looked up in what the records themselves say. What names a series whose registration is lost is
+//! counted, never guessed. Pure; reading files is `background::replay`.
 
 use crate::model::series::SeriesId;
 use crate::node::head::Head;
@@ -37,7 +39,8 @@ pub struct ReplayLoss {
 }
 
 impl ReplayLoss {
-    /// Whether a later replay could read the log differently, so that it must be replaced by a snapshot now.
+    /// Whether a later replay could read the log differently, so that it must be replaced by a
+    /// snapshot now.
     pub fn must_rebuild(&self) -> bool {
         *self != Self::default()
     }
@@ -124,7 +127,8 @@ impl HeadReplay {
             .collect()
     }
 
-    /// The rare way: some samples are of series that the head does not know, or were refused with their series.
+    /// The rare way: some samples are of series that the head does not know, or were refused with
+    /// their series.
     fn replay_known(&mut self, view: &WriteView<'_>) {
         for (index, &id) in (0u32..).zip(&self.series) {
             if id != UNKNOWN && self.skip.binary_search(&index).is_err() {

@@ -1,8 +1,11 @@
-//! One node shard: frames in; file work, acks and snapshots out. Pure; the shard loop owns files, ring and clock.
+//! One node shard: frames in; file work, acks and snapshots out. Pure; the shard loop owns files,
+//! ring and clock.
 //!
-//! A frame is applied to the head and appended to the log in one step, and acked when the log says that it is durable.
-//! What a query may see before its ack is at most what a client has sent: nothing is invented.
-//! Not here: what a frame means (`receiver`), layouts (`log`), series (`head`), the course of a snapshot (`snapshot`).
+//! A frame is applied to the head and appended to the log in one step, and acked when the log says
+//! that it is durable. What a query may see before its ack is at most what a client has sent:
+//! nothing is invented.
+//! Not here: what a frame means (`receiver`), layouts (`log`), series (`head`), the course of a
+//! snapshot (`snapshot`).
 
 use crate::base::bytes::AlignedBuffer;
 use crate::base::latency::LatencyBuckets;
@@ -114,7 +117,8 @@ impl NodeShard {
         Some(operation)
     }
 
-    /// The operation is done, or failed with an errno. After a failure the log takes nothing, and unacked frames stay so.
+    /// The operation is done, or failed with an errno. After a failure the log takes nothing, and
+    /// unacked frames stay so.
     pub fn handle_written(
         &mut self,
         now: Instant,

@@ -1,8 +1,10 @@
 //! When the head is written out, and in which steps, so that the log does not grow without bound.
 //!
-//! A snapshot begins at a log position, walks the series in the order of their ids, a piece a turn, while samples go on
-//! arriving, and ends. What arrives behind the walk is in the log from that position on, so replaying both converges.
-//! Out: steps for the background, at most [`PIECES_AHEAD_MAX`] ahead of it. Not here: what a piece holds (`head`).
+//! A snapshot begins at a log position, walks the series in the order of their ids, a piece a turn,
+//! while samples go on arriving, and ends. What arrives behind the walk is in the log from that
+//! position on, so replaying both converges.
+//! Out: steps for the background, at most [`PIECES_AHEAD_MAX`] ahead of it. Not here: what a piece
+//! holds (`head`).
 
 use crate::model::series::SeriesId;
 use crate::node::head::Head;
@@ -29,7 +31,8 @@ pub enum SnapshotStep {
 pub struct SnapshotCourse {
     /// A snapshot begins when the log since the last one has this many bytes...
     log_bytes_max: u64,
-    /// ...but not before it has as many as the last snapshot, so that writing them at most doubles what is written.
+    /// ...but not before it has as many as the last snapshot, so that writing them at most doubles
+    /// what is written.
     last_bytes: u64,
     /// After a failure the log grows by a quarter of its limit before the next attempt.
     postponed_bytes: u64,
@@ -100,7 +103,8 @@ impl SnapshotCourse {
         }
     }
 
-    /// The background is done with the snapshot, one way or the other; a failure may come at any step.
+    /// The background is done with the snapshot, one way or the other; a failure may come at any
+    /// step.
     pub fn handle_done(&mut self, log: &mut Log, outcome: Result<(), i32>) {
         match (self.stage, outcome) {
             (Stage::Ending { position, bytes }, Ok(())) => {
