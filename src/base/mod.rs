@@ -1,4 +1,5 @@
-//! What everything stands on: bytes, varints, checksums, latencies, time, bounded queues. No I/O, no domain noun.
+//! What everything stands on: bytes, varints, checksums, latencies, time, bounded queues. No I/O,
+//! no domain noun.
 
 pub mod bytes;
 pub mod checksum;

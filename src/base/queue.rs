@@ -1,6 +1,8 @@
-//! Bounded queues between threads: a `flume` channel of whole batches, and a wake-up for a receiver that sleeps.
+//! Bounded queues between threads: a `flume` channel of whole batches, and a wake-up for a receiver
+//! that sleeps.
 //!
-//! A full queue is back-pressure: `try_push` hands the item back and the caller decides. Nothing grows.
+//! A full queue is back-pressure: `try_push` hands the item back and the caller decides. Nothing
+//! grows.
 
 use std::sync::Arc;
 
@@ -41,7 +43,8 @@ impl<T> QueueSender<T> {
         }
     }
 
-    /// Pushes `item`, waiting for room; hands it back if the reader is gone. For control and background threads.
+    /// Pushes `item`, waiting for room; hands it back if the reader is gone. For control and
+    /// background threads.
     pub async fn push(&self, item: T) -> Result<(), T> {
         let sent = self.sender.send_async(item).await;
         self.wake.wake();
@@ -55,7 +58,8 @@ impl<T> QueueSender<T> {
         sent.map_err(flume::SendError::into_inner)
     }
 
-    /// Wakes the reader without pushing: for a reader that waits for something other than this queue.
+    /// Wakes the reader without pushing: for a reader that waits for something other than this
+    /// queue.
     pub fn wake(&self) {
         self.wake.wake();
     }

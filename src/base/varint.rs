@@ -5,7 +5,8 @@ pub const VARINT_BYTES_MAX: usize = 10;
 
 /// Reads a varint at `bytes[*offset..]` and moves `offset` behind it.
 ///
-/// `None` if it is cut off, longer than ten bytes or above `u64::MAX`; `offset` is then unspecified.
+/// `None` if it is cut off, longer than ten bytes or above `u64::MAX`; `offset` is then
+/// unspecified.
 #[inline]
 pub fn read_varint(bytes: &[u8], offset: &mut usize) -> Option<u64> {
     // Lengths and tags are below 128 nearly always; the loop is for timestamps.

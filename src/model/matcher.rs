@@ -1,4 +1,5 @@
-//! Label matchers, as PromQL and `match[]` have them. Regular expressions are anchored at both ends.
+//! Label matchers, as PromQL and `match[]` have them. Regular expressions are anchored at both
+//! ends.
 
 /// How a label's value is compared. A series without the label has the empty value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,4 +1,5 @@
-//! The nouns that both halves share: labels, series identity, slots, samples, matchers, chunks, refusals. No I/O.
+//! The nouns that both halves share: labels, series identity, slots, samples, matchers, chunks,
+//! refusals. No I/O.
 
 pub mod chunk;
 pub mod labels;

@@ -1,4 +1,5 @@
-//! Why a sample does not make it: the closed list of reasons, each with its metric label and who is to blame.
+//! Why a sample does not make it: the closed list of reasons, each with its metric label and who is
+//! to blame.
 
 /// Why samples were refused. The order is that of the counters; append only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,6 +1,7 @@
 //! One point of a series.
 
-/// The bits of Prometheus' stale marker: a NaN that says "this series ended here". Kept as they are, everywhere.
+/// The bits of Prometheus' stale marker: a NaN that says "this series ended here". Kept as they
+/// are, everywhere.
 pub const STALE_NAN_BITS: u64 = 0x7ff0_0000_0000_0002;
 
 /// A value at a time.

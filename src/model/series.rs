@@ -1,7 +1,8 @@
 //! Who a series is: tenant, `SeriesHash`, slot, dense id.
 //!
-//! `SeriesHash` is frozen: XXH3-128, seeded with the tenant id, of the canonical label bytes (`model/labels.rs`).
-//! The same on every host and version; the golden test below must never be edited to pass.
+//! `SeriesHash` is frozen: XXH3-128, seeded with the tenant id, of the canonical label bytes
+//! (`model/labels.rs`). The same on every host and version; the golden test below must never be
+//! edited to pass.
 
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
@@ -29,7 +30,8 @@ impl SeriesHash {
     /// The identity of `canonical_labels` (see `model/labels.rs`) under `tenant`.
     #[inline]
     pub fn of(tenant: TenantId, canonical_labels: &[u8]) -> Self {
-        // The tenant is the seed, not a prefix, so that a sender's label bytes are hashed where they lie.
+        // The tenant is the seed, not a prefix, so that a sender's label bytes are hashed where
+        // they lie.
         Self(xxh3_128_with_seed(canonical_labels, u64::from(tenant.0)))
     }
 
@@ -49,7 +51,8 @@ impl SeriesHash {
 }
 
 impl Slot {
-    /// The shard of `shard_count` that owns this slot: the same rule for gateway shards and node shards.
+    /// The shard of `shard_count` that owns this slot: the same rule for gateway shards and node
+    /// shards.
     #[inline]
     pub fn shard(self, shard_count: u32) -> u32 {
         u32::from(self.0) % shard_count

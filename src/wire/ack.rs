@@ -3,7 +3,8 @@
 use crate::model::refusal::Refusal;
 use crate::model::series::SeriesId;
 
-/// All frames of the link up to `sequence` are durable. Events of one frame; acks come in sequence order.
+/// All frames of the link up to `sequence` are durable. Events of one frame; acks come in sequence
+/// order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ack {
     /// The frame's sequence.

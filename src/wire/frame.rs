@@ -1,18 +1,23 @@
 //! The fixed header of a frame: what it is, how long, whose, and whether it arrived whole.
 //!
 //! ```text
-//!  0        4    6    8        10       12       16       20       24          32      40      44      48        64
-//!  | magic  | version | kind | schema | flags  | length | crc32c | sequence  | epoch | shard | room | reserved |
-//!  | u32    | u16 u16 (kind) | u16    | u16    | u32    | u32    | u64       | u64   | u32   | u32  | 16 bytes |
+//!  0       4         6      8        10      12       16       20       24
+//!  | magic | version | kind | schema | flags | zero   | length | crc32c |
+//!  | u32   | u16     | u16  | u16    | u16   | u32    | u32    | u32    |
+//!
+//!  24         32      40      44     48         64
+//!  | sequence | epoch | shard | room | reserved |
+//!  | u64      | u64   | u32   | u32  | 16 bytes |
 //! ```
-//! All little-endian. `length` is that of the payload; the payload begins at byte 64 and is 16-aligned in memory.
-//! `crc32c` covers header and payload, with its own field as zero.
+//! All little-endian. `length` is that of the payload; the payload begins at byte 64 and is
+//! 16-aligned in memory. `crc32c` covers header and payload, with its own field as zero.
 
 use crate::base::checksum::{crc32c, crc32c_append};
 
 /// Bytes of the header; also the alignment room in front of a payload.
 pub const FRAME_HEADER_BYTES: usize = 64;
-/// Longest frame, header included. The gateway cuts batches to stay below it, the receiver refuses longer ones.
+/// Longest frame, header included. The gateway cuts batches to stay below it, the receiver refuses
+/// longer ones.
 pub const FRAME_BYTES_MAX: usize = 4 << 20;
 /// Alignment of a payload in memory.
 pub const PAYLOAD_ALIGN: usize = 16;
@@ -67,7 +72,8 @@ pub enum FrameFault {
 
 const _: () = assert!(FRAME_HEADER_BYTES.is_multiple_of(PAYLOAD_ALIGN));
 
-/// Writes `header` and the checksum into the first [`FRAME_HEADER_BYTES`] of `frame`, whose payload is in place.
+/// Writes `header` and the checksum into the first [`FRAME_HEADER_BYTES`] of `frame`, whose payload
+/// is in place.
 pub fn seal_frame(frame: &mut [u8], header: &FrameHeader) {
     let payload_len_bytes = header.payload_len_bytes as usize;
     assert!(frame.len() == FRAME_HEADER_BYTES + payload_len_bytes);
@@ -86,7 +92,8 @@ pub fn seal_frame(frame: &mut [u8], header: &FrameHeader) {
     frame[CRC_OFFSET..CRC_OFFSET + 4].copy_from_slice(&crc.to_le_bytes());
 }
 
-/// Reads the header of `bytes` without looking at the checksum, so that the caller learns how much to wait for.
+/// Reads the header of `bytes` without looking at the checksum, so that the caller learns how much
+/// to wait for.
 pub fn decode_header(bytes: &[u8]) -> Result<FrameHeader, FrameFault> {
     let Some(head) = bytes.first_chunk::<FRAME_HEADER_BYTES>() else {
         return Err(FrameFault::Truncated { need_bytes: FRAME_HEADER_BYTES as u64 });
@@ -117,7 +124,8 @@ pub fn decode_header(bytes: &[u8]) -> Result<FrameHeader, FrameFault> {
     })
 }
 
-/// Checks that `frame` is exactly one whole, undamaged frame; returns its header. The payload is `frame[64..]`.
+/// Checks that `frame` is exactly one whole, undamaged frame; returns its header. The payload is
+/// `frame[64..]`.
 pub fn check_frame(frame: &[u8]) -> Result<FrameHeader, FrameFault> {
     let header = decode_header(frame)?;
     let len_bytes = FRAME_HEADER_BYTES + header.payload_len_bytes as usize;

@@ -40,7 +40,8 @@ pub enum SelectWant {
 pub enum SelectAnswer {
     /// Some of the matching series.
     Series(Vec<SelectedSeries>),
-    /// Some of the label names or values, in no order, without repeats within one answer of one shard.
+    /// Some of the label names or values, in no order, without repeats within one answer of one
+    /// shard.
     Strings(Vec<Box<str>>),
     /// All has been said.
     End {
@@ -56,10 +57,11 @@ pub enum SelectAnswer {
 pub struct SelectedSeries {
     /// Canonical label bytes.
     pub labels: Box<[u8]>,
-    /// Sealed chunks that overlap the range, whole: the reader cuts. Each is in time order, but they may overlap, and at
-    /// equal timestamps the later one in this list wins.
+    /// Sealed chunks that overlap the range, whole: the reader cuts. Each is in time order, but
+    /// they may overlap, and at equal timestamps the later one in this list wins.
     pub chunks: Vec<Chunk>,
-    /// Samples not yet sealed, in write order; at equal timestamps the last wins, and they win over `chunks`.
+    /// Samples not yet sealed, in write order; at equal timestamps the last wins, and they win over
+    /// `chunks`.
     pub samples: Vec<Sample>,
 }
 

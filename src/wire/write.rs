@@ -1,8 +1,10 @@
-//! The payload of a `Write` frame: samples as three columns, and the series that the receiver may not know yet.
+//! The payload of a `Write` frame: samples as three columns, and the series that the receiver may
+//! not know yet.
 //!
-//! Written with one copy per column, checked once on arrival, then read in place: 20 bytes per sample of a known
-//! series. An entry of the series column with [`NEW_SERIES`] set is an index into the frame's own new series,
-//! so that a series which the sender sees for the first time costs no round trip.
+//! Written with one copy per column, checked once on arrival, then read in place: 20 bytes per
+//! sample of a known series. An entry of the series column with [`NEW_SERIES`] set is an index into
+//! the frame's own new series, so that a series which the sender sees for the first time costs no
+//! round trip.
 
 use crate::model::series::{SeriesHash, TenantId};
 use crate::wire::frame::{
@@ -13,7 +15,8 @@ use rkyv::rancor::Panic;
 use rkyv::util::AlignedVec;
 use rkyv::{Archive, Serialize};
 
-/// Set in an entry of the series column: the rest is an index into the frame's new series, not an id.
+/// Set in an entry of the series column: the rest is an index into the frame's new series, not an
+/// id.
 pub const NEW_SERIES: u32 = 1 << 31;
 /// The version of [`WritePayload`]; a changed struct gets a new number and a struct of its own.
 pub const WRITE_SCHEMA: u16 = 1;
@@ -140,8 +143,9 @@ pub struct NewSeriesView<'a> {
 impl<'a> WriteView<'a> {
     /// Reads `payload`, which is 16-aligned (what follows a frame's header in an aligned buffer).
     ///
-    /// Afterwards the columns are equally long, every new-series index and label range is inside the frame; whether an
-    /// id is known is the node's to check. O(samples), a few tenths of a nanosecond each.
+    /// Afterwards the columns are equally long, every new-series index and label range is inside
+    /// the frame; whether an id is known is the node's to check. O(samples), a few tenths of a
+    /// nanosecond each.
     pub fn check(payload: &'a [u8]) -> Result<Self, FrameFault> {
         let archived = rkyv::access::<ArchivedWritePayload, rkyv::rancor::Failure>(payload)
             .map_err(|_| FrameFault::BadPayload)?;
@@ -154,7 +158,8 @@ impl<'a> WriteView<'a> {
         };
         let sample_count = view.series.len();
         let new_count = view.new_series.len();
-        // The greatest value with the bit set is the greatest index: one pass the compiler makes vectors of.
+        // The greatest value with the bit set is the greatest index: one pass the compiler makes
+        // vectors of.
         let greatest = view.series.iter().copied().max().unwrap_or(0);
         let in_frame = greatest < NEW_SERIES || ((greatest & !NEW_SERIES) as usize) < new_count;
         let labels_inside = view.new_series.iter().all(|new| {
