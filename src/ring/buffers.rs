@@ -6,7 +6,8 @@
 //! bounded by `count * buffer_bytes`.
 //!
 //! ```text
-//! hand-over ring: count entries of 16 bytes, shared with the kernel  | addr 8 | len 4 | id 2 | tail 2 (entry 0 only) |
+//! hand-over ring: count entries of 16 bytes, shared with the kernel
+//!  | addr 8 | len 4 | id 2 | tail 2 (entry 0 only) |
 //! ```
 
 use std::io;

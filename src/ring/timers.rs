@@ -5,11 +5,14 @@
 //! one tick.
 //!
 //! ```text
-//! level 0: 64 slots of 1 tick     | a timer lies on the level of the highest 6-bit group in which its tick
-//! level 1: 64 slots of 64 ticks   | differs from the current one, so a slot never wraps, and every slot in
-//! ...                             | use lies ahead. When its time comes, a slot of a level above 0 is dealt
-//! level 5: 64 slots of 2^30 ticks | out again to the levels below. All of it spans 2^36 ticks: 21 years.
+//! level 0: 64 slots of 1 tick
+//! level 1: 64 slots of 64 ticks
+//! ...
+//! level 5: 64 slots of 2^30 ticks
 //! ```
+//! A timer lies on the level of the highest 6-bit group in which its tick differs from the current
+//! one, so a slot never wraps, and every slot in use lies ahead. When its time comes, a slot of a
+//! level above 0 is dealt out again to the levels below. All of it spans 2^36 ticks: 21 years.
 
 use crate::base::time::{Duration, Instant};
 
