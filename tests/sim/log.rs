@@ -9,9 +9,10 @@
 //! Changes to `src/node/log` that were tried, and that make it fail: acknowledging when the write
 //! begins; acknowledging what gathers when a write comes back; taking a failed write for done, or
 //! going on after it; not comparing a record's segment; not advancing the tail; no rotation, or
-//! none for a snapshot; retiring while a write to the segment is in flight, or one segment too many; no
-//! retry after a full disk; no limit on what gathers; not checking a record's header or body
-//! checksum; stopping at the first damage; taking what a crash tore for a loss; reporting no loss.
+//! none for a snapshot; retiring while a write to the segment is in flight, or one segment too
+//! many; no retry after a full disk; no limit on what gathers; not checking a record's header or
+//! body checksum; stopping at the first damage; taking what a crash tore for a loss; reporting no
+//! loss.
 
 use std::collections::BTreeMap;
 

@@ -135,7 +135,8 @@ fn clock(host: &Host) -> Finding {
         name: "clocksource",
         wanted: "tsc, kvm-clock or arch_sys_counter",
         otherwise: Level::Warn,
-        remedy: "find out in dmesg why the kernel rejects the fast clock; others need a system call",
+        remedy: "find out in dmesg why the kernel rejects the fast clock; \
+                 others need a system call",
     };
     let path = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
     want.judge(host.read(path), |name| {
