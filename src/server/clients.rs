@@ -8,6 +8,7 @@ use crate::server::connection::Connection;
 use std::os::fd::OwnedFd;
 
 /// A connection with its socket and what the ring has in hand for it.
+#[expect(clippy::struct_excessive_bools, reason = "a send, a receive and a peer are independent")]
 pub struct Client {
     /// Requests and answers.
     pub connection: Connection,

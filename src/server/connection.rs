@@ -321,9 +321,8 @@ impl Connection {
     pub fn phase(&self, is_sending: bool) -> Phase {
         let has_output = is_sending || !self.output.is_empty();
         match self.state {
-            State::Waiting => Phase::Working,
             State::Streaming { .. } | State::Closing if has_output => Phase::Answering,
-            State::Streaming { .. } => Phase::Working,
+            State::Waiting | State::Streaming { .. } => Phase::Working,
             State::Closing => Phase::Idle,
             State::Body(_) => Phase::Body,
             State::Head => match self.reader.phase() {

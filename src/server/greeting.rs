@@ -12,11 +12,11 @@ pub fn greet(config: &Config, shard_count: u32) {
     let Some(first) = addresses.clone().next() else { return };
     let mut text = String::new();
     for address in addresses {
-        text += &format!("listening on {address}\n");
+        text.extend(["listening on ", &address, "\n"]);
     }
     if std::io::stdout().is_terminal() {
         let data = config.data.display();
-        text += &format!(
+        let help = format!(
             "{shard_count} shard(s), data in {data}\n\n\
              send from Prometheus (prometheus.yml):\n  \
                remote_write:\n    - url: {first}/api/v1/write\n\n\
@@ -29,6 +29,7 @@ pub fn greet(config: &Config, shard_count: u32) {
              how it does:   {first}/metrics\n\
              end it:        Ctrl-C (answers what is in flight first)\n"
         );
+        text.push_str(&help);
     }
     // Nobody reads it when standard output is closed, and that is no reason not to serve.
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());

@@ -154,7 +154,8 @@ impl Ingest {
         (encoding, received): (Encoding, &mut Vec<u8>),
         bytes: &mut RequestBytes,
     ) -> Result<(), UnpackFault> {
-        let (limit, unpack) = (self.limits.body_bytes_max as usize, &mut self.decompressor);
+        let limit = usize::try_from(self.limits.body_bytes_max).unwrap_or(usize::MAX);
+        let unpack = &mut self.decompressor;
         match encoding {
             Encoding::Identity => {
                 std::mem::swap(received, &mut bytes.body);

@@ -28,7 +28,7 @@ const REBUILD_PIECE_BYTES: usize = 1 << 20;
 /// Node shards in order, the thread that serves them, and the way to it.
 pub struct Recovered {
     /// One per shard.
-    pub nodes: Vec<Box<NodeShard>>,
+    pub nodes: Vec<NodeShard>,
     /// Lives until the shards are done with it.
     pub background: Background,
     /// For the shards.
@@ -199,10 +199,10 @@ fn node_shard(
     head: Head,
     identity: LogIdentity,
     (start, replayed_bytes): (LogPosition, u64),
-) -> Box<NodeShard> {
+) -> NodeShard {
     let config = LogConfig { segment_bytes: rules.segment_bytes, ..LogConfig::new(identity) };
     let log = Log::new(config, start, replayed_bytes).expect("checked with the configuration");
-    Box::new(NodeShard::new(head, log, SnapshotCourse::new(rules.log_bytes_max)))
+    NodeShard::new(head, log, SnapshotCourse::new(rules.log_bytes_max))
 }
 
 /// Routes every series to its owner among the wanted shards, and makes that a new incarnation.

@@ -160,7 +160,9 @@ fn watch_signals(
         );
         state.set_draining();
         life.begin_drain();
-        wakers.iter().for_each(|waker| waker.wake());
+        for waker in &wakers {
+            waker.wake();
+        }
         // The main thread lives as long as there is somebody to tell.
         let _ = notices.send(Notice::Drain);
     })
@@ -188,7 +190,7 @@ fn run_recovery(
     let Recovered { nodes, background, sender } = recover(&mut folder, rules, state, events)?;
     for ((node, handover), queue) in nodes.into_iter().zip(handovers).zip(events) {
         // A shard that has ended by now needs no node.
-        let _ = handover.send(NodeHandover { node, background: sender.clone() });
+        let _ = handover.send(NodeHandover { node: Box::new(node), background: sender.clone() });
         queue.wake();
     }
     state.set_ready();

@@ -171,9 +171,10 @@ fn start_thread(
             Ok(ring) => {
                 let _ = ring_sender.send(Ok(ring.waker()));
                 let Ok(parts) = parts_receiver.recv() else { return };
-                match pinned {
-                    Some(cpu) => tracing::info!(shard, cpu, "shard runs, pinned"),
-                    None => tracing::info!(shard, "shard runs, not pinned"),
+                if let Some(cpu) = pinned {
+                    tracing::info!(shard, cpu, "shard runs, pinned");
+                } else {
+                    tracing::info!(shard, "shard runs, not pinned");
                 }
                 Shard::new(ring, parts).run();
                 let _ = notices.send(Notice::ShardEnded);

@@ -167,19 +167,18 @@ impl Shard {
         let client = self.clients.get_mut(key)?;
         let mut bytes = client.connection.take_body();
         let (index, owner, post) = (self.index, &mut self.owner, &mut self.post);
-        let reply = match self.node.refusal() {
-            Some(reason) => Some(self.ingest.refuse(endpoint, reason, unavailable_text(reason))),
-            None => {
-                let connection = key.to_bits();
-                let body = Body { connection, endpoint, encoding, bytes: &mut bytes };
-                self.ingest.begin(self.now, body, |shard, part| {
-                    if shard == index {
-                        owner.handle_part(part);
-                    } else {
-                        post.push(shard, ShardMessage::Part(part));
-                    }
-                })
-            }
+        let reply = if let Some(reason) = self.node.refusal() {
+            Some(self.ingest.refuse(endpoint, reason, unavailable_text(reason)))
+        } else {
+            let connection = key.to_bits();
+            let body = Body { connection, endpoint, encoding, bytes: &mut bytes };
+            self.ingest.begin(self.now, body, |shard, part| {
+                if shard == index {
+                    owner.handle_part(part);
+                } else {
+                    post.push(shard, ShardMessage::Part(part));
+                }
+            })
         };
         client.connection.keep_body(bytes);
         reply
