@@ -104,7 +104,10 @@ impl NodeShard {
     /// The next frame that is durable now. In the order they were taken.
     pub fn poll_ack(&mut self) -> Option<Ack> {
         let durable = self.log.durable_sequence();
-        self.acks.pop_front_if(|pending| pending.log_sequence <= durable).map(|pending| pending.ack)
+        if self.acks.front()?.log_sequence > durable {
+            return None;
+        }
+        self.acks.pop_front().map(|pending| pending.ack)
     }
 
     /// The next file operation.
