@@ -37,7 +37,6 @@ impl SeriesHash {
 
     /// The top 14 bits.
     #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "14 bits remain")]
     pub fn slot(self) -> Slot {
         Slot((self.0 >> (128 - SLOT_BITS)) as u16)
     }
@@ -71,9 +70,9 @@ mod tests {
         assert_eq!(SeriesHash::of(TenantId(0), &[0x55; 300]).0, GOLDEN_LONG);
     }
 
-    const GOLDEN_TENANT_0: u128 = 278116151845109108367812049446504069997;
-    const GOLDEN_TENANT_7: u128 = 236059205950711572831345268739046531443;
-    const GOLDEN_LONG: u128 = 122702305933843459382083238478368347024;
+    const GOLDEN_TENANT_0: u128 = 278_116_151_845_109_108_367_812_049_446_504_069_997;
+    const GOLDEN_TENANT_7: u128 = 236_059_205_950_711_572_831_345_268_739_046_531_443;
+    const GOLDEN_LONG: u128 = 122_702_305_933_843_459_382_083_238_478_368_347_024;
 
     #[test]
     fn slot_is_the_top_bits() {

@@ -277,8 +277,8 @@ fn out_of_descriptors_rests_and_accepts_later() {
     let test = "ring::tests::sockets::out_of_descriptors_in_its_own_process";
     let child = std::process::Command::new(this).args(["--exact", test, "--ignored"]).output();
     let child = child.expect("spawn");
-    let text = String::from_utf8_lossy(&child.stdout);
-    assert!(child.status.success() && text.contains("1 passed"), "{text}");
+    let printed = String::from_utf8_lossy(&child.stdout);
+    assert!(child.status.success() && printed.contains("1 passed"), "{printed}");
 }
 
 #[test]
