@@ -1,5 +1,5 @@
-//! One question to all shards -> their answers put together. Memory is bounded by the reply queue
-//! and the query's limits.
+//! DRIVER: one question to all shards -> their answers put together. Memory is bounded by the reply
+//! queue and the query's limits.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! Lets `query-concurrency-max` queries work at a time; the others wait a while, then are told to
-//! come again.
+//! DRIVER: lets `query-concurrency-max` queries work at a time; the others wait a while, then are
+//! told to come again.
 
 use std::future::Future;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! `/api/v1/export`: raw samples as VictoriaMetrics' JSON lines, streamed series by series, in no
-//! order of series.
+//! DRIVER: `/api/v1/export`: raw samples as VictoriaMetrics' JSON lines, streamed series by series,
+//! in no order of series.
 //!
 //! `{"metric":{"__name__":"up"},"values":[1,0],"timestamps":[1435781451781,1435781466781]}`;
 //! `/api/v1/import` reads them back to the bit but for NaN payloads (see
