@@ -358,12 +358,12 @@ fn limits_of_chunk_framing_hold_for_the_whole_body() {
     }
     // Extensions count with their CR, trailers with all line ends but the body's last LF.
     let chunk = |extension: usize| format!("1;{}\r\na\r\n", "x".repeat(extension - 1));
-    let extension_bytes_max = super::super::chunked::EXTENSION_BYTES_MAX;
+    let extension_bytes_max = crate::http::chunked::EXTENSION_BYTES_MAX;
     let fault = Seen::Fault(Fault::ChunkExtensionsTooLong { extension_bytes_max });
     check_sent(&format!("{}{}0\r\n\r\n", chunk(2048), chunk(2048)), &Seen::End);
     check_sent(&format!("{}{}0\r\n\r\n", chunk(2048), chunk(2049)), &fault);
     let trailer = |bytes: usize| format!("0\r\na: {}\r\n\r\n", "x".repeat(bytes - 6));
-    let trailer_bytes_max = super::super::chunked::TRAILER_BYTES_MAX;
+    let trailer_bytes_max = crate::http::chunked::TRAILER_BYTES_MAX;
     let fault = Seen::Fault(Fault::TrailersTooLarge { trailer_bytes_max });
     check_sent(&trailer(4096), &Seen::End);
     check_sent(&trailer(4097), &fault);
