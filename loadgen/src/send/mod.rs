@@ -49,7 +49,7 @@ impl Stop {
 }
 
 /// What the workers of a run share. One thread: nothing is borrowed over an await.
-struct Shared {
+struct RunState {
     options: SendOptions,
     run: Run,
     target: Target,
@@ -62,7 +62,7 @@ struct Shared {
     stop: Cell<Option<Stop>>,
 }
 
-impl Shared {
+impl RunState {
     /// The worst reason wins.
     fn stop_for(&self, stop: Stop) {
         self.stop.set(self.stop.get().max(Some(stop)));
@@ -108,7 +108,7 @@ pub fn run(options: SendOptions) -> io::Result<Report> {
     Ok(report)
 }
 
-fn set_up(options: SendOptions) -> io::Result<(Rc<Shared>, Vec<Worker>)> {
+fn set_up(options: SendOptions) -> io::Result<(Rc<RunState>, Vec<Worker>)> {
     let start = options.start_timestamp.unwrap_or_else(|| now_ms() - START_BEFORE_NOW_MS);
     let run = Run {
         seed: options.seed,
@@ -119,7 +119,7 @@ fn set_up(options: SendOptions) -> io::Result<(Rc<Shared>, Vec<Worker>)> {
     let target = Target::resolve(&options.url)?;
     let ledger = Ledger::open(options.ledger.as_deref(), &run)?;
     let now = Instant::now();
-    let shared = Rc::new(Shared {
+    let shared = Rc::new(RunState {
         tally: RefCell::new(Tally::new(options.protocol.name(), options.points, now)),
         points_left: Cell::new(options.points.unwrap_or(u64::MAX)),
         run,
@@ -139,7 +139,7 @@ fn set_up(options: SendOptions) -> io::Result<(Rc<Shared>, Vec<Worker>)> {
 }
 
 /// Builds requests, a round of the workers at a time, until one of the limits is met.
-fn prebuild(shared: &Shared, workers: &mut [Worker]) {
+fn prebuild(shared: &RunState, workers: &mut [Worker]) {
     let budget_bytes = shared.options.prebuild_mib << 20;
     let mut built_bytes = 0;
     while built_bytes < budget_bytes {

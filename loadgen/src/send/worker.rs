@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::body::{BodyMaker, RequestBytes};
 use super::schedule::Schedule;
-use super::{HORIZON_MS, Shared, Stop, now_ms};
+use super::{HORIZON_MS, RunState, Stop, now_ms};
 use crate::http::{Answer, Connection};
 use crate::ledger::{Outcome, Span};
 
@@ -29,7 +29,7 @@ struct Flight {
 
 /// One connection.
 pub struct Worker {
-    shared: Rc<Shared>,
+    shared: Rc<RunState>,
     schedule: Schedule,
     maker: BodyMaker,
     connection: Option<Connection>,
@@ -47,7 +47,7 @@ pub struct Worker {
 
 impl Worker {
     /// The worker of connection number `connection`.
-    pub fn new(shared: Rc<Shared>, connection: u32) -> Result<Self, String> {
+    pub fn new(shared: Rc<RunState>, connection: u32) -> Result<Self, String> {
         let options = &shared.options;
         let stagger = options.rate.map_or(0.0, |rate| {
             f64::from(connection) * f64::from(options.points_per_request) / rate
