@@ -1,6 +1,6 @@
 //! What a shard asks of the background, and what it hears back.
 
-use std::fs::File;
+use std::os::fd::OwnedFd;
 
 use crate::node::log::LogPosition;
 
@@ -71,7 +71,7 @@ pub enum BackgroundEvent {
 #[derive(Debug)]
 pub struct SegmentFile {
     /// Open for writing.
-    pub file: File,
+    pub file: OwnedFd,
     /// Whether it was opened with `O_DIRECT`; not every file system takes it.
     pub is_direct: bool,
 }

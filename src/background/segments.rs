@@ -102,10 +102,10 @@ async fn fill_with_zeros(file: &BlockFile, bytes: u64) -> Result<(), i32> {
 fn open_for_ring(path: &Path) -> io::Result<SegmentFile> {
     let direct = OpenOptions::new().write(true).custom_flags(libc::O_DIRECT).open(path);
     match direct {
-        Ok(file) => Ok(SegmentFile { file, is_direct: true }),
+        Ok(file) => Ok(SegmentFile { file: file.into(), is_direct: true }),
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
             let file = OpenOptions::new().write(true).open(path)?;
-            Ok(SegmentFile { file, is_direct: false })
+            Ok(SegmentFile { file: file.into(), is_direct: false })
         }
         Err(error) => Err(error),
     }

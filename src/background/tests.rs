@@ -72,7 +72,7 @@ impl PlainShard {
                 let BackgroundEvent::SegmentReady { segment, outcome } = self.next_event() else {
                     panic!("a segment was asked for");
                 };
-                self.files.insert(segment, outcome.expect("a segment").file);
+                self.files.insert(segment, outcome.expect("a segment").file.into());
                 self.log.handle_segment_ready(segment, Ok(()));
             }
         }
