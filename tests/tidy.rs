@@ -187,6 +187,9 @@ fn io_is_confined_to_drivers() {
     }
     passes(rule, "src/main.rs", "//! Commands.\nuse std::fs;\n");
     passes(rule, "src/control/a.rs", "//! Pure.\nuse std::net::SocketAddr;\n");
+    passes(rule, "src/control/a.rs", "//! Pure.\nuse tokio::sync::mpsc;\n");
+    refuses(rule, "src/control/a.rs", "//! Pure.\nuse tokio::{sync::mpsc, time};\n");
+    refuses(rule, "src/control/a.rs", "//! Pure.\ntokio::time::timeout(a, b);\n");
     passes(rule, "src/node/a.rs", "//! Pure.\nuse std::{fmt, mem};\nlet offset = 1;\n");
     check_repository(rule);
 }
@@ -214,6 +217,8 @@ fn nothing_is_unfinished() {
     refuses(rule, "src/a.rs", "fn a() { b().unwrap(); }");
     passes(rule, "src/a.rs", "fn a() { b().unwrap_or(1); }\n#[test]\nfn c() { b().unwrap(); }");
     passes(rule, "src/main.rs", "fn a() { println!(\"todo!()\"); }");
+    passes(rule, "src/measure.rs", "//! A.\n#![cfg(test)]\nfn a() { println!(\"a\"); }");
+    refuses(rule, "src/measure.rs", "//! #![cfg(test)]\nfn a() { println!(\"a\"); }");
     check_repository(rule);
 }
 

@@ -51,12 +51,15 @@ const IO: [&str; 14] = [
     "TcpStream::connect",
 ];
 /// Plain values that live in I/O modules.
-const IO_VALUES: [&str; 5] = [
+const IO_VALUES: [&str; 8] = [
     "std::net::SocketAddr",
     "std::net::IpAddr",
     "std::net::Ipv4Addr",
     "std::net::Ipv6Addr",
     "std::process::ExitCode",
+    "tokio::sync",
+    "tokio::task::yield_now",
+    "nix::errno::Errno",
 ];
 
 pub type Rule = fn(&Source, &mut Vec<String>);

@@ -1,6 +1,8 @@
 //! What the head costs. `cargo test --release --lib node::head::measure -- --ignored --nocapture
 //! --test-threads 1`
 
+#![cfg(test)]
+
 use super::tests::{Random, push_label};
 use super::*;
 use crate::base::time::monotonic_now;

@@ -1,6 +1,8 @@
 //! What a series costs. `cargo test --release --lib decode::remote_write_v1::bench -- --ignored
 //! --nocapture`
 
+#![cfg(test)]
+
 use std::hint::black_box;
 
 use super::tests::{push_message, push_sample};

@@ -1,5 +1,7 @@
 //! What a point costs. `cargo test --release --lib decode::vm_json::bench -- --ignored --nocapture`
 
+#![cfg(test)]
+
 use std::fmt::Write;
 use std::hint::black_box;
 
