@@ -27,7 +27,12 @@ pub fn monotonic_now() -> Instant {
 
 /// Reads the wall clock: milliseconds since 1970, negative before.
 pub fn unix_now_ms() -> i64 {
-    match SystemTime::now().duration_since(UNIX_EPOCH) {
+    unix_ms_of(SystemTime::now())
+}
+
+/// Milliseconds since 1970, negative before; cut off at what an i64 holds.
+pub fn unix_ms_of(time: SystemTime) -> i64 {
+    match time.duration_since(UNIX_EPOCH) {
         Ok(since) => i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
         Err(before) => -i64::try_from(before.duration().as_millis()).unwrap_or(i64::MAX),
     }

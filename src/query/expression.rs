@@ -4,11 +4,12 @@
 //! The syntax and its type rules are `promql-parser`'s. What it accepts and we do not evaluate yet
 //! is refused by name. Not here: what an expression means at a time (`evaluate`).
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use promql_parser::label::{MatchOp, Matchers};
 use promql_parser::parser::{AtModifier, Expr, Offset, VectorSelector};
 
+use crate::base::time::unix_ms_of;
 use crate::model::matcher::{MatchOperator, Matcher};
 
 /// Longest text of a query or selector. The parser recurses; this bounds its stack together with
@@ -166,7 +167,7 @@ fn selector_of(selector: &VectorSelector) -> Selector {
         at: selector.at.as_ref().map(|at| match at {
             AtModifier::Start => At::Start,
             AtModifier::End => At::End,
-            AtModifier::At(time) => At::Time(unix_ms(*time)),
+            AtModifier::At(time) => At::Time(unix_ms_of(*time)),
         }),
     }
 }
@@ -203,13 +204,6 @@ fn matcher_of(matcher: &promql_parser::label::Matcher) -> Matcher {
 
 fn duration_ms(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
-}
-
-fn unix_ms(time: SystemTime) -> i64 {
-    match time.duration_since(UNIX_EPOCH) {
-        Ok(since) => duration_ms(since),
-        Err(before) => -duration_ms(before.duration()),
-    }
 }
 
 #[cfg(test)]
