@@ -375,3 +375,6 @@ fn control_head(head: &RequestHead<'_>) -> http::Request<()> {
     }
     request
 }
+
+#[cfg(test)]
+mod tests;
