@@ -41,9 +41,9 @@ pub enum HttpFault {
     DuplicateContentLength,
     /// Both `Content-Length` and `Transfer-Encoding`.
     BothLengths,
-    /// More than one `Transfer-Encoding`, or one in HTTP/1.0.
+    /// More than one `Transfer-Encoding`, one that does not end in `chunked`, or one in HTTP/1.0.
     BadTransferEncoding,
-    /// A `Transfer-Encoding` other than exactly `chunked`.
+    /// A coding under `chunked`: `gzip, chunked`.
     UnsupportedTransferEncoding,
     /// An `Expect` other than `100-continue`.
     UnsupportedExpectation,

@@ -286,9 +286,16 @@ impl SeenFields {
         if self.transfer_encoding.is_some() {
             return Err(HttpFault::BadTransferEncoding);
         }
-        let is_chunked = value.eq_ignore_ascii_case(b"chunked");
+        let is_chunked = |coding: &[u8]| coding.trim_ascii().eq_ignore_ascii_case(b"chunked");
+        // RFC 9112, 6.1 and 6.3: chunked comes last and once, or nobody can tell where the body
+        // ends.
+        let mut codings = value.rsplit(|&byte| byte == b',');
+        if !codings.next().is_some_and(is_chunked) || codings.any(is_chunked) {
+            return Err(HttpFault::BadTransferEncoding);
+        }
+        let is_only = value.eq_ignore_ascii_case(b"chunked");
         self.transfer_encoding =
-            Some(if is_chunked { TransferEncoding::Chunked } else { TransferEncoding::Other });
+            Some(if is_only { TransferEncoding::Chunked } else { TransferEncoding::Other });
         Ok(())
     }
 

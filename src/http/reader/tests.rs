@@ -257,9 +257,22 @@ fn smuggling_shapes_are_refused() {
         check_fault(&format!("Content-Length: {value}\r\n"), "", Fault::BadContentLength);
     }
     check_fault(&format!("{chunked}{chunked}"), "", Fault::BadTransferEncoding);
-    for value in
-        ["gzip", "identity", "gzip, chunked", "chunked, chunked", "xchunked", "\"chunked\"", ""]
-    {
+    // "chunked, identity" once was a 501, as if another server could know where its body ends.
+    for value in [
+        "gzip",
+        "identity",
+        "chunked, identity",
+        "chunked,",
+        "chunked, chunked",
+        "chunked, gzip, chunked",
+        "xchunked",
+        "\"chunked\"",
+        "",
+    ] {
+        let field = format!("Transfer-Encoding: {value}\r\n");
+        check_fault(&field, "", Fault::BadTransferEncoding);
+    }
+    for value in ["gzip, chunked", "gzip,Chunked", ", chunked"] {
         let field = format!("Transfer-Encoding: {value}\r\n");
         check_fault(&field, "", Fault::UnsupportedTransferEncoding);
     }
