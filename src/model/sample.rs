@@ -4,6 +4,12 @@
 /// are, everywhere.
 pub const STALE_NAN_BITS: u64 = 0x7ff0_0000_0000_0002;
 
+/// The stale marker as a value. Compare with [`is_stale`]: like any NaN it does not equal itself.
+pub const STALE_NAN: f64 = f64::from_bits(STALE_NAN_BITS);
+
+/// The NaN that Prometheus stores for every NaN but the stale marker: Go's `math.NaN()`.
+pub const NORMAL_NAN: f64 = f64::from_bits(0x7ff8_0000_0000_0001);
+
 /// A value at a time.
 #[derive(Clone, Copy, Debug)]
 pub struct Sample {

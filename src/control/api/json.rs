@@ -102,6 +102,7 @@ pub fn write_number(out: &mut Vec<u8>, value: f64) {
 /// `"-Infinity"`, `null` for the stale marker, `"NaN"` for any other NaN.
 ///
 /// VictoriaMetrics writes `null` for NaN too, and the stale marker is the only NaN that it stores.
+/// Our import reads `null` as the stale marker and `"NaN"` as Prometheus' normal NaN.
 pub fn write_export_value(out: &mut Vec<u8>, value: f64) {
     if is_stale(value) {
         out.extend_from_slice(b"null");

@@ -2,13 +2,15 @@
 //! In: the text of one line. Out: its labels and columns, or how many samples are refused with it.
 //!
 //! As VictoriaMetrics reads it (`lib/protoparser/vmimport`), but stricter: a key that comes twice,
-//! or a label that is no string, makes a bad line. `null` and "NaN" are NaN, "Infinity" and "Inf"
-//! the infinities, with a sign or without; unknown keys are passed over. Timestamps may also be
+//! or a label that is no string, makes a bad line. `null` is the stale marker, which is the one NaN
+//! that VictoriaMetrics stores and exports so; "NaN" is Prometheus' other NaN; "Infinity" and "Inf"
+//! are the infinities, with a sign or without; unknown keys are passed over. Timestamps may also be
 //! seconds, and have a fraction, which is rounded.
 
 use simd_json::{Buffers, Node, StaticNode, Tape};
 
 use super::{BadLine, Line, TIMESTAMP_MS_MIN, integer_timestamp_ms};
+use crate::model::sample::{NORMAL_NAN, STALE_NAN};
 
 /// Deepest nesting that is read; the format has three levels, unknown keys may have more.
 const DEPTH_MAX: usize = 64;
@@ -134,7 +136,7 @@ fn read_value(node: &Node) -> Option<f64> {
         Node::Static(StaticNode::I64(number)) => Some(*number as f64),
         Node::Static(StaticNode::U64(number)) => Some(*number as f64),
         Node::Static(StaticNode::F64(number)) => Some(*number),
-        Node::Static(StaticNode::Null) => Some(f64::NAN),
+        Node::Static(StaticNode::Null) => Some(STALE_NAN),
         Node::String(text) => read_special(text),
         _ => None,
     }
@@ -149,7 +151,7 @@ fn read_special(text: &str) -> Option<f64> {
     };
     match name {
         "Infinity" | "infinity" | "Inf" | "inf" => Some(sign * f64::INFINITY),
-        "NaN" | "nan" | "Null" | "null" => Some(f64::NAN),
+        "NaN" | "nan" | "Null" | "null" => Some(NORMAL_NAN),
         _ => None,
     }
 }

@@ -5,9 +5,11 @@ use std::fmt::Write;
 use super::*;
 use crate::gateway::decode::mutation::Chance;
 use crate::model::labels::format_labels;
+use crate::model::sample::{NORMAL_NAN, STALE_NAN_BITS};
 use crate::model::series::TenantId;
 
 const NOW_MS: i64 = 1_700_000_000_000;
+const NAN_BITS: u64 = NORMAL_NAN.to_bits();
 const RULES: DecodeRules =
     DecodeRules { tenant: TenantId(0), timestamp_ms_max: NOW_MS, samples_max: 10_000 };
 
@@ -26,8 +28,13 @@ fn decode(reader: LineReader, body: &[u8]) -> (Vec<String>, DecodedRequest) {
             let end = batch.sample_end[index] as usize;
             for at in start..end {
                 let (value, timestamp_ms) = (batch.value[at], batch.timestamp_ms[at]);
-                // NaN prints without its bits: there is one NaN only in this format.
-                write!(line, " {value:?}@{timestamp_ms}").expect("a String takes all");
+                match value.to_bits() {
+                    STALE_NAN_BITS => write!(line, " stale@{timestamp_ms}"),
+                    NAN_BITS => write!(line, " NaN@{timestamp_ms}"),
+                    bits if value.is_nan() => write!(line, " NaN {bits:x}@{timestamp_ms}"),
+                    _ => write!(line, " {value:?}@{timestamp_ms}"),
+                }
+                .expect("a String takes all");
             }
             start = end;
             line
@@ -93,8 +100,11 @@ fn takes_good_lines() {
         check(&line, &[&format!("up{{job=\"x\"}} 1.0@{want}")]);
     }
     for (value, want) in [
-        ("null", "NaN"),
+        // Once `null` became a plain NaN: who exported a series that had ended and imported it again
+        // saw it go on for the five minutes of the lookback.
+        ("null", "stale"),
         ("\"NaN\"", "NaN"),
+        ("\"-nan\"", "NaN"),
         ("\"Infinity\"", "inf"),
         ("\"-Inf\"", "-inf"),
         ("\"+Inf\"", "inf"),

@@ -6,6 +6,7 @@
 
 use super::number::{read_f64, read_i64, read_thirteen_digits};
 use super::{Line, integer_timestamp_ms};
+use crate::model::sample::STALE_NAN;
 
 /// Reads the line at `body[start..]` into `line`, and says where the next one begins. `None` if the
 /// line is not of the usual shape; `line` is then left half filled.
@@ -141,7 +142,7 @@ impl<'a> Cursor<'a> {
                 if null != b"null" {
                     return None;
                 }
-                values.push(f64::NAN);
+                values.push(STALE_NAN);
                 self.at += 4;
             } else {
                 let read = read_f64(self.bytes, self.at)?;
