@@ -19,6 +19,8 @@ pub enum ApiError {
     Execution(String),
     /// 404: nothing is there.
     NotFound(String),
+    /// 405: not with this method.
+    MethodNotAllowed(String),
     /// 503: it took too long.
     Timeout(String),
     /// 503: not now.
@@ -50,6 +52,7 @@ impl ApiError {
             Self::BadData(text) => (StatusCode::BAD_REQUEST, "bad_data", text),
             Self::Execution(text) => (StatusCode::UNPROCESSABLE_ENTITY, "execution", text),
             Self::NotFound(text) => (StatusCode::NOT_FOUND, "not_found", text),
+            Self::MethodNotAllowed(text) => (StatusCode::METHOD_NOT_ALLOWED, "bad_data", text),
             Self::Timeout(text) => (StatusCode::SERVICE_UNAVAILABLE, "timeout", text),
             Self::Unavailable(text) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", text),
             Self::Internal(text) => (StatusCode::INTERNAL_SERVER_ERROR, "internal", text),

@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
 use crate::control::api::admission::Admission;
@@ -78,7 +79,8 @@ impl ApiState {
     }
 }
 
-/// The routes. Methods that a route does not know get 405 with `Allow`, unknown paths 404.
+/// The routes. Methods that a route does not know get 405 with `Allow`, `OPTIONS` 204 with it,
+/// unknown paths 404.
 pub fn router(state: ApiState) -> Router {
     let data = Router::new()
         .route("/api/v1/query", get(query::query).post(query::query))
@@ -98,6 +100,7 @@ pub fn router(state: ApiState) -> Router {
         .route("/api/v1/metadata", get(status::metadata))
         .route("/api/v1/status/buildinfo", get(status::build_info))
         .fallback(unknown_path)
+        .method_not_allowed_fallback(other_method)
         .with_state(state)
 }
 
@@ -113,9 +116,24 @@ async fn refuse_in_replay(
     }
 }
 
-async fn unknown_path(request: Request) -> ApiError {
+async fn unknown_path(request: Request) -> Response {
+    if request.method() == Method::OPTIONS && request.uri().path() == "*" {
+        // What the server can at all.
+        let allow = HeaderValue::from_static("GET, HEAD, POST, OPTIONS");
+        return (StatusCode::NO_CONTENT, [(header::ALLOW, allow)]).into_response();
+    }
     let path = request.uri().path();
-    ApiError::NotFound(format!("{path:?} is not a path of this API; / lists them"))
+    ApiError::NotFound(format!("{path:?} is not a path of this API; / lists them")).into_response()
+}
+
+/// A method that a route does not have. The route adds `Allow`.
+async fn other_method(request: Request) -> Response {
+    if request.method() == Method::OPTIONS {
+        return StatusCode::NO_CONTENT.into_response();
+    }
+    let (method, path) = (request.method(), request.uri().path());
+    ApiError::MethodNotAllowed(format!("{path:?} does not take {method}; see Allow"))
+        .into_response()
 }
 
 #[cfg(test)]

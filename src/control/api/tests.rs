@@ -445,6 +445,19 @@ async fn methods() {
     assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
     let allow = response.headers()["allow"].to_str().expect("ASCII").to_owned();
     assert!(allow.contains("GET") && allow.contains("POST"), "{allow}");
+    // A 405 of the read API once said nothing but its number, and OPTIONS was one too.
+    let delete = request(Method::DELETE, "/api/v1/query");
+    let (_, body) = send(&router, delete).await;
+    assert!(body.contains("does not take DELETE"), "{body}");
+    for target in ["/api/v1/query", "/metrics", "*"] {
+        let options = request(Method::OPTIONS, target);
+        let response = router.clone().oneshot(options).await.expect("infallible");
+        assert_eq!(response.status(), StatusCode::NO_CONTENT, "{target}");
+        let allow = response.headers()["allow"].to_str().expect("ASCII");
+        assert!(allow.contains("GET"), "{target}: {allow}");
+    }
+    let (status, _) = send(&router, request(Method::OPTIONS, "/nope")).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
     let head = request(Method::HEAD, "/-/healthy");
     let (status, body) = send(&router, head).await;
     assert_eq!((status, body.as_str()), (StatusCode::OK, ""));
