@@ -286,6 +286,9 @@ struct LinesReport<'a> {
     failed_lines: Vec<&'a str>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     refused: BTreeMap<&'static str, u64>,
+    /// The flags of the limits that were passed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    limits: Vec<&'static str>,
 }
 
 fn reply_to_lines(outcome: &Outcome<'_>) -> Reply {
@@ -302,6 +305,9 @@ fn reply_to_lines(outcome: &Outcome<'_>) -> Reply {
         errors,
         failed_lines: lines.map(|line| cut(line)).collect(),
         refused,
+        limits: sample_refusals(&outcome.refused)
+            .filter_map(|(reason, _)| limit_flag(reason))
+            .collect(),
     };
     let body = serde_json::to_string(&report).expect("numbers and strings are JSON");
     Reply { status: 200, content_type: APPLICATION_JSON, body, ..Reply::NO_CONTENT }

@@ -142,11 +142,18 @@ fn json_lines() {
             200,
             concat!(
                 r#"{"samples":9,"errors":8,"failed_lines":["1"],"#,
-                r#""refused":{"labels_too_long":5,"too_old":2}}"#
+                r#""refused":{"labels_too_long":5,"too_old":2},"#,
+                r#""limits":["labels-bytes-max","out-of-order-window"]}"#,
             ),
         ),
     );
     let long = "x".repeat(201);
+    // A limit was counted here without its name: nobody knew which flag to look at.
+    let want = concat!(
+        r#"{"samples":9,"errors":2,"failed_lines":[],"refused":{"label_value_too_long":2},"#,
+        r#""limits":["label-value-bytes-max"]}"#,
+    );
+    check(&[], &[(Refusal::LabelValueTooLong, 2)], (200, want));
     let want = format!(r#"{{"samples":9,"errors":1,"failed_lines":["{}"]}}"#, &long[..200]);
     check(&[&long], &[], (200, &want));
     check(
