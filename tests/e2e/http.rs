@@ -89,23 +89,33 @@ impl Client {
         self.stream.write_all(bytes)
     }
 
-    /// Says that nothing more will be sent.
+    /// Says that nothing more will be sent. A connection that is gone already is no fault.
     pub fn finish_sending(&self) {
-        self.stream.shutdown(Shutdown::Write).expect("a connected socket");
+        self.stream.shutdown(Shutdown::Write).ok();
     }
 
     /// Whether the server closes the connection before the patience ends, whatever it still sends.
     pub fn is_closed_by_server(&mut self) -> bool {
-        let mut buffer = [0; 4096];
+        self.read_to_close().is_some()
+    }
+
+    /// Whether the server closes within the patience; what it sent until then, if it does.
+    pub fn read_to_close(&mut self) -> Option<Vec<u8>> {
         loop {
-            match self.stream.read(&mut buffer) {
-                Ok(0) => return true,
-                Ok(_) => {}
-                Err(error) => {
-                    return !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
-                }
+            match self.receive() {
+                Ok(()) => {}
+                Err(error) => match error.kind() {
+                    ErrorKind::WouldBlock | ErrorKind::TimedOut => return None,
+                    _ => return Some(std::mem::take(&mut self.received)),
+                },
             }
         }
+    }
+
+    /// Reads one head, an interim one too, and gives its status.
+    pub fn read_status(&mut self) -> std::io::Result<u16> {
+        let head = self.read_until(b"\r\n\r\n")?;
+        Ok(parse_head(&head)?.0)
     }
 
     /// Reads one answer; `head_only` for the answer to a HEAD. Skips `100 Continue`.

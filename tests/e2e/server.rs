@@ -73,6 +73,20 @@ impl Server {
         response.json()
     }
 
+    /// The sum, over shards, of a metric of `/metrics`, by its name and one more label if given:
+    /// `name{label="value"`.
+    #[track_caller]
+    pub fn metric_sum(&self, metric: &str) -> Option<f64> {
+        let (name, label) = metric.split_once('{').unwrap_or((metric, ""));
+        let text = self.get("/metrics").text();
+        let lines = text.lines().filter(|line| {
+            line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
+                && line.contains(label)
+        });
+        let values = lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+        values.reduce(|sum, value| sum + value)
+    }
+
     /// Whether the process still runs.
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("our own child").is_none()
