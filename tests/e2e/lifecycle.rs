@@ -3,7 +3,6 @@
 use crate::loadgen::Sender;
 use crate::random::Random;
 use crate::server::{Server, free_port, run_to_end};
-use std::time::Duration;
 
 #[test]
 fn sigterm_loses_nothing_one_shard() {
@@ -19,14 +18,14 @@ fn sigterm_loses_nothing_two_shards() {
 fn drain(shards: u32) {
     let mut random = Random::from_environment();
     let mut server = Server::start(shards);
-    let load = Duration::from_secs(15);
-    let mut sender = Sender::start(&server, "remote-write", load, random.next());
+    let mut sender = Sender::start(&server, "remote-write", random.next());
     for _ in 0..3 {
-        sender.wait_for_acks(5);
+        sender.wait_for_acks(50);
         server.terminate();
         server.restart(shards);
     }
-    sender.finish();
+    sender.wait_for_acks(5);
+    sender.stop();
     sender.verify(&server);
 }
 
@@ -49,7 +48,7 @@ fn a_taken_port_is_named() {
     let foreign = listener.local_addr().expect("bound").port();
     for port in [server.port(), foreign] {
         let listen = format!("127.0.0.1:{port}");
-        check_failed_start(&listen, &data, &[&port.to_string(), "in use"]);
+        check_failed_start(&listen, &data, &[&port.to_string(), "port is taken"]);
     }
 }
 

@@ -1,6 +1,6 @@
 //! The load generator as a process: sending with a ledger, and verifying against it.
 
-use crate::process::{find_program, tail, wait_for, wait_for_exit};
+use crate::process::{find_program, tail, wait_for};
 use crate::server::{Server, program};
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -8,28 +8,27 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// How long a sender may run on after its own duration: retries while the server restarts.
-const FINISH_DEADLINE: Duration = Duration::from_secs(60);
+/// Longer than any test runs: whoever started the load stops it.
+const DURATION: &str = "10m";
 const PROGRESS_DEADLINE: Duration = Duration::from_secs(30);
 
 /// A `loadgen send` that runs.
 pub struct Sender {
     child: Child,
     folder: TempDir,
-    duration: Duration,
 }
 
 impl Sender {
-    /// Sends to `server` for `duration`, over two connections, trying again whatever is not
-    /// acknowledged.
-    pub fn start(server: &Server, protocol: &str, duration: Duration, seed: u64) -> Self {
+    /// Sends to `server` until it is stopped, over eight connections, and
+    /// tries again whatever is not acknowledged.
+    pub fn start(server: &Server, protocol: &str, seed: u64) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let log = File::create(folder.path().join("stderr")).expect("a temporary file");
         let child = Command::new(find_loadgen())
             .args(["send", "--url", &server.url(), "--protocol", protocol])
             .args(["--series", "2000", "--labels", "11", "--points-per-request", "500"])
-            .args(["--connections", "2", "--rate", "20000", "--retry"])
-            .args(["--duration", &format!("{}s", duration.as_secs())])
+            .args(["--connections", "8", "--rate", "50000"])
+            .args(["--retry", "--duration", DURATION])
             .args(["--seed", &seed.to_string()])
             .arg("--ledger")
             .arg(folder.path().join("ledger"))
@@ -38,7 +37,7 @@ impl Sender {
             .stderr(log)
             .spawn()
             .expect("loadgen starts");
-        Self { child, folder, duration }
+        Self { child, folder }
     }
 
     /// How many requests its ledger calls acknowledged.
@@ -60,31 +59,37 @@ impl Sender {
         assert!(done.is_some(), "no acknowledgement in {PROGRESS_DEADLINE:?}\n{}", self.log());
     }
 
-    /// Waits for its end, which must be a good one.
+    /// Ends the load. What is in flight now may be there or not; its ledger says which that is.
     #[track_caller]
-    pub fn finish(&mut self) {
-        let status = wait_for_exit(&mut self.child, self.duration + FINISH_DEADLINE);
-        let status = status.unwrap_or_else(|| panic!("loadgen runs on\n{}", self.log()));
-        assert!(status.success(), "loadgen send: {status}\n{}", self.log());
+    pub fn stop(&mut self) {
+        let ended = self.child.try_wait().expect("our own child");
+        assert_eq!(ended, None, "the load ended before the test did\n{}", self.log());
+        self.child.kill().expect("our own child");
+        self.child.wait().expect("our own child");
     }
 
     /// Reads everything back: nothing acknowledged is missing, nothing is there that was not sent.
     #[track_caller]
     pub fn verify(&self, server: &Server) {
+        let report = self.folder.path().join("verified.json");
         let output = Command::new(find_loadgen())
-            .args(["verify", "--json", "--url", &server.url(), "--ledger"])
+            .args(["verify", "--url", &server.url(), "--ledger"])
             .arg(self.ledger())
+            .arg("--json")
+            .arg(&report)
             .output()
             .expect("loadgen starts");
-        let report = String::from_utf8_lossy(&output.stdout).into_owned();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "verify: {}\n{report}\n{errors}", output.status);
-        let json: serde_json::Value = serde_json::from_str(&report)
-            .unwrap_or_else(|error| panic!("verify's report: {error}\n{report}"));
-        for fault in ["missing", "extra", "wrong"] {
-            assert_eq!(json[fault].as_u64(), Some(0), "{fault}\n{report}");
+        assert!(output.status.success(), "verify: {}\n{text}\n{errors}", output.status);
+        let report = std::fs::read(&report).expect("a report was asked for");
+        let json: serde_json::Value = serde_json::from_slice(&report).expect("JSON was asked for");
+        for fault in ["missing", "extra", "wrong", "repeated"] {
+            assert_eq!(json[fault].as_u64(), Some(0), "{fault}\n{text}");
         }
-        println!("verified: {}", report.trim());
+        let present = json["acked_present"].as_u64();
+        assert!(present.is_some_and(|count| count > 0), "nothing was verified\n{text}");
+        println!("verified:\n{}", text.trim());
     }
 
     fn ledger(&self) -> PathBuf {
