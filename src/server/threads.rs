@@ -7,7 +7,7 @@
 use crate::background::command::BackgroundEvent;
 use crate::background::executor::BackgroundSender;
 use crate::base::queue::{QueueSender, Wake};
-use crate::base::time::Now;
+use crate::base::time::{Duration, Now};
 use crate::control::config::Config;
 use crate::control::readiness::ServerState;
 use crate::control::server::ControlRequest;
@@ -30,6 +30,9 @@ const CONTROL_MAIL: usize = 256;
 /// Room for every answer to what a shard may have asked of the background.
 const BACKGROUND_MAIL: usize = 16;
 const BACKLOG: i32 = 4096;
+/// How often and how long apart a taken address is tried again: a second in all.
+const TAKEN_TRIES: u32 = 50;
+const TAKEN_PAUSE: Duration = Duration::from_millis(20);
 
 /// The way of the background's answers to a shard.
 pub type BackgroundQueue = QueueSender<BackgroundEvent>;
@@ -79,8 +82,7 @@ pub fn bind_listeners(
     // SO_REUSEPORT would let a second process of the same user share the port without a word: this
     // probe finds it.
     for address in addresses {
-        bind(*address, Sharing::Alone)
-            .map_err(|error| StartFault::Listen { address: *address, error })?;
+        await_free(*address).map_err(|error| StartFault::Listen { address: *address, error })?;
     }
     let one_shard = |_| {
         let listeners = addresses.iter().map(|address| {
@@ -96,6 +98,18 @@ pub fn bind_listeners(
 enum Sharing {
     Alone,
     Shards,
+}
+
+/// Waits a little while the address is taken: of a process that was killed, the kernel takes the ring down after its
+/// end, and until then the ring's accept keeps the listener alive. That takes a few milliseconds.
+fn await_free(address: SocketAddr) -> io::Result<()> {
+    for _ in 0..TAKEN_TRIES {
+        match bind(address, Sharing::Alone) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => thread::sleep(TAKEN_PAUSE),
+            outcome => return outcome.map(drop),
+        }
+    }
+    bind(address, Sharing::Alone).map(drop)
 }
 
 fn bind(address: SocketAddr, sharing: Sharing) -> io::Result<Socket> {
@@ -203,4 +217,28 @@ fn queues<T>(wakers: &[Arc<RingWaker>], capacity: usize) -> Queues<T> {
 fn neighbours_of(shard: u32, senders: &[QueueSender<ShardMessage>]) -> Neighbours {
     let others = (0u32..).zip(senders);
     others.map(|(other, sender)| (other != shard).then(|| sender.clone())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A supervisor that restarts a killed server at once got "the port is taken": the dead process' ring still held the
+    /// listener. Here a thread holds it for a while; one that keeps it is reported.
+    #[test]
+    fn an_address_that_is_taken_for_a_moment_is_waited_for() {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let listener = bind(any, Sharing::Shards).expect("a free port");
+        let address = listener.local_addr().expect("bound").as_socket().expect("an IP address");
+        let fault = bind_listeners(&[address], 1).expect_err("it is taken");
+        let is_in_use = |error: &io::Error| error.kind() == io::ErrorKind::AddrInUse;
+        assert!(matches!(fault, StartFault::Listen { error, .. } if is_in_use(&error)));
+        let holder = thread::spawn(move || {
+            thread::sleep(TAKEN_PAUSE * 5);
+            drop(listener);
+        });
+        let listeners = bind_listeners(&[address], 2).expect("it becomes free");
+        assert_eq!(listeners.len(), 2);
+        holder.join().expect("it only sleeps");
+    }
 }
