@@ -214,7 +214,9 @@ impl Replay<'_> {
 
     fn read_snapshot(&mut self, path: &Path) -> Result<LogPosition, ReplayFault> {
         let bad = |fault| ReplayFault::Snapshot { path: path.to_owned(), fault };
-        let mut file = io::BufReader::new(File::open(path).map_err(io_fault(path))?);
+        let file = File::open(path).map_err(io_fault(path))?;
+        let file_bytes = file.metadata().map_err(io_fault(path))?.len();
+        let mut file = io::BufReader::new(file);
         let mut read = |bytes: &mut [u8]| match file.read_exact(bytes) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
@@ -234,6 +236,10 @@ impl Replay<'_> {
             let mut head = [0; PIECE_HEAD_BYTES];
             read(&mut head)?;
             match PieceHead::decode(head, tally.count).map_err(bad)? {
+                // A damaged length must not ask for memory that no file could fill.
+                PieceHead::Piece { len, .. } if len as u64 > file_bytes => {
+                    return Err(bad(SnapshotFault::Truncated));
+                }
                 PieceHead::Piece { len, crc } => {
                     piece.resize(len, 0);
                     read(&mut piece)?;

@@ -102,7 +102,7 @@ impl PieceTally {
     /// The head of `piece`, which is now counted.
     pub fn encode_head(&mut self, piece: &[u8]) -> [u8; PIECE_HEAD_BYTES] {
         assert!(piece.len() <= SNAPSHOT_PIECE_BYTES_MAX);
-        let len = u32::try_from(piece.len()).expect("4 MiB at most");
+        let len = u32::try_from(piece.len()).expect("1 GiB at most");
         let crc = crc32c(piece);
         self.add(len, crc);
         let mut head = [0; PIECE_HEAD_BYTES];

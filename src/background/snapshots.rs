@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use crate::node::log::{BLOCK_BYTES, LogPosition};
 
 use super::block_file::{BlockFile, OpenHow, WRITE_BYTES_MAX, errno_of, rename_durably};
-use super::command::{BackgroundEvent, SnapshotCommand};
+use super::command::{BackgroundEvent, SNAPSHOT_PIECE_BYTES_MAX, SnapshotCommand};
 use super::executor::Shard;
 use super::snapshot_format::{
     PieceTally, SnapshotHeader, parse_snapshot_file_name, snapshot_file_name,
@@ -112,6 +112,9 @@ impl OpenSnapshot {
 
     /// Takes a piece; gives its memory back, empty.
     async fn write_piece(&mut self, mut bytes: Vec<u8>) -> Result<Vec<u8>, i32> {
+        if bytes.len() > SNAPSHOT_PIECE_BYTES_MAX {
+            return Err(libc::EFBIG);
+        }
         let head = self.tally.encode_head(&bytes);
         self.gathered.extend_from_slice(&head);
         self.gathered.extend_from_slice(&bytes);

@@ -213,6 +213,20 @@ fn a_snapshot_replaces_the_log_before_it_and_its_files_are_used_again() {
 }
 
 #[test]
+fn a_series_of_many_samples_is_one_long_piece() {
+    // A series is never split, so a backfill of a million samples made a piece above the limit of
+    // 4 MiB that there was: writing it ended the process, and again after each restart.
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut shard = PlainShard::start(folder.path(), FIRST);
+    let pieces = vec![vec![1; 9 << 20], vec![2; 10]];
+    shard.snapshot(&pieces);
+    shard.stop();
+    let (heard, report) = replay(folder.path());
+    assert!(heard.pieces == pieces);
+    assert!(!report.is_loss());
+}
+
+#[test]
 fn damage_is_reported_and_a_damaged_snapshot_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut shard = PlainShard::start(folder.path(), FIRST);
@@ -247,6 +261,7 @@ fn damage_is_reported_and_a_damaged_snapshot_is_refused() {
     check(100, SnapshotFault::Header);
     check(4096 + 8, SnapshotFault::Piece { index: 0 });
     check(4096 + 108 + 8, SnapshotFault::Piece { index: 1 });
+    check(4096 + 2, SnapshotFault::Truncated); // A length of 64 KiB more than there is.
     check(4096 + 216 + 8, SnapshotFault::Footer);
     assert_eq!(replay(folder.path()).0.pieces.len(), 2);
 }
