@@ -43,8 +43,19 @@ pub struct SnapshotCourse {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Idle,
-    Walking { position: LogPosition, next: SeriesId, pieces_ahead: u32, bytes: u64 },
-    Ending { position: LogPosition, bytes: u64 },
+    /// Up to `end`: the series that there were at `position`. Later ones are in the log from there
+    /// on, and a walk that followed them would never end while new series arrive.
+    Walking {
+        position: LogPosition,
+        next: SeriesId,
+        end: SeriesId,
+        pieces_ahead: u32,
+        bytes: u64,
+    },
+    Ending {
+        position: LogPosition,
+        bytes: u64,
+    },
 }
 
 impl SnapshotCourse {
@@ -69,22 +80,23 @@ impl SnapshotCourse {
                 }
                 // Without a spare segment it begins a little later.
                 let position = log.begin_snapshot().ok()?;
-                let next = SeriesId(0);
-                self.stage = Stage::Walking { position, next, pieces_ahead: 0, bytes: 0 };
+                let (next, end) = (SeriesId(0), SeriesId(head.series_count()));
+                self.stage = Stage::Walking { position, next, end, pieces_ahead: 0, bytes: 0 };
                 Some(SnapshotStep::Begin(position))
             }
             Stage::Walking { pieces_ahead: PIECES_AHEAD_MAX.., .. } | Stage::Ending { .. } => None,
-            Stage::Walking { position, next, bytes, .. } if head.series_count() <= next.0 => {
+            Stage::Walking { position, next, end, bytes, .. } if end <= next => {
                 self.stage = Stage::Ending { position, bytes };
                 Some(SnapshotStep::End)
             }
-            Stage::Walking { position, next, pieces_ahead, bytes } => {
+            Stage::Walking { position, next, end, pieces_ahead, bytes } => {
                 let mut piece = self.memory.pop().unwrap_or_default();
                 piece.clear();
                 let next = head.snapshot_piece(next, &mut piece, PIECE_BYTES);
                 self.stage = Stage::Walking {
                     position,
                     next,
+                    end,
                     pieces_ahead: pieces_ahead + 1,
                     bytes: bytes + piece.len() as u64,
                 };
@@ -130,5 +142,48 @@ impl SnapshotCourse {
     /// Whether the next step waits for nothing but a turn.
     pub fn is_ready(&self) -> bool {
         matches!(self.stage, Stage::Walking { pieces_ahead, .. } if pieces_ahead < PIECES_AHEAD_MAX)
+    }
+}
+
+#[cfg(test)]
+mod regressions {
+    use super::*;
+    use crate::model::labels::encode_label;
+    use crate::model::series::{SeriesHash, TenantId};
+    use crate::node::head::HeadLimits;
+    use crate::node::log::{LogConfig, LogIdentity};
+
+    fn register(head: &mut Head, number: u32) {
+        let mut labels = Vec::new();
+        encode_label(&mut labels, b"__name__", number.to_string().as_bytes());
+        let hash = SeriesHash::of(TenantId(0), &labels);
+        head.register(TenantId(0), hash, &labels).expect("room");
+    }
+
+    #[test]
+    fn a_walk_ends_while_new_series_arrive() {
+        // The walk followed the newest series: with one new series a turn, which is little churn,
+        // no snapshot ever ended, the log grew for ever and the shard never slept.
+        const STEPS_MAX: u32 = 100;
+        let mut head = Head::new(HeadLimits { out_of_order_window_ms: 0, bytes_max: 1 << 30 });
+        let identity = LogIdentity { node: 1, incarnation: 1, shard: 0 };
+        let start = LogPosition { segment: 1, sequence: 1 };
+        let mut log = Log::new(LogConfig::new(identity), start, 0).expect("the defaults");
+        log.poll_segment_request().expect("the first segment");
+        log.handle_segment_ready(1, Ok(()));
+        let mut course = SnapshotCourse::new(0);
+        (0..100).for_each(|number| register(&mut head, number));
+        let mut steps = 0;
+        loop {
+            match course.poll(&head, &mut log) {
+                Some(SnapshotStep::Begin(_)) => {}
+                Some(SnapshotStep::Piece(memory)) => course.handle_piece_taken(memory),
+                Some(SnapshotStep::End) => break,
+                None => panic!("nothing is waited for"),
+            }
+            register(&mut head, 100 + steps);
+            steps += 1;
+            assert!(steps < STEPS_MAX);
+        }
     }
 }
