@@ -9,10 +9,12 @@ use crate::control::config::command::ServeArguments;
 use crate::control::config::units::ByteSize;
 use crate::control::config::{Config, Settings};
 use crate::control::host::HostFacts;
+use crate::gateway::decode;
+use crate::gateway::owner::LABELS_BYTES_LIMIT;
 use crate::wire::frame::FRAME_BYTES_MAX;
 
-/// Spans of a request are 31-bit offsets (`gateway/request.rs`).
-const BODY_BYTES_LIMIT: u64 = (1 << 31) - 1;
+/// No decoder takes a longer one.
+const BODY_BYTES_LIMIT: u64 = decode::BODY_BYTES_MAX as u64;
 /// Beyond any machine; a typing error.
 const SHARDS_LIMIT: u32 = 1024;
 
@@ -129,7 +131,7 @@ fn check_config(config: &Config) -> Result<(), ConfigFault> {
     check(
         (1..=BODY_BYTES_LIMIT).contains(&config.body_bytes_max.0),
         "body_bytes_max",
-        "it must be from 1 byte to just below 2GiB",
+        "it must be from 1 byte to 1GiB",
     )?;
     check(
         config.request_bytes_max >= config.body_bytes_max,
@@ -148,6 +150,11 @@ fn check_config(config: &Config) -> Result<(), ConfigFault> {
     )?;
     check(config.connections_max > 0, "connections_max", "it must be at least 1")?;
     check(config.labels_max > 0, "labels_max", "it must be at least 1")?;
+    check(
+        config.labels_bytes_max.0 <= LABELS_BYTES_LIMIT as u64,
+        "labels_bytes_max",
+        "it must be at most 1MiB, so that a series fits into a frame",
+    )?;
     check(config.query_series_max > 0, "query_series_max", "it must be at least 1")?;
     check(config.query_samples_max > 0, "query_samples_max", "it must be at least 1")?;
     check(config.query_concurrency_max > 0, "query_concurrency_max", "it must be at least 1")?;

@@ -113,7 +113,10 @@ fn other_faults_say_where_to_look() {
     assert!(matches!(fault, Err(ConfigFault::Unreadable { .. })));
     check(&["--shards", "0"], "shards");
     check(&["--shards", "1025"], "shards");
-    check(&["--body-bytes-max", "2GiB"], "body_bytes_max");
+    // 2 GiB less a byte was let through, and a body above 1 GiB then ended the process.
+    check(&["--body-bytes-max", "1025MiB"], "body_bytes_max");
+    // Labels that fit no frame made the owner look for room for ever.
+    check(&["--labels-bytes-max", "2MiB"], "labels_bytes_max");
     check(&["--request-bytes-max", "1MiB"], "request_bytes_max");
     check(&["--log-segment-bytes", "1MiB"], "log_segment_bytes");
     check(&["--log-segment-bytes", "10000001"], "log_segment_bytes");
