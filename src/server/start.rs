@@ -158,13 +158,14 @@ fn watch_signals(
         tracing::info!(
             "signal: answering what is in flight, then ending; a second one ends at once"
         );
+        // The main thread lives as long as there is somebody to tell. It is told first, so that it
+        // never hears of a shard's end before.
+        let _ = notices.send(Notice::Drain);
         state.set_draining();
         life.begin_drain();
         for waker in &wakers {
             waker.wake();
         }
-        // The main thread lives as long as there is somebody to tell.
-        let _ = notices.send(Notice::Drain);
     })
     .map_err(StartFault::Thread)
 }
