@@ -24,6 +24,9 @@ use std::sync::Arc;
 use std::{fmt, io, thread};
 
 const REBUILD_PIECE_BYTES: usize = 1 << 20;
+/// Segments ready ahead: one thread makes those of all shards, a snapshot takes one at its
+/// beginning, and a fast shard fills one in less time than the next takes to be made.
+const SPARE_SEGMENTS: u32 = 2;
 
 /// Node shards in order, the thread that serves them, and the way to it.
 pub struct Recovered {
@@ -200,7 +203,11 @@ fn node_shard(
     identity: LogIdentity,
     (start, replayed_bytes): (LogPosition, u64),
 ) -> NodeShard {
-    let config = LogConfig { segment_bytes: rules.segment_bytes, ..LogConfig::new(identity) };
+    let config = LogConfig {
+        segment_bytes: rules.segment_bytes,
+        spare_segments: SPARE_SEGMENTS,
+        ..LogConfig::new(identity)
+    };
     let log = Log::new(config, start, replayed_bytes).expect("checked with the configuration");
     NodeShard::new(head, log, SnapshotCourse::new(rules.log_bytes_max))
 }
