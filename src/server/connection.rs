@@ -19,6 +19,8 @@ use bytes::Bytes;
 
 /// Bytes behind a request that are kept while it is being answered; more stay in the socket.
 pub const UNREAD_BYTES_MAX: usize = 256 << 10;
+/// Answers that wait for a client to take them: beyond this nothing more is read from it.
+pub const OUTPUT_BYTES_MAX: usize = 1 << 20;
 /// Longest body of a request for the control plane (forms and small uploads).
 const CONTROL_BODY_BYTES_MAX: u64 = 4 << 20;
 /// A body buffer above this is freed after its request.
@@ -129,6 +131,10 @@ impl Connection {
             match self.state {
                 State::Waiting | State::Streaming { .. } => return (taken, Step::NeedMore),
                 State::Closing => return (input.len(), Step::Close),
+                // The next request waits in `unread` until the client has taken its answers.
+                State::Head if self.is_output_full() && self.reader.phase() == ReadPhase::Idle => {
+                    return (taken, Step::NeedMore);
+                }
                 State::Head | State::Body(_) => {}
             }
             let (len, event) = self.reader.read(&input[taken..]);
@@ -304,7 +310,38 @@ impl Connection {
 
     /// Whether the caller should stop receiving until the answer is out.
     pub fn is_full(&self) -> bool {
-        self.unread.len() >= UNREAD_BYTES_MAX
+        self.unread.len() >= UNREAD_BYTES_MAX || self.is_output_full()
+    }
+
+    fn is_output_full(&self) -> bool {
+        self.output.len() >= OUTPUT_BYTES_MAX
+    }
+
+    /// Whether bytes wait behind an answer: one that is due, or those that the client is to take.
+    pub fn has_unread(&self) -> bool {
+        !self.unread.is_empty()
+    }
+
+    /// Whether a request's body is being read.
+    pub fn is_in_body(&self) -> bool {
+        matches!(self.state, State::Body(_))
+    }
+
+    /// Ends the request whose body is being read with `reply`, frees what there is of it, and ends
+    /// the connection.
+    pub fn break_off(&mut self, reply: &Reply) {
+        self.keep_alive = false;
+        self.body = Vec::new();
+        self.unread = Vec::new();
+        self.answer(reply);
+    }
+
+    /// The ingest endpoint whose body is being read.
+    pub fn endpoint(&self) -> Option<Endpoint> {
+        match self.state {
+            State::Body(Target::Ingest(endpoint, _)) => Some(endpoint),
+            _ => None,
+        }
     }
 
     /// Whether the connection ends as soon as its output is sent.
@@ -378,3 +415,54 @@ fn control_head(head: &RequestHead<'_>) -> http::Request<()> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod regressions {
+    use super::*;
+
+    const RULES: ConnectionRules = ConnectionRules {
+        http: HttpLimits { head_bytes_max: 16 << 10, headers_max: 64, body_bytes_max: 1 << 20 },
+        body_bytes_max: 1 << 20,
+        is_overloaded: false,
+    };
+
+    #[test]
+    fn answers_that_nobody_takes_stop_the_reading() {
+        // A client that pipelined `OPTIONS` and read no answer made the process hold all of them:
+        // two gigabytes in eight seconds, by one connection that no deadline ended.
+        const REQUEST: &[u8] = b"OPTIONS /api/v1/write HTTP/1.1\r\nhost: a\r\n\r\n";
+        const PIECES: usize = 100;
+        let piece = REQUEST.repeat(500);
+        let mut connection = Connection::new(RULES.http);
+        for _ in 0..PIECES {
+            connection.handle_bytes(&piece, &RULES);
+            assert!(connection.output_len() < OUTPUT_BYTES_MAX + 4096);
+        }
+        assert!(connection.is_full() && connection.has_unread());
+        let mut answers = 0;
+        while connection.output_len() > 0 {
+            let output = connection.take_output(Vec::new());
+            answers += String::from_utf8_lossy(&output).matches("HTTP/1.1 ").count();
+            connection.handle_unread(&RULES);
+        }
+        assert_eq!(answers, PIECES * 500);
+        assert!(!connection.is_full() && !connection.has_unread());
+    }
+
+    #[test]
+    fn a_body_that_is_broken_off_is_freed() {
+        let mut connection = Connection::new(RULES.http);
+        let head = b"POST /api/v1/import HTTP/1.1\r\nhost: a\r\ncontent-length: 5000\r\n\r\n";
+        connection.handle_bytes(head, &RULES);
+        connection.handle_bytes(&[b'x'; 3000], &RULES);
+        assert!(connection.is_in_body() && connection.endpoint().is_some());
+        assert_eq!(connection.held_bytes(), 3000);
+        let (reason, text) = (Refusal::Overloaded, "cannot go on");
+        connection.break_off(&reply_to_body_fault(BodyFault { reason, text }));
+        assert!(connection.is_closing() && connection.held_bytes() == 0);
+        let output = connection.take_output(Vec::new());
+        assert!(output.starts_with(b"HTTP/1.1 503 "));
+        // What the client still sends is read away.
+        assert!(matches!(connection.handle_bytes(&[b'x'; 2000], &RULES), Step::Close));
+        assert_eq!(connection.held_bytes(), 0);
+    }
+}

@@ -7,7 +7,7 @@ use crate::control::server::{ControlRequest, ReplyPart};
 use crate::gateway::endpoint::{Encoding, Endpoint};
 use crate::gateway::part::{PartAnswer, ShardMessage};
 use crate::gateway::reply::{BodyFault, Reply, reply_to_body_fault};
-use crate::http::deadline::{ConnectionDeadlines, DeadlineRules, Overdue};
+use crate::http::deadline::{ConnectionDeadlines, DeadlineRules, Overdue, Phase};
 use crate::model::refusal::Refusal;
 use crate::ring::{BufferLease, ReceiveEnd};
 use crate::server::clients::{Client, ClientKey, Clients};
@@ -63,10 +63,34 @@ impl Shard {
         };
         let bytes = self.ring.buffer(&lease);
         self.stats.network.received_bytes += bytes.len() as u64;
-        client.deadlines.handle_progress(bytes.len() as u64, self.now.monotonic);
+        // A client that sends on while it does not take its answers makes no progress.
+        if client.deadlines.phase() != Phase::Answering {
+            client.deadlines.handle_progress(bytes.len() as u64, self.now.monotonic);
+        }
         let step = client.connection.handle_bytes(bytes, &rules);
         self.ring.recycle(lease);
         self.follow(key, step);
+        self.break_off_if_overloaded(key);
+    }
+
+    /// Refuses a body that still grows while others hold all the memory for requests: heads are let
+    /// in before anybody knows what will follow them. A lone body is bounded by its own limit.
+    fn break_off_if_overloaded(&mut self, key: ClientKey) {
+        let held_bytes = self.reading_bytes + self.ingest.held_bytes();
+        let Some(client) = self.clients.get_mut(key) else { return };
+        if held_bytes - client.accounted_bytes <= self.request_bytes_max
+            || !client.connection.is_in_body()
+        {
+            return;
+        }
+        let (reason, text) = (Refusal::Overloaded, "cannot go on: request-bytes-max is in use");
+        let reply = match client.connection.endpoint() {
+            Some(endpoint) => self.ingest.refuse(endpoint, reason, text),
+            None => reply_to_body_fault(BodyFault { reason, text }),
+        };
+        client.connection.break_off(&reply);
+        self.account(key);
+        self.pump(key);
     }
 
     pub(super) fn handle_receive_ended(&mut self, key: ClientKey, reason: ReceiveEnd) {
@@ -77,10 +101,11 @@ impl Shard {
                 client.wants_receive = true;
                 self.parked.push(key);
             }
-            ReceiveEnd::Cancelled => {}
+            // There may be room again since it was asked to stop.
+            ReceiveEnd::Cancelled => self.pump(key),
             ReceiveEnd::PeerClosed => {
                 client.is_half_closed = true;
-                if !client.connection.is_waiting() {
+                if !client.connection.is_waiting() && !client.connection.has_unread() {
                     client.connection.abort();
                 }
                 self.pump(key);
@@ -100,7 +125,12 @@ impl Shard {
         if buffer.capacity() <= SPARE_OUTPUT_BYTES_MAX {
             client.spare_output = buffer;
         }
-        if is_ok {
+        if is_ok && client.connection.has_unread() && !client.connection.is_waiting() {
+            // What waited for the client to take its answers.
+            let rules = self.rules();
+            let step = self.after_answer(key, &rules);
+            self.follow(key, step);
+        } else if is_ok {
             self.pump(key);
         } else {
             client.connection.abort();
@@ -133,7 +163,8 @@ impl Shard {
             client.connection.drain();
         }
         let step = client.connection.handle_unread(rules);
-        if client.is_half_closed && !client.connection.is_waiting() {
+        let is_answered = !client.connection.is_waiting() && !client.connection.has_unread();
+        if client.is_half_closed && is_answered {
             client.connection.abort();
         }
         step
