@@ -56,8 +56,9 @@ pub struct ReplayReport {
     /// Pieces and their bytes.
     pub pieces: u64,
     pub piece_bytes: u64,
-    /// Segment files read.
+    /// Segment files read, and their bytes, used or not.
     pub segments: u64,
+    pub segment_bytes: u64,
     /// Records applied, and the bytes of all whole ones.
     pub records: u64,
     pub record_bytes: u64,
@@ -269,10 +270,16 @@ impl Replay<'_> {
             expected = segment + 1;
             let path = folder.join(segment_file_name(segment));
             let mut file = File::open(&path).map_err(io_fault(&path))?;
+            // The last write of a process that was killed may still be on its way to the disk. Its
+            // record must be seen now or never: once its sequence is given to another record, the
+            // next replay would take it for that one and leave the acknowledged one out.
+            file.lock_shared().map_err(io_fault(&path))?;
             reader.begin(segment);
+            let bytes_before = self.report.file_bytes;
             self.check_header(&mut file, &path, segment)?;
             self.read_segment(&mut file, &path, (&mut reader, &mut piece))?;
             self.note_end(segment, &reader);
+            self.report.segment_bytes += self.report.file_bytes - bytes_before;
             // What was read may be in the page cache only, if the process before was killed between
             // a write and its sync. From here on it counts as durable, so it has to be.
             file.sync_data().map_err(io_fault(&path))?;
@@ -351,6 +358,7 @@ fn empty_report(next: LogPosition) -> ReplayReport {
         pieces: 0,
         piece_bytes: 0,
         segments: 0,
+        segment_bytes: 0,
         records: 0,
         record_bytes: 0,
         file_bytes: 0,

@@ -98,8 +98,16 @@ async fn fill_with_zeros(file: &BlockFile, bytes: u64) -> Result<(), i32> {
     Ok(())
 }
 
-/// Opens a segment as the ring wants it: past the page cache where the file system can.
+/// Opens a segment as the ring wants it: past the page cache where the file system can, and locked.
+/// A write that is in flight when the process is killed lands after its end; the kernel keeps the
+/// lock as long, and replay waits for it.
 fn open_for_ring(path: &Path) -> io::Result<SegmentFile> {
+    let segment = open_past_cache(path)?;
+    segment.file.try_lock()?;
+    Ok(segment)
+}
+
+fn open_past_cache(path: &Path) -> io::Result<SegmentFile> {
     let direct = OpenOptions::new().write(true).custom_flags(libc::O_DIRECT).open(path);
     match direct {
         Ok(file) => Ok(SegmentFile { file: file.into(), is_direct: true }),

@@ -6,6 +6,7 @@ use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 
 use super::command::{BackgroundEvent, SegmentCommand, SnapshotCommand};
 use super::executor::{Background, BackgroundSender, Shard};
@@ -63,6 +64,7 @@ impl PlainShard {
                     SegmentCommand::Prepare { shard: 0, segment, bytes }
                 }
                 SegmentRequest::Retire { below_segment } => {
+                    self.files = self.files.split_off(&below_segment);
                     SegmentCommand::Retire { shard: 0, below_segment }
                 }
             };
@@ -80,9 +82,7 @@ impl PlainShard {
 
     /// Appends a frame and waits until it is durable.
     fn write(&mut self, frame: &[u8]) -> u64 {
-        self.do_requests();
-        let sequence = self.log.append(frame, &[], &[]).expect("room");
-        let operation = self.log.poll_operation().expect("something gathered");
+        let (sequence, operation) = self.append(frame);
         let LogOperation::WriteSync { segment, offset_bytes, buffer, .. } = operation;
         let file = &self.files[&segment];
         file.write_all_at(&buffer, offset_bytes).expect("a disk that works");
@@ -90,6 +90,13 @@ impl PlainShard {
         self.log.handle_written(buffer, Ok(()));
         assert_eq!(self.log.durable_sequence(), sequence);
         sequence
+    }
+
+    /// Appends a frame; what is to be written for it is the caller's to do.
+    fn append(&mut self, frame: &[u8]) -> (u64, LogOperation) {
+        self.do_requests();
+        let sequence = self.log.append(frame, &[], &[]).expect("room");
+        (sequence, self.log.poll_operation().expect("something gathered"))
     }
 
     /// Writes a snapshot of these pieces.
@@ -180,6 +187,32 @@ fn what_was_written_is_replayed_and_the_log_goes_on_behind_it() {
     shard.stop();
     let (heard, report) = replay(folder.path());
     assert_eq!((heard.frames.len(), report.missing_segments, report.is_loss()), (31, 0, false));
+}
+
+/// A write in flight when its process is killed lands after the next process has started. If that
+/// one had replayed the segment by then, it gave the record's sequence to a record of its own, and
+/// the replay after that took the acknowledged one for a repetition and left it out. Now a segment
+/// is locked by whoever may still write to it, and replay waits.
+#[test]
+fn replay_waits_for_the_last_write_of_a_killed_process() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut killed = PlainShard::start(folder.path(), FIRST);
+    killed.write(b"durable");
+    let (_, operation) = killed.append(b"in flight");
+    let LogOperation::WriteSync { segment, offset_bytes, buffer, .. } = operation;
+    // Everything of the process is gone but the file of that write.
+    let file = killed.files.remove(&segment).expect("it is written to");
+    killed.files.clear();
+    killed.stop();
+    let (sender, replayed) = flume::bounded(1);
+    let path = folder.path().to_owned();
+    let next = thread::spawn(move || sender.send(replay(&path).0.frames).expect("a listener"));
+    replayed.recv_timeout(Duration::from_millis(50)).expect_err("it waits for the write");
+    file.write_all_at(&buffer, offset_bytes).expect("a disk that works");
+    drop(file);
+    let frames = replayed.recv_timeout(PATIENCE).expect("the write is over");
+    assert_eq!(frames, [(1, b"durable".to_vec()), (2, b"in flight".to_vec())]);
+    next.join().expect("it has told");
 }
 
 #[test]

@@ -180,6 +180,8 @@ impl NodeSide {
                     SegmentCommand::Prepare { shard, segment, bytes }
                 }
                 SegmentRequest::Retire { below_segment } => {
+                    // Closed first, which gives their locks back: one of them may be the next segment.
+                    self.segments = self.segments.split_off(&below_segment);
                     SegmentCommand::Retire { shard, below_segment }
                 }
             });
