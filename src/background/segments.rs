@@ -31,9 +31,10 @@ pub(super) async fn run(shards: &[Shard], commands: flume::Receiver<SegmentComma
             SegmentCommand::Prepare { segment, bytes, .. } => {
                 let outcome = prepare(shard, segment, bytes).await;
                 if let Err(errno) = outcome {
+                    // The shard asks again every second, and says so once.
                     let cause = io::Error::from_raw_os_error(errno);
                     let folder = shard.folder.display();
-                    tracing::error!("cannot make log segment {segment} in {folder}: {cause}");
+                    tracing::debug!("cannot make log segment {segment} in {folder}: {cause}");
                 }
                 // A shard that is gone needs no answer.
                 let event = BackgroundEvent::SegmentReady { segment, outcome };

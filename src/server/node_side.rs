@@ -36,6 +36,7 @@ pub struct NodeSide {
     retry_at: Instant,
     head_retention_ms: i64,
     is_failure_told: bool,
+    is_disk_refusing: bool,
 }
 
 struct RunningSelect {
@@ -64,6 +65,7 @@ impl NodeSide {
             retry_at: now + RETRY,
             head_retention_ms,
             is_failure_told: false,
+            is_disk_refusing: false,
         }
     }
 
@@ -132,12 +134,8 @@ impl NodeSide {
                 let outcome = outcome.map(|file| {
                     self.segments.insert(segment, file);
                 });
-                if let Err(errno) = outcome {
-                    let error = std::io::Error::from_raw_os_error(errno);
-                    let shard = self.shard;
-                    tracing::warn!(shard, %error, "cannot make a log segment; trying on");
-                }
                 node.handle_segment_ready(segment, outcome);
+                self.tell_segments(outcome);
             }
             BackgroundEvent::SnapshotPieceWritten { bytes } => {
                 node.handle_snapshot_piece_taken(bytes);
@@ -152,8 +150,26 @@ impl NodeSide {
         }
     }
 
-    /// A query's question. Before replay is done there is no answer: the asker sees its channel
-    /// close.
+    /// Says once that the disk refuses segments, and once that it takes them again: attempts are made every second.
+    fn tell_segments(&mut self, outcome: Result<(), i32>) {
+        let (shard, was_refused) = (self.shard, self.is_disk_refusing);
+        self.is_disk_refusing = outcome.is_err();
+        match outcome {
+            Err(errno) if !was_refused => {
+                let error = std::io::Error::from_raw_os_error(errno);
+                tracing::error!(
+                    shard,
+                    %error,
+                    "cannot make the next log segment: samples are refused once the one in use is \
+                     full; make room; it is tried again every second"
+                );
+            }
+            Ok(()) if was_refused => tracing::info!(shard, "log segments can be made again"),
+            Ok(()) | Err(_) => {}
+        }
+    }
+
+    /// A query's question. Before replay is done there is no answer: the asker sees its channel close.
     pub fn handle_select(
         &mut self,
         request: Arc<SelectRequest>,

@@ -3,59 +3,17 @@
 //! The disk is a tmpfs of this test's own, so it needs root.
 
 use crate::body::{REMOTE_WRITE_HEADERS, Series, now_ms, remote_write};
+use crate::disk::Disk;
 use crate::http::{Client, Response, escape};
-use crate::process::{is_root, wait_for};
+use crate::process::wait_for;
 use crate::server::Server;
-use std::fs::File;
-use std::io::Write;
-use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
-use tempfile::TempDir;
 
-const DISK_MIB: u32 = 512;
+/// Room for the first segments, without `fill` taking long.
+const DISK: &str = "size=128m";
 /// Series of one request: enough that the rest of a segment is soon used up.
 const SERIES: usize = 5000;
 const DEADLINE: Duration = Duration::from_secs(60);
-
-struct Disk(TempDir);
-
-impl Disk {
-    fn mount() -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let status = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={DISK_MIB}m"), "tidegate-e2e"])
-            .arg(folder.path())
-            .status()
-            .expect("mount runs");
-        assert!(status.success(), "cannot mount a tmpfs");
-        Self(folder)
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    /// Uses up all room that is left.
-    fn fill(&self) {
-        let mut ballast = File::create(self.path().join("ballast")).expect("room for a name");
-        let zeros = [0; 4096];
-        while ballast.write_all(&zeros).is_ok() {}
-    }
-
-    fn make_room(&self) {
-        std::fs::remove_file(self.path().join("ballast")).expect("the ballast");
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let unmounted = Command::new("umount").arg("-l").arg(self.path()).status();
-        if !unmounted.is_ok_and(|status| status.success()) {
-            eprintln!("cannot unmount {}", self.path().display());
-        }
-    }
-}
 
 #[test]
 fn one_shard() {
@@ -68,12 +26,12 @@ fn two_shards() {
 }
 
 fn run(shards: u32) {
-    if !is_root() {
-        eprintln!("SKIPPED: a full disk needs root, to mount a small one");
-        return;
-    }
-    let disk = Disk::mount();
-    let mut server = Server::start_with(shards, Some(&disk.path().join("data")), &[]);
+    let Some(disk) = Disk::mount("tmpfs", DISK) else { return };
+    let mut server = Server::start_with(
+        shards,
+        Some(&disk.path().join("data")),
+        &["--log-segment-bytes", "8MiB"],
+    );
     let mut client = server.client();
     let mut acked = Vec::new();
     let first = send(&mut client, 0);
@@ -93,6 +51,7 @@ fn run(shards: u32) {
     });
     let full = full.unwrap_or_else(|| panic!("no 503 on a full disk\n{}", server.log()));
     assert_eq!(full.status, 503, "{}", full.text());
+    assert!(full.text().contains("disk_full"), "the reason comes first: {}", full.text());
     assert!(full.header("retry-after").is_some(), "503 says when to come again: {full:?}");
     assert!(server.is_running());
     assert_eq!(server.get("/-/healthy").status, 200);
@@ -105,6 +64,10 @@ fn run(shards: u32) {
     });
     acked.push(recovered.unwrap_or_else(|| panic!("no recovery\n{}", server.log())));
     check_all_there(&server, &acked);
+    let log = server.log();
+    for words in ["cannot make the next log segment", "log segments can be made again"] {
+        assert!(log.contains(words), "it does not say `{words}`:\n{log}");
+    }
     server.kill9();
     server.restart(shards);
     check_all_there(&server, &acked);
