@@ -101,7 +101,9 @@ pub fn recover(
     let (background, sender) =
         start_background(&identities, events, |shard| folder.shard_folder(shard))?;
     let nodes = replayed.into_iter().zip(&identities).map(|(one, identity)| {
-        node_shard(rules, one.head, *identity, (one.report.next, one.report.record_bytes))
+        // Whole files, used or not: each start begins a new one, so a server that is restarted often and writes little
+        // would otherwise never come to a snapshot, and keep them all.
+        node_shard(rules, one.head, *identity, (one.report.next, one.report.segment_bytes))
     });
     Ok(Recovered { nodes: nodes.collect(), background, sender })
 }

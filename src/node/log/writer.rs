@@ -228,8 +228,8 @@ pub struct Log {
 impl Log {
     /// An empty log that continues at `start`: the first segment to make (above every file there
     /// is) and the first record's sequence (one above the last that replay saw). Everything
-    /// replayed, `replayed_bytes` of records, has been synced by then: replay may have read it from
-    /// a page cache that the last process never synced.
+    /// replayed, `replayed_bytes` of segments, has been synced by then: replay may have read it
+    /// from a page cache that the last process never synced.
     pub fn new(
         config: LogConfig,
         start: LogPosition,
@@ -445,7 +445,8 @@ impl Log {
         self.snapshot = None;
     }
 
-    /// Bytes of records that replay would read: those since the newest finished snapshot began.
+    /// Bytes that replay would read: of the segments replayed at the start, and of the records since
+    /// then, until a snapshot that began later is finished.
     pub fn bytes_since_snapshot(&self) -> u64 {
         self.appended_bytes - self.finished_mark_bytes
     }
