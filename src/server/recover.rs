@@ -170,8 +170,16 @@ fn tell_damage(shard: u32, one: &Replayed) {
             "the log ends in a torn write, as a crash leaves it; nothing acknowledged is in it"
         );
     }
-    if report.damaged > 0 || report.is_loss() || *loss != ReplayLoss::default() {
-        tracing::error!(
+    match verdict(report, loss) {
+        Verdict::Whole => {}
+        Verdict::Torn => tracing::warn!(
+            shard,
+            damaged = report.damaged,
+            places = ?report.damaged_places,
+            ?loss,
+            "the last write before a crash arrived in parts; nothing known to be acknowledged is missing"
+        ),
+        Verdict::Lost => tracing::error!(
             shard,
             records_lost = report.records_lost,
             missing_segments = report.missing_segments,
@@ -179,7 +187,28 @@ fn tell_damage(shard: u32, one: &Replayed) {
             places = ?report.damaged_places,
             ?loss,
             "the log is damaged: what could be read was kept, the rest is lost"
-        );
+        ),
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// Nothing is missing, but perhaps the end of a last write.
+    Whole,
+    /// What is missing was in flight at a crash: a disk may write the blocks of one write in any order.
+    Torn,
+    /// Something acknowledged is gone.
+    Lost,
+}
+
+fn verdict(report: &ReplayReport, loss: &ReplayLoss) -> Verdict {
+    if report.is_loss() || loss.pieces > 0 || loss.frames > 0 {
+        Verdict::Lost
+    } else if report.damaged > 0 || *loss != ReplayLoss::default() {
+        // Samples of unknown series too: whoever named them came behind their registration in the same write.
+        Verdict::Torn
+    } else {
+        Verdict::Whole
     }
 }
 
@@ -306,4 +335,38 @@ fn snapshot_fault(event: &BackgroundEvent) -> RecoverFault {
         _ => libc::EIO,
     };
     RecoverFault::Snapshot(io::Error::from_raw_os_error(errno))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::background::replay::replay_shard;
+
+    struct Nothing;
+
+    impl ReplaySink for Nothing {
+        fn handle_piece(&mut self, _: &[u8]) {}
+        fn handle_record(&mut self, _: &Record<'_>) {}
+        fn handle_progress(&mut self, _: u64, _: u64) {}
+    }
+
+    /// A write whose blocks reached the disk out of order leaves a damaged record with whole ones behind it. That was
+    /// called a loss, at the level of an alarm, although nothing of it had been acknowledged.
+    #[test]
+    fn an_alarm_means_that_something_acknowledged_is_gone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let identity = LogIdentity { node: 1, incarnation: 1, shard: 0 };
+        let empty = replay_shard(folder.path(), &identity, &mut Nothing).expect("an empty folder");
+        let none = ReplayLoss::default();
+        assert_eq!(verdict(&empty, &none), Verdict::Whole);
+        let torn = ReplayReport { torn_tails: 1, records_torn: 3, ..empty.clone() };
+        assert_eq!(verdict(&torn, &none), Verdict::Whole);
+        let torn = ReplayReport { damaged: 1, ..torn };
+        assert_eq!(verdict(&torn, &none), Verdict::Torn);
+        let unknown = ReplayLoss { samples_of_unknown_series: 9, moved_ids: 2, ..none };
+        assert_eq!(verdict(&torn, &unknown), Verdict::Torn);
+        assert_eq!(verdict(&torn, &ReplayLoss { frames: 1, ..none }), Verdict::Lost);
+        assert_eq!(verdict(&ReplayReport { records_lost: 1, ..torn }, &none), Verdict::Lost);
+        assert_eq!(verdict(&ReplayReport { missing_segments: 1, ..empty }, &none), Verdict::Lost);
+    }
 }
