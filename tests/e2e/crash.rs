@@ -12,7 +12,10 @@ use std::time::Duration;
 
 const KILLS: usize = 20;
 /// A moment is this much later than the first acknowledgements after a start, at most.
-const MOMENT_MS_MAX: usize = 300;
+const MOMENT_MS_MAX: usize = 400;
+/// After every so many kills comes one more, at most this long after the start.
+const KILL_AT_START_EVERY: usize = 4;
+const START_MS_MAX: usize = 100;
 /// Small files, so that kills also hit rotations, snapshots and recycled segments.
 const SMALL_LOG: [&str; 4] = ["--log-segment-bytes", "8MiB", "--log-bytes-max", "16MiB"];
 /// The unit in which the log is written.
@@ -58,7 +61,7 @@ fn run(shards: u32, protocol: &str, restart: Restart) {
         sender.wait_for_acks(3);
         let moment_ms = random.below(MOMENT_MS_MAX);
         // The moment is the point of the test, not a way to wait for something.
-        std::thread::sleep(Duration::from_millis(u64::try_from(moment_ms).expect("small")));
+        std::thread::sleep(milliseconds(moment_ms));
         assert!(server.is_running(), "it ended by itself before kill {kill}");
         server.kill9();
         let mut shards_now = shards;
@@ -68,16 +71,36 @@ fn run(shards: u32, protocol: &str, restart: Restart) {
             Restart::TornTail => tear_tails(server.data(), &mut random),
         }
         println!("kill {kill}: {moment_ms} ms after the first acks, {shards_now} shards next");
+        if kill % KILL_AT_START_EVERY == 0 {
+            let moment_ms = random.below(START_MS_MAX);
+            println!("and once more {moment_ms} ms after the start");
+            server.kill9_at_start(shards_now, milliseconds(moment_ms));
+        }
         restart_unharmed(&mut server, shards_now);
     }
     sender.wait_for_acks(3);
     sender.stop();
+    check_size(server.data());
     println!("{} requests acknowledged", sender.acked_requests());
     sender.verify(&server);
     // What was verified out of memory must be on the disk too.
     server.kill9();
     restart_unharmed(&mut server, shards);
     sender.verify(&server);
+}
+
+fn milliseconds(count: usize) -> Duration {
+    Duration::from_millis(u64::try_from(count).expect("small"))
+}
+
+/// Each start makes new segments; the log must not grow with their number.
+fn check_size(data: &Path) {
+    const SHARD_MIB_MAX: u64 = 160;
+    for shard in newest_shards(data) {
+        let files = sorted_entries(&shard, "").into_iter();
+        let bytes: u64 = files.map(|file| file.metadata().map_or(0, |file| file.len())).sum();
+        assert!(bytes >> 20 < SHARD_MIB_MAX, "{} holds {} MiB", shard.display(), bytes >> 20);
+    }
 }
 
 /// A kill and a torn write are everyday matters: the log speaks of no loss.
@@ -152,15 +175,18 @@ fn written_end(bytes: &[u8]) -> usize {
 /// `DIR/incarnation-N/shard-K/segment-*.log`: the last two by name in each shard of the newest
 /// incarnation.
 fn newest_segments(data: &Path) -> Vec<PathBuf> {
-    let incarnations = sorted_entries(data, "incarnation-");
-    let newest = incarnations.iter().max_by_key(|path| number_in(path));
-    let shards = newest.map_or_else(Vec::new, |path| sorted_entries(path, "shard-"));
     let newest_in = |shard: &PathBuf| {
         let segments = sorted_entries(shard, "segment-");
         let older = segments.len().saturating_sub(2);
         segments.into_iter().skip(older)
     };
-    shards.iter().flat_map(newest_in).collect()
+    newest_shards(data).iter().flat_map(newest_in).collect()
+}
+
+fn newest_shards(data: &Path) -> Vec<PathBuf> {
+    let incarnations = sorted_entries(data, "incarnation-");
+    let newest = incarnations.iter().max_by_key(|path| number_in(path));
+    newest.map_or_else(Vec::new, |path| sorted_entries(path, "shard-"))
 }
 
 fn sorted_entries(folder: &Path, prefix: &str) -> Vec<PathBuf> {

@@ -27,7 +27,7 @@ impl Sender {
         let child = Command::new(find_loadgen())
             .args(["send", "--url", &server.url(), "--protocol", protocol])
             .args(["--series", "2000", "--labels", "11", "--points-per-request", "500"])
-            .args(["--connections", "8", "--rate", "50000"])
+            .args(["--connections", "8", "--rate", "200000"])
             .args(["--retry", "--duration", DURATION])
             .args(["--seed", &seed.to_string()])
             .arg("--ledger")

@@ -6,6 +6,7 @@
 
 // What the tests stand on.
 mod body;
+mod disk;
 mod http;
 mod loadgen;
 mod process;

@@ -116,6 +116,20 @@ impl Server {
         assert_eq!(status.code(), Some(0), "a drain ends with 0\n{}", self.log());
     }
 
+    /// Waits until its log says `text`.
+    #[track_caller]
+    pub fn wait_for_log(&self, text: &str) {
+        let said = wait_for(READY_DEADLINE, || self.log().contains(text).then_some(()));
+        assert!(said.is_some(), "it does not say `{text}`\n{}", self.log());
+    }
+
+    /// Waits for its end, whatever the exit code, which may be none.
+    #[track_caller]
+    pub fn exit_code(&mut self, deadline: Duration) -> Option<i32> {
+        let status = wait_for_exit(&mut self.child, deadline);
+        status.unwrap_or_else(|| panic!("runs on after {deadline:?}\n{}", self.log())).code()
+    }
+
     /// SIGTERM, to the end.
     #[track_caller]
     pub fn terminate(&mut self) {
@@ -129,6 +143,14 @@ impl Server {
         assert!(!self.is_running(), "end it first");
         self.child = spawn(shards, self.port, &self.data, &self.extra, self.folder.path());
         self.wait_until_ready();
+    }
+
+    /// Starts it again and kills it `moment` later, which may be in the middle of its start.
+    pub fn kill9_at_start(&mut self, shards: u32, moment: Duration) {
+        assert!(!self.is_running(), "end it first");
+        self.child = spawn(shards, self.port, &self.data, &self.extra, self.folder.path());
+        std::thread::sleep(moment);
+        self.kill9();
     }
 
     #[track_caller]
