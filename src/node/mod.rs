@@ -12,3 +12,6 @@ pub mod replay;
 pub mod select;
 pub mod shard;
 pub mod snapshot;
+
+#[cfg(test)]
+mod tests;

@@ -97,3 +97,6 @@ impl Receiver {
         self.refused.sort_unstable_by_key(|sample| sample.index);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -146,3 +146,6 @@ fn remember(ids: &mut Vec<u32>, log_id: u32, id: u32) {
     }
     ids[at] = id;
 }
+
+#[cfg(test)]
+mod tests;

@@ -203,3 +203,6 @@ impl NodeShard {
         self.acks.is_empty() && self.write_began.is_none()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -187,3 +187,6 @@ mod regressions {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -72,7 +72,7 @@ fn half_sent(server: &Server) -> Client {
     let head = "POST /api/v1/import HTTP/1.1\r\nHost: tidegate\r\n\
                 Expect: 100-continue\r\nContent-Length: 1000\r\n\r\n";
     client.send_raw(head.as_bytes()).expect("a ready server reads");
-    let answer = client.read_continue().expect("it wants the body");
+    let answer = client.read_status().expect("it wants the body");
     assert_eq!(answer, 100);
     client.send_raw(b"{").expect("a ready server reads");
     client
