@@ -203,6 +203,9 @@ fn a_refused_header_closes_unless_there_is_no_body() {
         let want: &[&str] = if is_closing { &[] } else { &["VmJson next"] };
         assert_eq!(talked.requests, want);
         assert_eq!(talked.is_closing, is_closing);
+        // An unwanted body is not read as requests, nor skipped to find the next one.
+        let answers = talked.output.matches("HTTP/1.1 ").count();
+        assert_eq!(answers, 1 + want.len());
     }
     let typed = "POST /api/v1/write HTTP/1.1\r\nHost: h\r\nContent-Type: text/plain\r\n";
     check(&format!("{typed}Content-Length: 9\r\n\r\n"), 415, true);
