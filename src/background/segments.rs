@@ -6,7 +6,7 @@
 //! reason (what that is worth: see `zero_fill_or_not` in `tests`). Under its final name a segment
 //! is always complete. Not here: when (`node/log`), reading (`replay`).
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -103,18 +103,17 @@ async fn fill_with_zeros(file: &BlockFile, bytes: u64) -> Result<(), i32> {
 /// A write that is in flight when the process is killed lands after its end; the kernel keeps the
 /// lock as long, and replay waits for it.
 fn open_for_ring(path: &Path) -> io::Result<SegmentFile> {
-    let segment = open_past_cache(path)?;
-    segment.file.try_lock()?;
-    Ok(segment)
+    let (file, is_direct) = open_past_cache(path)?;
+    file.try_lock()?;
+    Ok(SegmentFile { file: file.into(), is_direct })
 }
 
-fn open_past_cache(path: &Path) -> io::Result<SegmentFile> {
+fn open_past_cache(path: &Path) -> io::Result<(File, bool)> {
     let direct = OpenOptions::new().write(true).custom_flags(libc::O_DIRECT).open(path);
     match direct {
-        Ok(file) => Ok(SegmentFile { file: file.into(), is_direct: true }),
+        Ok(file) => Ok((file, true)),
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-            let file = OpenOptions::new().write(true).open(path)?;
-            Ok(SegmentFile { file: file.into(), is_direct: false })
+            Ok((OpenOptions::new().write(true).open(path)?, false))
         }
         Err(error) => Err(error),
     }
