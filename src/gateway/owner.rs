@@ -23,6 +23,10 @@ use std::ops::Range;
 
 /// What `labels-bytes-max` may be set to at most.
 pub const LABELS_BYTES_LIMIT: usize = 1 << 20;
+/// A frame is sealed when it holds this much, so that it is still in the cache when the node half
+/// copies it; frames of 1 MiB cost 3 ns more a sample (BENCHMARKS.md). One sample of a series with
+/// long labels may be more.
+const FRAME_BYTES_GATHERED: usize = 192 << 10;
 /// Frame buffers kept for the next frame; more are freed, so that a burst does not stay in memory.
 const SPARE_FRAMES_MAX: usize = 4;
 
@@ -123,6 +127,11 @@ impl Owner {
         if self.ready.is_empty() {
             self.seal_gather();
         }
+        self.ready.pop_front()
+    }
+
+    /// As [`Owner::poll_frame`], but only a frame to which nothing more will be added.
+    pub fn poll_full_frame(&mut self) -> Option<Frame> {
         self.ready.pop_front()
     }
 
@@ -361,7 +370,9 @@ impl Gather {
             Resolved::New(labels) => labels.len() + NEW_SERIES_BYTES,
         };
         let used = self.len_bytes_max + series_bytes;
-        FRAME_BYTES_MAX.saturating_sub(used) / SAMPLE_BYTES
+        let limit =
+            if self.payload.series.is_empty() { FRAME_BYTES_MAX } else { FRAME_BYTES_GATHERED };
+        (limit.saturating_sub(used) / SAMPLE_BYTES).min(FRAME_BYTES_GATHERED / SAMPLE_BYTES)
     }
 
     /// Appends `count` entries of the series column; the other columns follow by `copy_samples`.

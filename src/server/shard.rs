@@ -12,7 +12,7 @@ use crate::control::config::Config;
 use crate::control::readiness::ServerState;
 use crate::control::server::ControlRequest;
 use crate::control::shards::ShardRequest;
-use crate::gateway::owner::Owner;
+use crate::gateway::owner::{Frame, Owner};
 use crate::gateway::part::ShardMessage;
 use crate::http::reader::HttpLimits;
 use crate::model::refusal::Refusal;
@@ -292,15 +292,32 @@ impl Shard {
     /// Offers what the owner gathered to the node half, until it has no room.
     fn move_frames(&mut self) {
         while let Some(frame) = self.owner.poll_frame() {
-            match self.node.handle_frame(&frame.bytes) {
-                FrameReceipt::Taken => self.owner.handle_frame_taken(frame),
-                FrameReceipt::Delayed => {
-                    self.owner.handle_frame_delayed(frame);
-                    break;
-                }
-                FrameReceipt::Refused(reason) => self.owner.handle_frame_refused(frame, reason),
+            if !self.offer_frame(frame) {
+                break;
             }
         }
+    }
+
+    /// As [`Shard::move_frames`], but leaves what may still gather.
+    pub(super) fn move_full_frames(&mut self) {
+        while let Some(frame) = self.owner.poll_full_frame() {
+            if !self.offer_frame(frame) {
+                break;
+            }
+        }
+    }
+
+    /// Whether there may be room for another.
+    fn offer_frame(&mut self, frame: Frame) -> bool {
+        match self.node.handle_frame(&frame.bytes) {
+            FrameReceipt::Taken => self.owner.handle_frame_taken(frame),
+            FrameReceipt::Refused(reason) => self.owner.handle_frame_refused(frame, reason),
+            FrameReceipt::Delayed => {
+                self.owner.handle_frame_delayed(frame);
+                return false;
+            }
+        }
+        true
     }
 
     /// Carries what became durable back to where it came from.

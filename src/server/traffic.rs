@@ -212,6 +212,7 @@ impl Shard {
             })
         };
         client.connection.keep_body(bytes);
+        self.move_full_frames();
         reply
     }
 
