@@ -18,6 +18,9 @@ const OPEN_GAPS_MAX: usize = 1024;
 #[derive(Debug)]
 pub struct ReplayTally {
     next_sequence: u64,
+    /// Of the last record that was applied: its segment, and its run's first sequence.
+    segment: u64,
+    run_sequence: u64,
     open: VecDeque<Range<u64>>,
     records: u64,
     records_lost: u64,
@@ -32,6 +35,8 @@ impl ReplayTally {
     pub fn new(first_sequence: u64) -> Self {
         Self {
             next_sequence: first_sequence,
+            segment: 0,
+            run_sequence: 0,
             open: VecDeque::new(),
             records: 0,
             records_lost: 0,
@@ -41,9 +46,18 @@ impl ReplayTally {
         }
     }
 
-    /// Whether `record` is to be applied: not if it, or a later one, was before.
+    /// Whether `record` is to be applied: not if it, or a later one of its run, was before.
     pub fn handle_record(&mut self, record: &Record<'_>) -> bool {
         let numbers = record.numbers();
+        if numbers.sequence < self.next_sequence
+            && numbers.segment > self.segment
+            && numbers.run_sequence >= self.run_sequence
+        {
+            // A later run, which did not see what the one before it still had in flight: a write
+            // of a killed process may land after its successor has read the segment. Those records
+            // were never acknowledged; the ones that the later run gave the same numbers were.
+            self.begin_again(numbers.run_sequence.min(numbers.sequence));
+        }
         if numbers.sequence < self.next_sequence {
             self.records_repeated += 1;
             return false;
@@ -52,9 +66,25 @@ impl ReplayTally {
             self.open.push_back(self.next_sequence..numbers.sequence);
         }
         self.next_sequence = numbers.sequence + 1;
+        (self.segment, self.run_sequence) = (numbers.segment, numbers.run_sequence);
         self.records += 1;
         self.judge(numbers.run_sequence, numbers.durable_sequence);
         true
+    }
+
+    /// Numbers from `next_sequence` on are given once more; what was missing of them before was torn.
+    fn begin_again(&mut self, next_sequence: u64) {
+        self.next_sequence = next_sequence;
+        while let Some(gap) = self.open.back_mut()
+            && gap.end > next_sequence
+        {
+            let kept_end = gap.start.max(next_sequence);
+            self.records_torn += gap.end - kept_end;
+            gap.end = kept_end;
+            if gap.is_empty() {
+                self.open.pop_back();
+            }
+        }
     }
 
     /// A record of the run that began at `run_sequence` says that all up to `durable_sequence` is

@@ -267,6 +267,32 @@ fn gaps_are_losses_only_if_a_later_record_of_the_run_calls_them_durable() {
 }
 
 #[test]
+fn a_run_that_did_not_see_a_late_write_is_applied() {
+    // The last write of a killed process landed after its successor had replayed the segment: the
+    // successor gave the same sequences once more and acknowledged them, and the next replay left
+    // them out as repeated. (segment, sequence, durable, run) of what that replay finds; all of it
+    // is to be applied.
+    #[track_caller]
+    fn check(found: &[(u64, u64, u64, u64)], want: (u64, u64, u64)) {
+        let mut tally = ReplayTally::new(1);
+        for &(segment, sequence, durable_sequence, run_sequence) in found {
+            let numbers =
+                record::RecordNumbers { segment, sequence, durable_sequence, run_sequence };
+            assert!(tally.handle_record(&Record::of_numbers(numbers)), "{numbers:?}");
+        }
+        let got = (tally.records_lost(), tally.records_torn(), tally.next_sequence());
+        assert_eq!(got, want, "{found:?}");
+    }
+    check(&[(1, 1, 0, 1), (1, 2, 1, 1), (1, 3, 1, 1), (2, 2, 1, 2), (2, 3, 2, 2)], (0, 0, 4));
+    // The late write was torn: what is missing of it is not missing of the later run.
+    check(&[(1, 1, 0, 1), (1, 4, 1, 1), (2, 2, 1, 2), (2, 3, 2, 2), (2, 4, 3, 2)], (0, 2, 5));
+    // Two restarts that saw the same, each with a late write.
+    check(&[(1, 1, 0, 1), (1, 2, 1, 1), (2, 2, 1, 2), (4, 2, 1, 2), (4, 3, 2, 2)], (0, 0, 4));
+    // A record of the later run is gone: that is a loss.
+    check(&[(1, 1, 0, 1), (1, 2, 1, 1), (1, 3, 1, 1), (2, 3, 2, 2), (2, 4, 3, 2)], (1, 0, 5));
+}
+
+#[test]
 fn segment_headers_and_names() {
     let header =
         SegmentHeader { identity: IDENTITY, segment: 77, segment_bytes: SEGMENT_BYTES_MIN };
