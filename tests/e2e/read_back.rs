@@ -267,6 +267,29 @@ fn samples_are_kept_by_the_rules() {
     }
 }
 
+/// What crosses between shards is one batch a request and target shard, however many samples it has.
+#[test]
+fn a_request_crosses_to_another_shard_once() {
+    const REQUESTS: u16 = 100;
+    let server = Server::start(2);
+    let names: Vec<String> = (0..200).map(|index| index.to_string()).collect();
+    let mut client = server.client();
+    for round in 0..REQUESTS {
+        let sample = (now_ms() - 10_000 + i64::from(round), f64::from(round));
+        let series = names.iter().map(|name| {
+            Series::new(&[("__name__", "crossing"), ("series", name)], &[sample, sample])
+        });
+        let body = remote_write(&series.collect::<Vec<_>>());
+        let answer = client.request("POST", "/api/v1/write", &REMOTE_WRITE_HEADERS, &body);
+        assert_eq!(answer.expect("an answer").status, 204);
+    }
+    for metric in ["tidegate_handoffs_sent_total", "tidegate_handoffs_received_total"] {
+        assert_eq!(server.metric_sum(metric), Some(f64::from(REQUESTS)), "{metric}");
+    }
+    let text = server.get("/api/v1/export?match[]=crossing").text();
+    assert_eq!(text.lines().count(), names.len());
+}
+
 #[test]
 fn parts_of_a_request_are_refused_with_a_reason() {
     let server = Server::start(1);
