@@ -13,14 +13,14 @@ pub struct Post {
     neighbours: Neighbours,
     lines: Vec<VecDeque<ShardMessage>>,
     waiting: usize,
-    sent: u64,
+    parts_sent: u64,
 }
 
 impl Post {
     /// Sends by `neighbours`.
     pub fn new(neighbours: Neighbours) -> Self {
         let lines = neighbours.iter().map(|_| VecDeque::new()).collect();
-        Self { neighbours, lines, waiting: 0, sent: 0 }
+        Self { neighbours, lines, waiting: 0, parts_sent: 0 }
     }
 
     /// Puts `message` behind those that wait for `shard`; the next [`Post::flush`] sends it.
@@ -38,12 +38,13 @@ impl Post {
         for (line, neighbour) in self.lines.iter_mut().zip(&self.neighbours) {
             let Some(neighbour) = neighbour else { continue };
             while let Some(message) = line.pop_front() {
+                let is_part = matches!(message, ShardMessage::Part(_));
                 if let Err(message) = neighbour.try_push(message) {
                     line.push_front(message);
                     break;
                 }
                 self.waiting -= 1;
-                self.sent += 1;
+                self.parts_sent += u64::from(is_part);
             }
         }
     }
@@ -53,8 +54,8 @@ impl Post {
         self.waiting == 0
     }
 
-    /// Messages sent, and messages waiting.
+    /// Parts of requests sent, and messages of any kind waiting.
     pub fn counts(&self) -> (u64, u64) {
-        (self.sent, self.waiting as u64)
+        (self.parts_sent, self.waiting as u64)
     }
 }

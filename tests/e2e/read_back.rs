@@ -267,7 +267,8 @@ fn samples_are_kept_by_the_rules() {
     }
 }
 
-/// What crosses between shards is one batch a request and target shard, however many samples it has.
+/// What crosses between shards is one batch a request and target shard, however many samples it
+/// has. The count of batches sent once had their answers in it, and was twice that of those taken.
 #[test]
 fn a_request_crosses_to_another_shard_once() {
     const REQUESTS: u16 = 100;
