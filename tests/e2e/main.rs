@@ -16,7 +16,6 @@ mod server;
 // What is tested.
 mod crash;
 mod full_disk;
-mod handoff;
 mod lifecycle;
 mod prometheus;
 mod read_back;
