@@ -150,7 +150,8 @@ impl NodeSide {
         }
     }
 
-    /// Says once that the disk refuses segments, and once that it takes them again: attempts are made every second.
+    /// Says once that the disk refuses segments, and once that it takes them again: attempts are
+    /// made every second.
     fn tell_segments(&mut self, outcome: Result<(), i32>) {
         let (shard, was_refused) = (self.shard, self.is_disk_refusing);
         self.is_disk_refusing = outcome.is_err();
@@ -169,7 +170,8 @@ impl NodeSide {
         }
     }
 
-    /// A query's question. Before replay is done there is no answer: the asker sees its channel close.
+    /// A query's question. Before replay is done there is no answer: the asker sees its channel
+    /// close.
     pub fn handle_select(
         &mut self,
         request: Arc<SelectRequest>,
@@ -196,7 +198,8 @@ impl NodeSide {
                     SegmentCommand::Prepare { shard, segment, bytes }
                 }
                 SegmentRequest::Retire { below_segment } => {
-                    // Closed first, which gives their locks back: one of them may be the next segment.
+                    // Closed first, which gives their locks back: one of them may be the next
+                    // segment.
                     self.segments = self.segments.split_off(&below_segment);
                     SegmentCommand::Retire { shard, below_segment }
                 }

@@ -101,8 +101,8 @@ pub fn recover(
     let (background, sender) =
         start_background(&identities, events, |shard| folder.shard_folder(shard))?;
     let nodes = replayed.into_iter().zip(&identities).map(|(one, identity)| {
-        // Whole files, used or not: each start begins a new one, so a server that is restarted often and writes little
-        // would otherwise never come to a snapshot, and keep them all.
+        // Whole files, used or not: each start begins a new one, so a server that is restarted
+        // often and writes little would otherwise never come to a snapshot, and keep them all.
         node_shard(rules, one.head, *identity, (one.report.next, one.report.segment_bytes))
     });
     Ok(Recovered { nodes: nodes.collect(), background, sender })
@@ -177,7 +177,8 @@ fn tell_damage(shard: u32, one: &Replayed) {
             damaged = report.damaged,
             places = ?report.damaged_places,
             ?loss,
-            "the last write before a crash arrived in parts; nothing known to be acknowledged is missing"
+            "the last write before a crash arrived in parts; \
+             nothing known to be acknowledged is missing"
         ),
         Verdict::Lost => tracing::error!(
             shard,
@@ -195,7 +196,8 @@ fn tell_damage(shard: u32, one: &Replayed) {
 enum Verdict {
     /// Nothing is missing, but perhaps the end of a last write.
     Whole,
-    /// What is missing was in flight at a crash: a disk may write the blocks of one write in any order.
+    /// What is missing was in flight at a crash: a disk may write the blocks of one write in any
+    /// order.
     Torn,
     /// Something acknowledged is gone.
     Lost,
@@ -205,7 +207,8 @@ fn verdict(report: &ReplayReport, loss: &ReplayLoss) -> Verdict {
     if report.is_loss() || loss.pieces > 0 || loss.frames > 0 {
         Verdict::Lost
     } else if report.damaged > 0 || *loss != ReplayLoss::default() {
-        // Samples of unknown series too: whoever named them came behind their registration in the same write.
+        // Samples of unknown series too: whoever named them came behind their registration in the
+        // same write.
         Verdict::Torn
     } else {
         Verdict::Whole
@@ -350,8 +353,9 @@ mod tests {
         fn handle_progress(&mut self, _: u64, _: u64) {}
     }
 
-    /// A write whose blocks reached the disk out of order leaves a damaged record with whole ones behind it. That was
-    /// called a loss, at the level of an alarm, although nothing of it had been acknowledged.
+    /// A write whose blocks reached the disk out of order leaves a damaged record with whole ones
+    /// behind it. That was called a loss, at the level of an alarm, although nothing of it had been
+    /// acknowledged.
     #[test]
     fn an_alarm_means_that_something_acknowledged_is_gone() {
         let folder = tempfile::tempdir().expect("a folder");

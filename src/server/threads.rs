@@ -100,8 +100,9 @@ enum Sharing {
     Shards,
 }
 
-/// Waits a little while the address is taken: of a process that was killed, the kernel takes the ring down after its
-/// end, and until then the ring's accept keeps the listener alive. That takes a few milliseconds.
+/// Waits a little while the address is taken: of a process that was killed, the kernel takes the
+/// ring down after its end, and until then the ring's accept keeps the listener alive. That takes a
+/// few milliseconds.
 fn await_free(address: SocketAddr) -> io::Result<()> {
     for _ in 0..TAKEN_TRIES {
         match bind(address, Sharing::Alone) {
@@ -223,8 +224,9 @@ fn neighbours_of(shard: u32, senders: &[QueueSender<ShardMessage>]) -> Neighbour
 mod tests {
     use super::*;
 
-    /// A supervisor that restarts a killed server at once got "the port is taken": the dead process' ring still held the
-    /// listener. Here a thread holds it for a while; one that keeps it is reported.
+    /// A supervisor that restarts a killed server at once got "the port is taken": the dead
+    /// process' ring still held the listener. Here a thread holds it for a while; one that keeps it
+    /// is reported.
     #[test]
     fn an_address_that_is_taken_for_a_moment_is_waited_for() {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
