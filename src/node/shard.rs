@@ -88,7 +88,8 @@ impl NodeShard {
             Err(LogRefusal::Full) => return FrameReceipt::Delayed,
             Err(fault) => return FrameReceipt::Refused(fault.refusal()),
         }
-        // Whoever brings frames from outside checks their checksum on arrival; here it would be the third pass over them.
+        // Whoever brings frames from outside checks their checksum on arrival; here it would be the
+        // third pass over them.
         let header = decode_header(frame).expect("the gateway half sealed it");
         let view = WriteView::check(&frame[FRAME_HEADER_BYTES..]).expect("as it encoded it");
         let Receipt { assigned, refused } = self.receiver.apply(&view, &mut self.head);

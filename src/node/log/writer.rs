@@ -445,8 +445,8 @@ impl Log {
         self.snapshot = None;
     }
 
-    /// Bytes that replay would read: of the segments replayed at the start, and of the records since
-    /// then, until a snapshot that began later is finished.
+    /// Bytes that replay would read: of the segments replayed at the start, and of the records
+    /// since then, until a snapshot that began later is finished.
     pub fn bytes_since_snapshot(&self) -> u64 {
         self.appended_bytes - self.finished_mark_bytes
     }
