@@ -2,9 +2,9 @@
 //! in no order of series.
 //!
 //! `{"metric":{"__name__":"up"},"values":[1,0],"timestamps":[1435781451781,1435781466781]}`;
-//! `/api/v1/import` reads them back to the bit, stale markers (`null`) and Prometheus' NaN included,
-//! but not other NaN payloads (see `json::write_export_value`). What has not been sent yet is bounded: some pieces of 64 KiB, and
-//! the samples of the series being written.
+//! `/api/v1/import` reads them back to the bit, stale markers (`null`) and Prometheus' NaN
+//! included, but not other NaN payloads (see `json::write_export_value`). What has not been sent
+//! yet is bounded: some pieces of 64 KiB, and the samples of the series being written.
 
 use std::collections::HashSet;
 
