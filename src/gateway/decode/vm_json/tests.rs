@@ -100,8 +100,8 @@ fn takes_good_lines() {
         check(&line, &[&format!("up{{job=\"x\"}} 1.0@{want}")]);
     }
     for (value, want) in [
-        // Once `null` became a plain NaN: who exported a series that had ended and imported it again
-        // saw it go on for the five minutes of the lookback.
+        // Once `null` became a plain NaN: who exported a series that had ended and imported it
+        // again saw it go on for the five minutes of the lookback.
         ("null", "stale"),
         ("\"NaN\"", "NaN"),
         ("\"-nan\"", "NaN"),
