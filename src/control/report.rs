@@ -19,11 +19,14 @@ pub enum RequestKind {
     Control,
     /// Refused before it was known what it was: a bad head, a timeout.
     Unknown,
+    /// An ingest path, answered by the head of the request alone.
+    Ingest,
 }
 
 impl RequestKind {
     /// In counter order.
-    pub const ALL: [Self; 4] = [Self::RemoteWrite, Self::VmJson, Self::Control, Self::Unknown];
+    pub const ALL: [Self; 5] =
+        [Self::RemoteWrite, Self::VmJson, Self::Control, Self::Unknown, Self::Ingest];
 
     /// The `endpoint` label.
     pub fn as_str(self) -> &'static str {
@@ -32,6 +35,7 @@ impl RequestKind {
             Self::VmJson => "vm_json",
             Self::Control => "control",
             Self::Unknown => "unknown",
+            Self::Ingest => "ingest",
         }
     }
 }

@@ -129,6 +129,11 @@ impl ConnectionDeadlines {
         }
     }
 
+    /// Whether nothing was asked for `duration`.
+    pub fn is_idle_for(&self, duration: Duration, now: Instant) -> bool {
+        self.phase == Phase::Idle && now >= self.since + duration
+    }
+
     /// When [`ConnectionDeadlines::check`] is worth calling; `None` while the client is not
     /// measured.
     pub fn next_deadline(&self) -> Option<Instant> {

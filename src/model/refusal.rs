@@ -45,6 +45,8 @@ pub enum Refusal {
     Replaying,
     /// The process is shutting down.
     Draining,
+    /// A request's method, content type or coding is none that its path takes.
+    WrongHeaders,
 }
 
 /// Whose fault a refusal is, which decides the status.
@@ -58,7 +60,7 @@ pub enum Blame {
 
 impl Refusal {
     /// Every reason, in counter order.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::CorruptBody,
         Self::BadLine,
         Self::BodyTooLarge,
@@ -79,6 +81,7 @@ impl Refusal {
         Self::LogFailed,
         Self::Replaying,
         Self::Draining,
+        Self::WrongHeaders,
     ];
 
     /// Counters that are indexed by a reason have this many places.
@@ -107,6 +110,7 @@ impl Refusal {
             Self::LogFailed => "log_failed",
             Self::Replaying => "replaying",
             Self::Draining => "draining",
+            Self::WrongHeaders => "wrong_headers",
         }
     }
 

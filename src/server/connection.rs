@@ -39,6 +39,21 @@ pub struct Connection {
     version: HttpVersion,
     is_head: bool,
     control_head: Option<http::Request<()>>,
+    /// Answers that it gave by itself since they were last asked for.
+    own_answers: OwnAnswers,
+}
+
+/// How many answers a connection gave before a request was whole, by what they were for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OwnAnswers {
+    /// To ingest paths: 405 and 415.
+    pub refused_heads: u32,
+    /// To ingest paths: 204 to `OPTIONS`.
+    pub options: u32,
+    /// To ingest paths: 503, the memory for requests is in use.
+    pub overloaded: u32,
+    /// To what could not be read.
+    pub faults: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +115,7 @@ impl Connection {
             version: HttpVersion::Http11,
             is_head: false,
             control_head: None,
+            own_answers: OwnAnswers::default(),
         }
     }
 
@@ -187,6 +203,11 @@ impl Connection {
             Err(reply) => {
                 // An unwanted body is not read: the connection ends instead, unless there is none.
                 self.keep_alive &= self.reader.body_bytes_left() == Some(0);
+                match reply.status {
+                    204 => self.own_answers.options += 1,
+                    503 => self.own_answers.overloaded += 1,
+                    _ => self.own_answers.refused_heads += 1,
+                }
                 self.answer(&reply);
             }
         }
@@ -230,6 +251,7 @@ impl Connection {
     /// Refuses what the connection says, and ends it.
     pub fn refuse(&mut self, fault: HttpFault) {
         self.keep_alive = false;
+        self.own_answers.faults += 1;
         response::encode_fault(&mut self.output, fault);
         self.state = State::Closing;
     }
@@ -334,6 +356,18 @@ impl Connection {
         self.body = Vec::new();
         self.unread = Vec::new();
         self.answer(reply);
+    }
+
+    /// The answers that it gave by itself since the last call.
+    pub fn take_own_answers(&mut self) -> OwnAnswers {
+        std::mem::take(&mut self.own_answers)
+    }
+
+    /// Frees the memory that waits for another request: thousands of idle clients must not hold it.
+    pub fn free_spare_memory(&mut self) {
+        if self.state == State::Head && self.unread.is_empty() {
+            self.body = Vec::new();
+        }
     }
 
     /// The ingest endpoint whose body is being read.
@@ -464,5 +498,20 @@ mod regressions {
         // What the client still sends is read away.
         assert!(matches!(connection.handle_bytes(&[b'x'; 2000], &RULES), Step::Close));
         assert_eq!(connection.held_bytes(), 0);
+    }
+
+    #[test]
+    fn answers_by_the_head_alone_are_counted() {
+        // A sender with a wrong content type was refused for days, and no counter rose.
+        let mut connection = Connection::new(RULES.http);
+        let options = b"OPTIONS /api/v1/write HTTP/1.1\r\nhost: a\r\n\r\n";
+        connection.handle_bytes(options, &RULES);
+        let head = b"POST /api/v1/write HTTP/1.1\r\nhost: a\r\ncontent-type: text/html\r\n\r\n";
+        connection.handle_bytes(head, &RULES);
+        connection.handle_bytes(b"rubbish\r\n\r\n", &RULES);
+        let OwnAnswers { refused_heads, options, overloaded, faults } =
+            connection.take_own_answers();
+        assert_eq!((refused_heads, options, overloaded, faults), (1, 1, 0, 1));
+        assert_eq!(connection.take_own_answers().faults, 0);
     }
 }

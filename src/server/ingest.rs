@@ -17,6 +17,7 @@ use crate::gateway::request::{DecodedRequest, IgnoredCounts, RequestBytes};
 use crate::gateway::requests::{Outcome, Requests};
 use crate::model::refusal::{Refusal, RefusalCounts};
 use crate::model::series::TenantId;
+use crate::server::connection::OwnAnswers;
 use crate::server::rules::IngestLimits;
 use std::sync::Arc;
 
@@ -140,6 +141,24 @@ impl Ingest {
         let reply = reply_to_body_fault(BodyFault { reason, text });
         self.stats.requests.add(request_kind(endpoint), reply.status);
         reply
+    }
+
+    /// Counts what a connection answered by itself. A refused request counts as one sample: how many
+    /// it held is not known.
+    pub fn count_own_answers(&mut self, answers: OwnAnswers) {
+        let counts = [
+            (RequestKind::Ingest, 415, answers.refused_heads),
+            (RequestKind::Ingest, 204, answers.options),
+            (RequestKind::Ingest, 503, answers.overloaded),
+            (RequestKind::Unknown, 400, answers.faults),
+        ];
+        for (kind, status, count) in counts {
+            for _ in 0..count {
+                self.stats.requests.add(kind, status);
+            }
+        }
+        self.stats.refused.add(Refusal::Overloaded, u64::from(answers.overloaded));
+        self.stats.refused.add(Refusal::WrongHeaders, u64::from(answers.refused_heads));
     }
 
     /// Counts an answer of the control plane.

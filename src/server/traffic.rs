@@ -24,6 +24,8 @@ const STREAM_OUTPUT_BYTES_MAX: usize = 256 << 10;
 const STREAM_PIECES_AHEAD: usize = 4;
 /// How long a connection that we ended is read away; most clients close at once.
 const LINGER: Duration = Duration::from_secs(2);
+/// How long an idle client keeps its buffer for the next body.
+const SPARE_MEMORY_KEPT: Duration = Duration::from_secs(5);
 /// An output buffer above this is freed after use.
 const SPARE_OUTPUT_BYTES_MAX: usize = 1 << 20;
 
@@ -184,6 +186,9 @@ impl Shard {
             let Some(client) = self.clients.get_mut(key) else { return };
             client.connection.answer(&answer);
             step = self.after_answer(key, &rules);
+        }
+        if let Some(client) = self.clients.get_mut(key) {
+            self.ingest.count_own_answers(client.connection.take_own_answers());
         }
         self.account(key);
         self.pump(key);
@@ -359,6 +364,9 @@ impl Shard {
             if client.lingers_until.is_some_and(|until| until <= now) {
                 self.close(key);
                 continue;
+            }
+            if client.deadlines.is_idle_for(SPARE_MEMORY_KEPT, now) {
+                client.connection.free_spare_memory();
             }
             let Some(overdue) = client.deadlines.check(now) else { continue };
             self.stats.network.closed.timeout += 1;
