@@ -107,7 +107,10 @@ impl SnapshotCourse {
 
     /// The background took a piece; its memory serves the next one.
     pub fn handle_piece_taken(&mut self, memory: Vec<u8>) {
-        self.memory.push(memory);
+        // A long series makes a long piece; its memory is not kept.
+        if memory.capacity() <= 4 * PIECE_BYTES {
+            self.memory.push(memory);
+        }
         self.memory.truncate(PIECES_AHEAD_MAX as usize);
         if let Stage::Walking { pieces_ahead, .. } = &mut self.stage {
             // A piece of a snapshot that failed meanwhile may still be on its way back.

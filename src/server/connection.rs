@@ -25,6 +25,8 @@ pub const OUTPUT_BYTES_MAX: usize = 1 << 20;
 const CONTROL_BODY_BYTES_MAX: u64 = 4 << 20;
 /// A body buffer above this is freed after its request.
 const SPARE_BODY_BYTES_MAX: usize = 4 << 20;
+/// Bytes of one send.
+const SEND_BYTES_MAX: usize = 1 << 20;
 /// A declared length reserves at most this much before its bytes arrive.
 const RESERVE_BYTES_MAX: u64 = 1 << 20;
 
@@ -324,9 +326,14 @@ impl Connection {
         self.output.len()
     }
 
-    /// Takes the bytes to send; `memory` becomes the next output buffer.
+    /// Takes bytes to send, at most [`SEND_BYTES_MAX`] at a time so that a slow client's progress is
+    /// seen; `memory` becomes the next output buffer.
     pub fn take_output(&mut self, mut memory: Vec<u8>) -> Vec<u8> {
         memory.clear();
+        if self.output.len() > SEND_BYTES_MAX {
+            memory.extend_from_slice(&self.output[SEND_BYTES_MAX..]);
+            self.output.truncate(SEND_BYTES_MAX);
+        }
         std::mem::replace(&mut self.output, memory)
     }
 
