@@ -1,6 +1,12 @@
 //! `kill -9` at 20 random moments under load, and a restart each time: no acknowledged sample is
 //! missing, none is invented. Also with another number of shards each time, and with the end of
 //! each log damaged as a torn write does.
+//!
+//! Seen red when: a request is answered before its write begins; replay leaves out the newest
+//! segments, or ends at the first torn tail; a part of a request goes missing between two shards; a
+//! rebuild for another number of shards leaves an old shard out; only records count towards the next
+//! snapshot (the folder grows with each start); a start does not wait for the listener of the killed
+//! process. Not seen here: a missing sync, which only a power cut shows (`tests/sim`).
 
 use crate::loadgen::Sender;
 use crate::random::Random;
@@ -16,8 +22,11 @@ const MOMENT_MS_MAX: usize = 400;
 /// After every so many kills comes one more, at most this long after the start.
 const KILL_AT_START_EVERY: usize = 4;
 const START_MS_MAX: usize = 100;
-/// Small files, so that kills also hit rotations, snapshots and recycled segments.
-const SMALL_LOG: [&str; 4] = ["--log-segment-bytes", "8MiB", "--log-bytes-max", "16MiB"];
+/// Small files, so that kills also hit rotations, snapshots and recycled segments; a snapshot only
+/// every few starts, so that replay also reads what several killed processes left.
+const SMALL_LOG: [&str; 4] = ["--log-segment-bytes", "8MiB", "--log-bytes-max", "64MiB"];
+/// The newest of each shard: two spares, the one that is written to, and the one before it.
+const SEGMENTS_TORN: usize = 4;
 /// The unit in which the log is written.
 const BLOCK_BYTES: usize = 4096;
 
@@ -80,9 +89,9 @@ fn run(shards: u32, protocol: &str, restart: Restart) {
     }
     sender.wait_for_acks(3);
     sender.stop();
-    check_size(server.data());
     println!("{} requests acknowledged", sender.acked_requests());
     sender.verify(&server);
+    check_size(server.data());
     // What was verified out of memory must be on the disk too.
     server.kill9();
     restart_unharmed(&mut server, shards);
@@ -95,7 +104,7 @@ fn milliseconds(count: usize) -> Duration {
 
 /// Each start makes new segments; the log must not grow with their number.
 fn check_size(data: &Path) {
-    const SHARD_MIB_MAX: u64 = 160;
+    const SHARD_MIB_MAX: u64 = 200;
     for shard in newest_shards(data) {
         let files = sorted_entries(&shard, "").into_iter();
         let bytes: u64 = files.map(|file| file.metadata().map_or(0, |file| file.len())).sum();
@@ -110,8 +119,7 @@ fn restart_unharmed(server: &mut Server, shards: u32) {
     assert!(!log.contains("ERROR"), "an alarm without a cause:\n{log}");
 }
 
-/// Damages what lies behind the last byte written to each shard's newest segments: the one that is
-/// written to, and the spare behind it.
+/// Damages what lies behind the last byte written to each shard's newest segments.
 fn tear_tails(data: &Path, random: &mut Random) {
     let segments = newest_segments(data);
     assert!(!segments.is_empty(), "no segment-*.log below {}", data.display());
@@ -172,12 +180,12 @@ fn written_end(bytes: &[u8]) -> usize {
     last.map_or(0, |at| (at + 1).next_multiple_of(BLOCK_BYTES))
 }
 
-/// `DIR/incarnation-N/shard-K/segment-*.log`: the last two by name in each shard of the newest
+/// `DIR/incarnation-N/shard-K/segment-*.log`: the last by name in each shard of the newest
 /// incarnation.
 fn newest_segments(data: &Path) -> Vec<PathBuf> {
     let newest_in = |shard: &PathBuf| {
         let segments = sorted_entries(shard, "segment-");
-        let older = segments.len().saturating_sub(2);
+        let older = segments.len().saturating_sub(SEGMENTS_TORN);
         segments.into_iter().skip(older)
     };
     newest_shards(data).iter().flat_map(newest_in).collect()

@@ -1,6 +1,8 @@
 //! A full disk: 503 while it is full, 204 again once there is room, and nothing acknowledged is
 //! lost.
 //! The disk is a tmpfs of this test's own, so it needs root.
+//!
+//! Seen red when: a segment that could not be made is not asked for again.
 
 use crate::body::{REMOTE_WRITE_HEADERS, Series, now_ms, remote_write};
 use crate::disk::Disk;

@@ -1,4 +1,7 @@
 //! Starts, stops, and starts that must fail: SIGTERM drains, ports and folders in use are named.
+//!
+//! Seen red when: requests are answered before their write begins and a signal ends the process at
+//! once.
 
 use crate::body::{REMOTE_WRITE_HEADERS, Series, now_ms, remote_write};
 use crate::disk::Disk;
