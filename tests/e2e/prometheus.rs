@@ -1,6 +1,7 @@
-//! Debian's Prometheus scrapes itself and two tidegates, of one and of two shards, and remote-writes
-//! all of it to both; then all three must answer the same to the same questions: labels, values to
-//! the last digit, gaps and stale series. One Prometheus, because a minute for each would be two.
+//! Debian's Prometheus scrapes itself and two tidegates, of one and of two shards, and
+//! remote-writes all of it to both; then all three must answer the same to the same questions:
+//! labels, values to the last digit, gaps and stale series. One Prometheus, because a minute for
+//! each would be two.
 
 use crate::http::{Client, escape};
 use crate::process::{tail, wait_for};
