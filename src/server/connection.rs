@@ -326,7 +326,8 @@ impl Connection {
         self.output.len()
     }
 
-    /// Takes bytes to send, at most [`SEND_BYTES_MAX`] at a time so that a slow client's progress is
+    /// Takes bytes to send, at most [`SEND_BYTES_MAX`] at a time so that a slow client's progress
+    /// is
     /// seen; `memory` becomes the next output buffer.
     pub fn take_output(&mut self, mut memory: Vec<u8>) -> Vec<u8> {
         memory.clear();

@@ -143,7 +143,8 @@ impl Ingest {
         reply
     }
 
-    /// Counts what a connection answered by itself. A refused request counts as one sample: how many
+    /// Counts what a connection answered by itself. A refused request counts as one sample: how
+    /// many
     /// it held is not known.
     pub fn count_own_answers(&mut self, answers: OwnAnswers) {
         let counts = [

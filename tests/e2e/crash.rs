@@ -4,8 +4,10 @@
 //!
 //! Seen red when: a request is answered before its write begins; replay leaves out the newest
 //! segments, or ends at the first torn tail; a part of a request goes missing between two shards; a
-//! rebuild for another number of shards leaves an old shard out; only records count towards the next
-//! snapshot (the folder grows with each start); a start does not wait for the listener of the killed
+//! rebuild for another number of shards leaves an old shard out; only records count towards the
+//! next
+//! snapshot (the folder grows with each start); a start does not wait for the listener of the
+//! killed
 //! process. Not seen here: a missing sync, which only a power cut shows (`tests/sim`).
 
 use crate::loadgen::Sender;

@@ -72,7 +72,8 @@ impl ReplayTally {
         true
     }
 
-    /// Numbers from `next_sequence` on are given once more; what was missing of them before was torn.
+    /// Numbers from `next_sequence` on are given once more; what was missing of them before was
+    /// torn.
     fn begin_again(&mut self, next_sequence: u64) {
         self.next_sequence = next_sequence;
         while let Some(gap) = self.open.back_mut()
