@@ -480,12 +480,12 @@ mod regressions {
             assert!(connection.output_len() < OUTPUT_BYTES_MAX + 4096);
         }
         assert!(connection.is_full() && connection.has_unread());
-        let mut answers = 0;
+        let mut sent = Vec::new();
         while connection.output_len() > 0 {
-            let output = connection.take_output(Vec::new());
-            answers += String::from_utf8_lossy(&output).matches("HTTP/1.1 ").count();
+            sent.extend(connection.take_output(Vec::new()));
             connection.handle_unread(&RULES);
         }
+        let answers = String::from_utf8_lossy(&sent).matches("HTTP/1.1 ").count();
         assert_eq!(answers, PIECES * 500);
         assert!(!connection.is_full() && !connection.has_unread());
     }
