@@ -87,12 +87,12 @@ impl Scenario {
         match self {
             Self::RemoteWriteStandalone => {
                 let server = Server::start(set_up, Cpus::First, 1)?;
-                let load = "--cpu 1";
+                let load = "--cpu 1 --connections 16";
                 Window { load, seconds, mib_per_s: 150, aim: Some(250.0) }.measure(set_up, &server)
             }
             Self::VmJsonStandalone => {
                 let server = Server::start(set_up, Cpus::First, 1)?;
-                let load = "--cpu 1 --protocol vm-json --points-per-series 100";
+                let load = "--cpu 1 --connections 16 --protocol vm-json --points-per-series 100";
                 Window { load, seconds, mib_per_s: 400, aim: Some(60.0) }.measure(set_up, &server)
             }
             Self::TwoShards => {
@@ -195,7 +195,7 @@ fn restart_replay(set_up: &SetUp, seconds: u64) -> io::Result<Vec<Figure>> {
 /// before.
 fn head_memory(set_up: &SetUp) -> io::Result<Vec<Figure>> {
     let server = Server::start(set_up, Cpus::First, 1)?;
-    let load = "--cpu 1 --protocol vm-json --points-per-series 100";
+    let load = "--cpu 1 --connections 16 --protocol vm-json --points-per-series 100";
     let start = start_ms();
     let options = format!("{load} --points {} --start-timestamp {start}", 2 * MILLION);
     let warmed = load::send(set_up, &server, &options)?;
