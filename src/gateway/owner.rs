@@ -24,7 +24,7 @@ use std::ops::Range;
 /// What `labels-bytes-max` may be set to at most.
 pub const LABELS_BYTES_LIMIT: usize = 1 << 20;
 /// A frame is sealed when it holds this much, so that it is still in the cache when the node half
-/// copies it; frames of 1 MiB cost 3 ns more a sample (BENCHMARKS.md). One sample of a series with
+/// copies it (BENCHMARKS.md, "what changes were worth"). One sample of a series with
 /// long labels may be more.
 const FRAME_BYTES_GATHERED: usize = 192 << 10;
 /// Frame buffers kept for the next frame; more are freed, so that a burst does not stay in memory.
