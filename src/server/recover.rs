@@ -11,7 +11,7 @@ use crate::background::executor::{self, Background, BackgroundSender};
 use crate::background::folder::{DataFolder, FolderFault};
 use crate::background::replay::{ReplayFault, ReplayReport, ReplaySink, replay_shard};
 use crate::base::queue::QueueSender;
-use crate::base::time::monotonic_now;
+use crate::base::time::{Duration, Instant, monotonic_now};
 use crate::control::readiness::ServerState;
 use crate::model::series::SeriesId;
 use crate::node::head::{Head, SnapshotPiece};
@@ -23,6 +23,8 @@ use crate::server::rules::NodeRules;
 use std::sync::Arc;
 use std::{fmt, io, thread};
 
+/// How often a long replay says how far it is.
+const TELL_EVERY: Duration = Duration::from_secs(2);
 const REBUILD_PIECE_BYTES: usize = 1 << 20;
 /// Segments ready ahead: one thread makes those of all shards, a snapshot takes one at its
 /// beginning, and a fast shard fills one in less time than the next takes to be made.
@@ -120,7 +122,14 @@ fn replay_all(
                 let (path, identity) = (folder.shard_folder(shard), folder.identity(shard));
                 scope.spawn(move || {
                     let replay = HeadReplay::new(Head::new(limits));
-                    let mut sink = Sink { replay, state, done_bytes: 0, total_bytes: 0 };
+                    let mut sink = Sink {
+                        replay,
+                        state,
+                        shard,
+                        done_bytes: 0,
+                        total_bytes: 0,
+                        told_at: monotonic_now(),
+                    };
                     let report = replay_shard(&path, &identity, &mut sink)?;
                     let (head, loss) = sink.replay.finish();
                     Ok(Replayed { head, report, loss })
@@ -139,8 +148,10 @@ fn replay_all(
 struct Sink<'a> {
     replay: HeadReplay,
     state: &'a ServerState,
+    shard: u32,
     done_bytes: u64,
     total_bytes: u64,
+    told_at: Instant,
 }
 
 impl ReplaySink for Sink<'_> {
@@ -156,6 +167,11 @@ impl ReplaySink for Sink<'_> {
         self.state.add_replay_total(bytes_total.saturating_sub(self.total_bytes));
         self.state.add_replay_done(bytes_done.saturating_sub(self.done_bytes));
         (self.done_bytes, self.total_bytes) = (bytes_done, bytes_total);
+        let now = monotonic_now();
+        if now.duration_since(self.told_at) >= TELL_EVERY {
+            self.told_at = now;
+            tracing::info!(shard = self.shard, bytes_done, bytes_total, "replaying");
+        }
     }
 }
 
