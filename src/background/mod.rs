@@ -6,6 +6,7 @@
 //! answer, `block_file` how they write; `manifest` and `snapshot_format` are bytes only.
 
 pub mod command;
+pub mod disk;
 pub mod executor;
 pub mod folder;
 pub mod replay;

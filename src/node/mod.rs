@@ -4,6 +4,7 @@
 //! frame -> `receiver` -> `head` and `log` -> ack (`shard`); `snapshot` bounds the log; `select`
 //! answers queries from `head` by way of `index`.
 
+pub mod block;
 pub mod head;
 pub mod index;
 pub mod log;
