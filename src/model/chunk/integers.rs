@@ -13,7 +13,7 @@ use super::bits::{BitReader, BitWriter, unzigzag, width_bits, zigzag};
 use crate::model::sample::Sample;
 
 /// Longer decimals are rarely met, and XOR takes them.
-const PLACES_MAX: u8 = 5;
+pub(super) const PLACES_MAX: u8 = 5;
 const POWERS: [f64; PLACES_MAX as usize + 1] = [1.0, 1e1, 1e2, 1e3, 1e4, 1e5];
 /// Above this f64 does not hold every integer.
 const INTEGER_MAX: i64 = 1 << 53;
@@ -105,16 +105,22 @@ fn whole(value: f64) -> Option<i64> {
 
 #[inline]
 #[expect(clippy::cast_possible_truncation, reason = "checked by converting back")]
-fn scale(value: f64, places: u8) -> Option<i64> {
+pub(super) fn scale(value: f64, places: u8) -> Option<i64> {
     let power = POWERS[places as usize];
     let integer = (value * power + 0.5_f64.copysign(value)) as i64;
     let fits = integer.unsigned_abs() < INTEGER_MAX.unsigned_abs();
-    (fits && unscale(integer, power).to_bits() == value.to_bits()).then_some(integer)
+    (fits && unscale_by(integer, power).to_bits() == value.to_bits()).then_some(integer)
 }
 
 #[inline]
-fn unscale(integer: i64, power: f64) -> f64 {
+fn unscale_by(integer: i64, power: f64) -> f64 {
     integer as f64 / power
+}
+
+/// The value that was scaled by `places`, at most [`PLACES_MAX`].
+#[inline]
+pub(super) fn unscale(integer: i64, places: u8) -> f64 {
+    unscale_by(integer, POWERS[places as usize])
 }
 
 /// Sets the values of `samples`; `None` if `column` is not what [`encode`] writes for so many.
@@ -130,15 +136,15 @@ pub(super) fn decode(column: &[u8], samples: &mut [Sample]) -> Option<()> {
     let mut reader = BitReader::new(packed);
     if mode == DELTAS {
         let (first, others) = samples.split_first_mut()?;
-        first.value = unscale(base, power);
+        first.value = unscale_by(base, power);
         for sample in others {
             base = base.wrapping_add(unzigzag(reader.read(width)?));
-            sample.value = unscale(base, power);
+            sample.value = unscale_by(base, power);
         }
     } else {
         for sample in samples {
             let integer = base.wrapping_add(reader.read(width)?.cast_signed());
-            sample.value = unscale(integer, power);
+            sample.value = unscale_by(integer, power);
         }
     }
     reader.is_finished().then_some(())

@@ -11,7 +11,10 @@
 //! bytes are.
 
 mod bits;
+mod block;
+mod entropy;
 mod integers;
+mod scaled;
 mod timestamps;
 mod values;
 mod xor;
@@ -23,6 +26,7 @@ mod tests;
 use std::sync::Arc;
 
 use crate::model::sample::Sample;
+pub use block::{BLOCK_CHUNK_SAMPLES_MAX, BlockEncoder, ChunkColumns};
 use timestamps::TimestampRange;
 
 /// Bytes in front of the columns.

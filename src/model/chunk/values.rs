@@ -6,11 +6,15 @@
 //! codec 1, raw:      count times bits u64
 //! codec 2, integers: see `integers.rs`
 //! codec 3, xor:      see `xor.rs`
+//! codec 4, scaled:   see `scaled.rs`; in blocks only
+//! codec 5, floats:   see `entropy.rs`; in blocks only
 //! ```
-//! Integers are tried first, as counters and most gauges are; then XOR; raw when neither is
-//! shorter.
+//! In a head integers are tried first, as counters and most gauges are; then XOR; raw when neither
+//! is shorter. In a block, which is written once, the shortest of what the values allow.
 
 use super::ChunkFault;
+use super::entropy::{self, Entropy};
+use super::scaled::{self, Scaled};
 use super::{integers, xor};
 use crate::model::sample::Sample;
 
@@ -18,6 +22,11 @@ const CONSTANT: u8 = 0;
 const RAW: u8 = 1;
 const INTEGERS: u8 = 2;
 const XOR: u8 = 3;
+const SCALED: u8 = 4;
+const FLOATS: u8 = 5;
+
+/// Fewer values than this are not worth the tables of an entropy code.
+const ENTROPY_VALUES_MIN: usize = 24;
 
 /// Appends the column of `values`, which is not empty, and returns its codec.
 pub(super) fn encode(values: &[f64], out: &mut Vec<u8>) -> u8 {
@@ -39,6 +48,45 @@ pub(super) fn encode(values: &[f64], out: &mut Vec<u8>) -> u8 {
         out.extend_from_slice(&value.to_bits().to_le_bytes());
     }
     RAW
+}
+
+/// Memory for encoding the columns of a block.
+#[derive(Default)]
+pub(super) struct BlockValues {
+    entropy: Entropy,
+    scaled: Scaled,
+    rival: Vec<u8>,
+}
+
+impl BlockValues {
+    /// Appends the shortest column of `values`, which is not empty, and returns its codec.
+    pub(super) fn encode(&mut self, values: &[f64], out: &mut Vec<u8>) -> u8 {
+        let start = out.len();
+        let first_bits = values[0].to_bits();
+        if values.iter().all(|value| value.to_bits() == first_bits) {
+            out.extend_from_slice(&first_bits.to_le_bytes());
+            return CONSTANT;
+        }
+        let is_scaled = self.scaled.scale(values);
+        let mut codec = encode(values, out);
+        if values.len() < ENTROPY_VALUES_MIN {
+            return codec;
+        }
+        self.rival.clear();
+        let rival_codec = if is_scaled {
+            self.scaled.encode(values, &mut self.entropy, &mut self.rival);
+            SCALED
+        } else {
+            self.entropy.encode_floats(values, &mut self.rival);
+            FLOATS
+        };
+        if self.rival.len() < out.len() - start {
+            out.truncate(start);
+            out.extend_from_slice(&self.rival);
+            codec = rival_codec;
+        }
+        codec
+    }
 }
 
 /// Sets the values of `samples` to those of `column`.
@@ -64,6 +112,15 @@ pub(super) fn decode(codec: u8, column: &[u8], samples: &mut [Sample]) -> Result
         }
         INTEGERS => integers::decode(column, samples).ok_or(ChunkFault::BadValues),
         XOR => xor::decode(column, samples).ok_or(ChunkFault::BadValues),
+        SCALED => scaled::decode(column, samples).ok_or(ChunkFault::BadValues),
+        FLOATS => {
+            let mut floats = vec![0.0; samples.len()];
+            entropy::decode_floats(column, &mut floats).ok_or(ChunkFault::BadValues)?;
+            for (sample, value) in samples.iter_mut().zip(floats) {
+                sample.value = value;
+            }
+            Ok(())
+        }
         codec => Err(ChunkFault::UnknownValueCodec { codec }),
     }
 }
