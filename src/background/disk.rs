@@ -8,6 +8,9 @@
 
 use std::path::Path;
 
+pub mod direct;
+pub mod plain;
+
 /// Writes and their offsets are multiples of this, as `O_DIRECT` asks.
 pub const DISK_BLOCK_BYTES: usize = 4096;
 

@@ -5,6 +5,7 @@
 //! thread, `segments` and `snapshots` its two long-lived jobs, `command` what they are told and
 //! answer, `block_file` how they write; `manifest` and `snapshot_format` are bytes only.
 
+pub mod blocks;
 pub mod command;
 pub mod disk;
 pub mod executor;

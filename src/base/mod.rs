@@ -6,5 +6,6 @@ pub mod checksum;
 pub mod latency;
 pub mod protobuf;
 pub mod queue;
+pub mod ready;
 pub mod time;
 pub mod varint;

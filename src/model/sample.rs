@@ -31,3 +31,19 @@ impl Sample {
 pub fn is_stale(value: f64) -> bool {
     value.to_bits() == STALE_NAN_BITS
 }
+
+/// Sorts `run` by time and keeps the last of equal timestamps. O(n) where it is in order already.
+pub fn order_by_time(run: &mut Vec<Sample>) {
+    if run.is_sorted_by(|one, next| one.timestamp_ms < next.timestamp_ms) {
+        return;
+    }
+    // Stable: among equal timestamps the order is that of the writes.
+    run.sort_by_key(|sample| sample.timestamp_ms);
+    run.dedup_by(|next, kept| {
+        let is_same_time = next.timestamp_ms == kept.timestamp_ms;
+        if is_same_time {
+            *kept = *next;
+        }
+        is_same_time
+    });
+}

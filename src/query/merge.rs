@@ -6,7 +6,7 @@
 //! where chunks overlap.
 
 use crate::model::chunk::ChunkFault;
-use crate::model::sample::Sample;
+use crate::model::sample::{Sample, order_by_time};
 use crate::wire::select::SelectedSeries;
 
 /// A window of time, both ends inclusive, Unix milliseconds.
@@ -64,7 +64,7 @@ impl Merger {
             return Err(fault);
         }
         self.samples_left -= (run.len() - len_before) as u64;
-        order_run(run);
+        order_by_time(run);
         Ok(())
     }
 
@@ -101,22 +101,6 @@ impl Merger {
         }
         Ok(())
     }
-}
-
-/// Sorts `run` by time and keeps the last of equal timestamps.
-fn order_run(run: &mut Vec<Sample>) {
-    if run.is_sorted_by(|one, next| one.timestamp_ms < next.timestamp_ms) {
-        return;
-    }
-    // Stable: among equal timestamps the order is that of the writes.
-    run.sort_by_key(|sample| sample.timestamp_ms);
-    run.dedup_by(|next, kept| {
-        let is_same_time = next.timestamp_ms == kept.timestamp_ms;
-        if is_same_time {
-            *kept = *next;
-        }
-        is_same_time
-    });
 }
 
 #[cfg(test)]

@@ -1,4 +1,12 @@
-//! What a block is, as its footer says and as the node remembers it.
+//! What a block is, as its file says and as the node remembers it.
+//!
+//! ```text
+//! | id u64 | node u128 | min i64 | max i64 | level u32 | oldest flush u64 | newest flush u64
+//! | tombstones applied u64 | series u64 | chunks u64 | samples u64 | sources v | u64 each |
+//! ```
+
+use super::format::Walk;
+use crate::base::varint::write_varint;
 
 /// A block, without its contents.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,4 +39,57 @@ pub struct BlockMeta {
     pub samples: u64,
     /// The blocks that it replaces: they are deleted once it is listed.
     pub sources: Vec<u64>,
+}
+
+impl BlockMeta {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        out.extend_from_slice(&self.id.to_le_bytes());
+        out.extend_from_slice(&self.node.to_le_bytes());
+        out.extend_from_slice(&self.min_ms.to_le_bytes());
+        out.extend_from_slice(&self.max_ms.to_le_bytes());
+        out.extend_from_slice(&self.level.to_le_bytes());
+        for number in [
+            self.oldest_flush,
+            self.newest_flush,
+            self.tombstones_applied,
+            self.series,
+            self.chunks,
+            self.samples,
+        ] {
+            out.extend_from_slice(&number.to_le_bytes());
+        }
+        write_varint(&mut out, self.sources.len() as u64);
+        for source in &self.sources {
+            out.extend_from_slice(&source.to_le_bytes());
+        }
+        out
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut walk = Walk::new(bytes);
+        let mut meta = Self {
+            id: walk.u64()?,
+            node: walk.u128()?,
+            min_ms: walk.i64()?,
+            max_ms: walk.i64()?,
+            level: walk.u32()?,
+            oldest_flush: walk.u64()?,
+            newest_flush: walk.u64()?,
+            tombstones_applied: walk.u64()?,
+            series: walk.u64()?,
+            chunks: walk.u64()?,
+            samples: walk.u64()?,
+            sources: Vec::new(),
+        };
+        for _ in 0..walk.varint()? {
+            meta.sources.push(walk.u64()?);
+        }
+        (walk.is_done() && meta.min_ms <= meta.max_ms).then_some(meta)
+    }
+
+    /// Whether a sample of it may lie in the range, both ends inclusive.
+    pub fn overlaps(&self, start_ms: i64, end_ms: i64) -> bool {
+        self.min_ms <= end_ms && start_ms <= self.max_ms
+    }
 }

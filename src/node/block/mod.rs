@@ -4,13 +4,23 @@
 //! head -> [`FlushSeries`] -> block of one aligned range -> merged blocks; `meta` says what a block
 //! is and which of two overlapping ones wins, `tombstone` what was deleted from them.
 
+mod chunks;
+mod directory;
+pub mod format;
 pub mod meta;
+pub mod reader;
+pub mod recode;
+mod select;
+mod series_page;
 pub mod tombstone;
+pub mod writer;
 
 use crate::model::chunk::Chunk;
 use crate::model::series::TenantId;
 
+pub use format::BlockFault;
 pub use meta::BlockMeta;
+pub use select::BlockSelectFault;
 pub use tombstone::Tombstone;
 
 /// The head is cut at multiples of this, Unix milliseconds: two hours. No chunk of a head spans two

@@ -21,3 +21,26 @@ pub struct Tombstone {
     /// Newest sample that is deleted.
     pub end_ms: i64,
 }
+
+/// A range of time whose samples are hidden, both ends inclusive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HiddenRange {
+    /// Oldest, Unix milliseconds.
+    pub start_ms: i64,
+    /// Newest.
+    pub end_ms: i64,
+}
+
+impl HiddenRange {
+    /// Whether a sample of that time is hidden.
+    pub fn holds(&self, timestamp_ms: i64) -> bool {
+        self.start_ms <= timestamp_ms && timestamp_ms <= self.end_ms
+    }
+}
+
+impl Tombstone {
+    /// The range that it hides.
+    pub fn range(&self) -> HiddenRange {
+        HiddenRange { start_ms: self.start_ms, end_ms: self.end_ms }
+    }
+}

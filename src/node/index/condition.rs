@@ -23,6 +23,8 @@ pub(in crate::node) struct Condition {
     pub(in crate::node) name: Box<[u8]>,
     /// Which non-empty values match, before `invert`.
     pub(in crate::node) test: Test,
+    /// With [`Test::Regex`]: what every matching value begins with; empty if nothing is known.
+    pub(in crate::node) prefix: Box<[u8]>,
     /// Whether the empty value, so an absent label, matches, before `invert`.
     pub(in crate::node) matches_empty: bool,
     /// Whether to keep the series that do not match: `!=` and `!~`.
@@ -69,7 +71,12 @@ impl Condition {
                 None => from_regex(pattern)?,
             },
         };
-        Ok(Self { name: matcher.name.as_bytes().into(), test, matches_empty, invert })
+        let prefix = match &test {
+            Test::Regex(_) => literal_prefix(pattern),
+            Test::All | Test::Values(_) => "",
+        };
+        let (name, prefix) = (matcher.name.as_bytes().into(), prefix.as_bytes().into());
+        Ok(Self { name, test, prefix, matches_empty, invert })
     }
 }
 
@@ -105,6 +112,19 @@ fn alternatives(pattern: &str) -> Option<Vec<String>> {
         values.last_mut()?.push(literal);
     }
     Some(values)
+}
+
+/// What every match of `pattern` begins with, as far as that is plain to see.
+fn literal_prefix(pattern: &str) -> &str {
+    let is_special = |character: char| r"\.+*?()|[]{}^$".contains(character);
+    let end = pattern.find(is_special).unwrap_or(pattern.len());
+    // A quantifier speaks of the character before it; another alternative, of none of this.
+    let is_quantified = pattern[end..].starts_with(['*', '?', '{']);
+    let end = match pattern[..end].char_indices().next_back() {
+        Some((last, _)) if is_quantified => last,
+        _ => end,
+    };
+    if pattern.contains('|') { "" } else { &pattern[..end] }
 }
 
 fn from_regex(pattern: &str) -> Result<(Test, bool), String> {
@@ -180,6 +200,23 @@ mod tests {
         for pattern in ["a(", "a)|(b", "*a", r"(?:\w{500}){500}", &"a.".repeat(40_000)] {
             assert!(compile(MatchOperator::Regex, pattern).is_err(), "{pattern}");
         }
+    }
+
+    #[test]
+    fn prefixes_are_what_every_match_begins_with() {
+        #[track_caller]
+        fn check(pattern: &str, want: &str) {
+            assert_eq!(literal_prefix(pattern), want, "pattern={pattern}");
+        }
+        check("host_1.*", "host_1");
+        check("hosts?", "host");
+        check("ab*c", "a");
+        check("a{2}", "");
+        check("ab+", "ab");
+        check("abc|abd.*", "");
+        check("(?i)abc", "");
+        check("ä*", "");
+        check(r"10\.0.*", "10");
     }
 
     #[test]

@@ -73,6 +73,7 @@ impl Matching {
         self.conditions.push(Condition {
             name: name.as_bytes().into(),
             test: Test::All,
+            prefix: Box::default(),
             matches_empty: false,
             invert: false,
         });

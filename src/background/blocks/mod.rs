@@ -1,0 +1,8 @@
+//! The node's blocks on its disk, generic over the disk: `store` knows which there are, `flush`
+//! makes them of what leaves the heads, `merge` makes few of many, `plan` says which, `select`
+//! answers queries.
+
+pub mod block;
+pub mod cache;
+pub mod list;
+pub mod store;

@@ -1,0 +1,441 @@
+//! The blocks of a node: which there are, and the only place that adds, replaces and removes them.
+//!
+//! ```text
+//! DIR/blocks/BLOCKS                 see `list`: what counts
+//! DIR/blocks/block-<id>.blk         see `node/block/format`
+//! DIR/blocks/block-<id>.tmp         being written; removed at the next start
+//! DIR/blocks/aside/                 what is no block of ours or is damaged; never deleted
+//! ```
+//! A block is complete and durable under its name before `BLOCKS` lists it; one replacement of
+//! `BLOCKS` lists a merged block and drops its sources; then their files go. So after a crash:
+//! - a block that is not listed is a source of a listed one (it goes), or was about to be listed (it
+//!   counts: its samples are in the log as well, or in blocks that it replaces);
+//! - a block that is listed and not there is a loss, and is said.
+
+use std::cell::{Cell, RefCell};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use super::block::{Block, TEMPORARY_SUFFIX, block_file_name, parse_block_file_name};
+use super::cache::PageCache;
+use super::list::{BlockList, ListFault};
+use crate::background::disk::{DISK_BLOCK_BYTES, Disk, DiskFile};
+use crate::node::block::{BlockFault, Tombstone};
+
+const LIST_NAME: &str = "BLOCKS";
+const LIST_TEMPORARY: &str = "BLOCKS.tmp";
+const ASIDE: &str = "aside";
+/// More deletions than this wait for merges: the next is refused.
+pub const TOMBSTONES_MAX: usize = 1_000;
+
+/// See the module's description.
+pub struct BlockStore<D: Disk> {
+    disk: D,
+    folder: PathBuf,
+    node: u128,
+    cache: Rc<PageCache>,
+    state: RefCell<State<D>>,
+    /// One change at a time: the next begins when `BLOCKS` is durable.
+    turn: tokio::sync::Mutex<()>,
+    set_aside: Cell<u64>,
+}
+
+struct State<D: Disk> {
+    /// By `newest_flush`, ascending.
+    blocks: Vec<Rc<Block<D>>>,
+    tombstones: Vec<Rc<Tombstone>>,
+    next_block: u64,
+    next_tombstone: u64,
+    /// Removed from the list, but the disk kept the files.
+    leftover: Vec<u64>,
+    missing: Vec<u64>,
+}
+
+/// What the start found that is not as it should be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OpenReport {
+    /// Blocks that count.
+    pub blocks: u64,
+    /// Complete, but not listed.
+    pub adopted: Vec<u64>,
+    /// Replaced before, now removed.
+    pub removed: Vec<u64>,
+    /// Listed, and not there: their samples are lost.
+    pub missing: Vec<u64>,
+    /// Names of files put into `aside`, and why.
+    pub set_aside: Vec<(String, BlockFault)>,
+    /// `BLOCKS` was damaged or gone while blocks were there: deletions may be forgotten.
+    pub list_rebuilt: bool,
+}
+
+/// Why the blocks cannot be opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreFault {
+    /// The disk (errno), and what was done.
+    Io { path: PathBuf, errno: i32 },
+    /// `BLOCKS` is of a later version.
+    UnknownVersion { version: u32 },
+    /// The folder belongs to another node.
+    Foreign { node: u128 },
+}
+
+impl std::fmt::Display for StoreFault {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Io { path, errno } => {
+                let error = std::io::Error::from_raw_os_error(*errno);
+                write!(out, "cannot use the blocks at {}: {error}", path.display())
+            }
+            Self::UnknownVersion { version } => {
+                write!(out, "cannot read {LIST_NAME}: version {version} is not known; upgrade")
+            }
+            Self::Foreign { node } => {
+                write!(out, "cannot use these blocks: they are those of node {node:032x}")
+            }
+        }
+    }
+}
+
+impl<D: Disk> BlockStore<D> {
+    /// Opens the blocks in `folder`, made if it is not there, of the node `node`.
+    pub async fn open(
+        disk: &D,
+        folder: &Path,
+        node: u128,
+        cache_bytes: u64,
+    ) -> Result<(Self, OpenReport), StoreFault> {
+        let cache = Rc::new(PageCache::new(cache_bytes));
+        let state = State {
+            blocks: Vec::new(),
+            tombstones: Vec::new(),
+            next_block: 1,
+            next_tombstone: 1,
+            leftover: Vec::new(),
+            missing: Vec::new(),
+        };
+        let store = Self {
+            disk: disk.clone(),
+            folder: folder.to_owned(),
+            node,
+            cache,
+            state: RefCell::new(state),
+            turn: tokio::sync::Mutex::new(()),
+            set_aside: Cell::new(0),
+        };
+        let report = store.load().await?;
+        Ok((store, report))
+    }
+
+    async fn load(&self) -> Result<OpenReport, StoreFault> {
+        let io = |errno| StoreFault::Io { path: self.folder.clone(), errno };
+        self.disk.make_folder(&self.folder.join(ASIDE)).await.map_err(io)?;
+        let names = self.disk.list(&self.folder).await.map_err(io)?;
+        let mut report = OpenReport::default();
+        let mut ids = Vec::new();
+        for entry in names.iter().filter(|entry| !entry.is_folder) {
+            if entry.name.ends_with(TEMPORARY_SUFFIX) {
+                self.disk.remove(&self.folder.join(&entry.name)).await.map_err(io)?;
+            } else if let Some(id) = parse_block_file_name(&entry.name) {
+                ids.push(id);
+            } else if entry.name != LIST_NAME {
+                self.put_aside(&entry.name).await.map_err(io)?;
+                report.set_aside.push((entry.name.clone(), BlockFault::NotABlock));
+            }
+        }
+        ids.sort_unstable();
+        let list = self.read_list(!ids.is_empty(), &mut report).await?;
+        let mut found = Vec::new();
+        for id in &ids {
+            let name = block_file_name(*id);
+            match Block::open(&self.disk, &self.folder.join(&name), &self.cache).await {
+                Ok(block) if block.meta.id == *id && block.meta.node == self.node => {
+                    found.push(Rc::new(block));
+                }
+                // What the disk refuses to read may be readable at the next start.
+                Err(BlockFault::Io { errno }) => return Err(io(errno)),
+                outcome => {
+                    let fault = outcome.err().unwrap_or(BlockFault::NotABlock);
+                    self.put_aside(&name).await.map_err(io)?;
+                    report.set_aside.push((name, fault));
+                }
+            }
+        }
+        self.settle(list, found, &mut report);
+        self.set_aside.set(report.set_aside.len() as u64);
+        self.save().await.map_err(io)?;
+        self.remove_leftover().await;
+        report.blocks = self.state.borrow().blocks.len() as u64;
+        Ok(report)
+    }
+
+    async fn read_list(
+        &self,
+        has_blocks: bool,
+        report: &mut OpenReport,
+    ) -> Result<BlockList, StoreFault> {
+        let path = self.folder.join(LIST_NAME);
+        let io = |errno| StoreFault::Io { path: path.clone(), errno };
+        let file = match self.disk.open(&path).await {
+            Ok(file) => file,
+            Err(libc::ENOENT) => {
+                report.list_rebuilt = has_blocks;
+                return Ok(BlockList::new(self.node));
+            }
+            Err(errno) => return Err(io(errno)),
+        };
+        let len = usize::try_from(file.len_bytes().await.map_err(io)?).expect("64 bits");
+        let mut bytes = Vec::new();
+        file.read_at(0, len, &mut bytes).await.map_err(io)?;
+        match BlockList::decode(&String::from_utf8_lossy(&bytes)) {
+            Ok(list) if list.node == self.node => Ok(list),
+            Ok(list) => Err(StoreFault::Foreign { node: list.node }),
+            Err(ListFault::UnknownVersion { version }) => {
+                Err(StoreFault::UnknownVersion { version })
+            }
+            Err(ListFault::Damaged) => {
+                self.put_aside(LIST_NAME).await.map_err(io)?;
+                report.list_rebuilt = true;
+                Ok(BlockList::new(self.node))
+            }
+        }
+    }
+
+    /// Decides what counts of what was found.
+    fn settle(&self, list: BlockList, found: Vec<Rc<Block<D>>>, report: &mut OpenReport) {
+        let state = &mut *self.state.borrow_mut();
+        let highest = found.iter().map(|block| block.meta.id).max().unwrap_or(0);
+        state.next_block = list.next_block.max(highest + 1);
+        let applied = found.iter().map(|block| block.meta.tombstones_applied).max().unwrap_or(0);
+        state.next_tombstone = list.next_tombstone.max(applied + 1);
+        state.tombstones = list.tombstones.into_iter().map(Rc::new).collect();
+        // Later blocks name earlier ones; what a block replaces is gone whoever else names it.
+        let sources: Vec<u64> =
+            found.iter().flat_map(|block| block.meta.sources.iter().copied()).collect();
+        for block in found {
+            let id = block.meta.id;
+            if sources.contains(&id) {
+                report.removed.push(id);
+                state.leftover.push(id);
+                continue;
+            }
+            if !list.blocks.contains(&id) {
+                report.adopted.push(id);
+            }
+            state.blocks.push(block);
+        }
+        state.blocks.sort_by_key(|block| block.meta.newest_flush);
+        let is_there = |id: &u64| {
+            state.blocks.iter().any(|block| block.meta.id == *id)
+                || sources.contains(id)
+                || report.set_aside.iter().any(|(name, _)| *name == block_file_name(*id))
+        };
+        report.missing = list.blocks.iter().copied().filter(|id| !is_there(id)).collect();
+        state.missing.clone_from(&report.missing);
+    }
+
+    /// Where the blocks lie.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The disk that they lie on.
+    pub fn disk(&self) -> &D {
+        &self.disk
+    }
+
+    /// The node whose blocks they are.
+    pub fn node(&self) -> u128 {
+        self.node
+    }
+
+    /// The cache of pages.
+    pub fn cache(&self) -> &PageCache {
+        &self.cache
+    }
+
+    /// The blocks as they are now, the one that wins last.
+    pub fn blocks(&self) -> Vec<Rc<Block<D>>> {
+        self.state.borrow().blocks.clone()
+    }
+
+    /// The deletions that some block has not applied.
+    pub fn tombstones(&self) -> Vec<Rc<Tombstone>> {
+        self.state.borrow().tombstones.clone()
+    }
+
+    /// The id of the newest deletion.
+    pub fn newest_tombstone(&self) -> u64 {
+        self.state.borrow().next_tombstone - 1
+    }
+
+    /// Listed blocks that were not there at the start.
+    pub fn missing(&self) -> Vec<u64> {
+        self.state.borrow().missing.clone()
+    }
+
+    /// Files put aside, at the start and since.
+    pub fn set_aside_count(&self) -> u64 {
+        self.set_aside.get()
+    }
+
+    /// An id for a block that will be written.
+    pub fn next_block_id(&self) -> u64 {
+        let state = &mut *self.state.borrow_mut();
+        state.next_block += 1;
+        state.next_block - 1
+    }
+
+    /// Files of blocks that were replaced and that the disk kept: whoever replaces more names them
+    /// among its sources, so that they never count again.
+    pub fn leftover(&self) -> Vec<u64> {
+        self.state.borrow().leftover.clone()
+    }
+
+    /// Lists blocks that are complete under their names, and drops `sources`, in one step.
+    ///
+    /// After a fault nothing has changed for readers; the files stay, and the next start adopts
+    /// them.
+    pub async fn replace(&self, sources: &[u64], added: &[u64]) -> Result<(), BlockFault> {
+        let turn = self.turn.lock().await;
+        let mut opened = Vec::new();
+        for id in added {
+            let path = self.folder.join(block_file_name(*id));
+            opened.push(Rc::new(Block::open(&self.disk, &path, &self.cache).await?));
+        }
+        let before = self.state.borrow().blocks.clone();
+        {
+            let state = &mut *self.state.borrow_mut();
+            state.blocks.retain(|block| !sources.contains(&block.meta.id));
+            state.blocks.extend(opened);
+            state.blocks.sort_by_key(|block| block.meta.newest_flush);
+        }
+        if let Err(errno) = self.save().await {
+            self.state.borrow_mut().blocks = before;
+            return Err(BlockFault::Io { errno });
+        }
+        self.state.borrow_mut().leftover.extend_from_slice(sources);
+        self.remove_leftover().await;
+        drop(turn);
+        Ok(())
+    }
+
+    /// Moves a damaged block out of the way; queries go on without it.
+    pub async fn set_aside(&self, id: u64, fault: BlockFault) -> Result<(), i32> {
+        let turn = self.turn.lock().await;
+        let count = self.state.borrow().blocks.len();
+        self.state.borrow_mut().blocks.retain(|block| block.meta.id != id);
+        if self.state.borrow().blocks.len() == count {
+            return Ok(());
+        }
+        tracing::error!(
+            block = id,
+            %fault,
+            "a block is damaged: it is set aside in blocks/aside, and its samples are missing from \
+             answers; `tidegate check` says what is wrong, a backup may have it whole"
+        );
+        self.put_aside(&block_file_name(id)).await?;
+        self.set_aside.set(self.set_aside.get() + 1);
+        let saved = self.save().await;
+        drop(turn);
+        saved
+    }
+
+    /// Writes a deletion down; returns it with its id. `None`: there are too many.
+    pub async fn add_tombstone(&self, tombstone: Tombstone) -> Result<Option<Tombstone>, i32> {
+        let turn = self.turn.lock().await;
+        if self.state.borrow().tombstones.len() >= TOMBSTONES_MAX {
+            return Ok(None);
+        }
+        let id = self.state.borrow().next_tombstone;
+        let tombstone = Tombstone { id, ..tombstone };
+        {
+            let state = &mut *self.state.borrow_mut();
+            state.next_tombstone += 1;
+            state.tombstones.push(Rc::new(tombstone.clone()));
+        }
+        let saved = self.save().await;
+        drop(turn);
+        // After a fault it stays: whether the disk has it is not known, and the next attempt writes
+        // it again.
+        saved.map(|()| Some(tombstone))
+    }
+
+    /// Forgets deletions up to `settled` that no block needs any more. No shard can still publish a
+    /// block that has not applied those.
+    pub async fn drop_needless_tombstones(&self, settled: u64) -> Result<(), i32> {
+        let turn = self.turn.lock().await;
+        let before = self.state.borrow().tombstones.clone();
+        {
+            let state = &mut *self.state.borrow_mut();
+            let blocks = &state.blocks;
+            state.tombstones.retain(|tombstone| {
+                tombstone.id > settled
+                    || blocks.iter().any(|block| is_needed(tombstone, &block.meta))
+            });
+            if state.tombstones.len() == before.len() {
+                return Ok(());
+            }
+        }
+        let saved = self.save().await;
+        if saved.is_err() {
+            self.state.borrow_mut().tombstones = before;
+        }
+        drop(turn);
+        saved
+    }
+
+    async fn save(&self) -> Result<(), i32> {
+        let list = {
+            let state = self.state.borrow();
+            let mut blocks: Vec<_> = state.blocks.iter().map(|block| block.meta.id).collect();
+            blocks.sort_unstable();
+            BlockList {
+                node: self.node,
+                next_block: state.next_block,
+                next_tombstone: state.next_tombstone,
+                blocks,
+                tombstones: state.tombstones.iter().map(|each| Tombstone::clone(each)).collect(),
+            }
+        };
+        let mut bytes = list.encode().into_bytes();
+        // Whole blocks, as direct writes ask; the reader does not mind spaces.
+        bytes.resize(bytes.len().next_multiple_of(DISK_BLOCK_BYTES), b' ');
+        let temporary = self.folder.join(LIST_TEMPORARY);
+        let file = self.disk.create(&temporary).await?;
+        file.write_at(&bytes, 0).await?;
+        file.sync().await?;
+        self.disk.rename(&temporary, &self.folder.join(LIST_NAME)).await?;
+        self.disk.sync_folder(&self.folder).await
+    }
+
+    async fn remove_leftover(&self) {
+        for id in self.leftover() {
+            let removed = self.disk.remove(&self.folder.join(block_file_name(id))).await;
+            if matches!(removed, Ok(()) | Err(libc::ENOENT)) {
+                self.state.borrow_mut().leftover.retain(|each| *each != id);
+            }
+        }
+        // What this does not make durable is repeated by the next start.
+        let _ = self.disk.sync_folder(&self.folder).await;
+    }
+
+    async fn put_aside(&self, name: &str) -> Result<(), i32> {
+        let aside = self.folder.join(ASIDE);
+        // What was put there before under the name stays.
+        let taken = self.disk.list(&aside).await?;
+        let mut target = name.to_owned();
+        let mut copy = 1;
+        while taken.iter().any(|entry| entry.name == target) {
+            target = format!("{name}.{copy}");
+            copy += 1;
+        }
+        self.disk.rename(&self.folder.join(name), &aside.join(target)).await?;
+        self.disk.sync_folder(&aside).await?;
+        self.disk.sync_folder(&self.folder).await
+    }
+}
+
+/// Whether a tombstone hides samples of a block.
+pub fn is_needed(tombstone: &Tombstone, meta: &crate::node::block::BlockMeta) -> bool {
+    meta.tombstones_applied < tombstone.id && meta.overlaps(tombstone.start_ms, tombstone.end_ms)
+}

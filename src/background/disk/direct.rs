@@ -1,0 +1,186 @@
+//! DRIVER: a [`Disk`] of glommio, for the background: `O_DIRECT` where the file system takes it, so
+//! that bulk work neither fills the page cache nor waits in a system call.
+//!
+//! Names are changed by plain system calls: glommio would put them on a thread of its own, and they
+//! are rare.
+
+use std::path::Path;
+use std::rc::Rc;
+
+use glommio::io::{BufferedFile, DmaFile, OpenOptions, ReadResult};
+
+use super::plain::{self, PlainDisk};
+use super::{Disk, DiskEntry, DiskFile, DiskSpace};
+use crate::background::block_file::errno_of;
+
+/// The longest single write or read.
+const PIECE_BYTES_MAX: usize = 1 << 20;
+
+/// See the module's description.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DirectDisk;
+
+/// An open file.
+pub enum DirectFile {
+    /// Past the page cache.
+    Direct(Rc<DmaFile>),
+    /// Through it.
+    Buffered(BufferedFile),
+}
+
+enum How {
+    Create,
+    Read,
+    Write,
+}
+
+async fn open(path: &Path, how: How) -> Result<DirectFile, i32> {
+    let mut options = OpenOptions::new();
+    options.read(true).mode(0o640);
+    match how {
+        How::Create => {
+            options.write(true).create(true).truncate(true);
+        }
+        How::Write => {
+            options.write(true);
+        }
+        How::Read => {}
+    }
+    match options.dma_open(path).await.map_err(errno_of) {
+        Ok(file) => Ok(DirectFile::Direct(Rc::new(file))),
+        Err(libc::EINVAL) => {
+            options.buffered_open(path).await.map(DirectFile::Buffered).map_err(errno_of)
+        }
+        Err(errno) => Err(errno),
+    }
+}
+
+impl Disk for DirectDisk {
+    type File = DirectFile;
+
+    async fn create(&self, path: &Path) -> Result<DirectFile, i32> {
+        open(path, How::Create).await
+    }
+
+    async fn open(&self, path: &Path) -> Result<DirectFile, i32> {
+        open(path, How::Read).await
+    }
+
+    async fn open_to_write(&self, path: &Path) -> Result<DirectFile, i32> {
+        open(path, How::Write).await
+    }
+
+    async fn rename(&self, from: &Path, to: &Path) -> Result<(), i32> {
+        PlainDisk.rename(from, to).await
+    }
+
+    async fn link(&self, from: &Path, to: &Path) -> Result<(), i32> {
+        PlainDisk.link(from, to).await
+    }
+
+    async fn remove(&self, path: &Path) -> Result<(), i32> {
+        glommio::io::remove(path).await.map_err(errno_of)
+    }
+
+    async fn make_folder(&self, path: &Path) -> Result<(), i32> {
+        PlainDisk.make_folder(path).await
+    }
+
+    async fn remove_folder(&self, path: &Path) -> Result<(), i32> {
+        PlainDisk.remove_folder(path).await
+    }
+
+    async fn list(&self, folder: &Path) -> Result<Vec<DiskEntry>, i32> {
+        plain::list(folder)
+    }
+
+    async fn sync_folder(&self, folder: &Path) -> Result<(), i32> {
+        crate::background::block_file::sync_folder(folder).await
+    }
+
+    async fn space(&self, path: &Path) -> Result<DiskSpace, i32> {
+        plain::space(path)
+    }
+
+    async fn yield_if_needed(&self) {
+        glommio::yield_if_needed().await;
+    }
+}
+
+impl DiskFile for DirectFile {
+    async fn len_bytes(&self) -> Result<u64, i32> {
+        match self {
+            Self::Direct(file) => file.file_size().await.map_err(errno_of),
+            Self::Buffered(file) => file.file_size().await.map_err(errno_of),
+        }
+    }
+
+    async fn allocate(&self, bytes: u64) -> Result<(), i32> {
+        let outcome = match self {
+            Self::Direct(file) => file.pre_allocate(bytes, true).await,
+            Self::Buffered(file) => file.pre_allocate(bytes, true).await,
+        };
+        match outcome.map_err(errno_of) {
+            Err(libc::EOPNOTSUPP) => Ok(()), // The writes will tell.
+            outcome => outcome,
+        }
+    }
+
+    async fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), i32> {
+        let mut done = 0;
+        while done < bytes.len() {
+            let piece = &bytes[done..bytes.len().min(done + PIECE_BYTES_MAX)];
+            let at = offset + done as u64;
+            let written = match self {
+                Self::Direct(file) => {
+                    let mut buffer = file.alloc_dma_buffer(piece.len());
+                    buffer.as_bytes_mut()[..piece.len()].copy_from_slice(piece);
+                    buffer.trim_to_size(piece.len());
+                    file.write_at(buffer, at).await.map_err(errno_of)?
+                }
+                Self::Buffered(file) => {
+                    file.write_at(piece.to_vec(), at).await.map_err(errno_of)?
+                }
+            };
+            // A short write that ends within a block is a disk that just filled up.
+            if written == 0 || !written.is_multiple_of(super::DISK_BLOCK_BYTES) {
+                return Err(libc::ENOSPC);
+            }
+            done += written;
+            glommio::yield_if_needed().await;
+        }
+        Ok(())
+    }
+
+    async fn read_at(&self, offset: u64, len: usize, out: &mut Vec<u8>) -> Result<(), i32> {
+        out.clear();
+        out.reserve(len);
+        while out.len() < len {
+            let at = offset + out.len() as u64;
+            let piece = (len - out.len()).min(PIECE_BYTES_MAX);
+            let read: ReadResult = match self {
+                Self::Direct(file) => file.read_at(at, piece).await.map_err(errno_of)?,
+                Self::Buffered(file) => file.read_at(at, piece).await.map_err(errno_of)?,
+            };
+            if read.is_empty() {
+                break;
+            }
+            out.extend_from_slice(&read);
+        }
+        Ok(())
+    }
+
+    async fn set_len(&self, len: u64) -> Result<(), i32> {
+        match self {
+            Self::Direct(file) => file.truncate(len).await.map_err(errno_of),
+            Self::Buffered(file) => file.truncate(len).await.map_err(errno_of),
+        }
+    }
+
+    async fn sync(&self) -> Result<(), i32> {
+        match self {
+            Self::Direct(file) => file.fdatasync().await.map_err(errno_of),
+            Self::Buffered(file) => file.fdatasync().await.map_err(errno_of),
+        }
+    }
+}
