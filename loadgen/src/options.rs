@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use crate::series::{LABEL_COUNT_MAX, LABEL_COUNT_MIN};
+use crate::series::{LABEL_COUNT_MAX, LABEL_COUNT_MIN, Shape};
+
+/// Far enough behind that samples a millisecond apart do not catch up with the clock.
+const START_BEFORE_NOW: Duration = Duration::from_secs(30 * 60);
 
 /// What the requests look like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -50,7 +53,10 @@ pub struct SendOptions {
     /// Active series, spread over the connections
     #[arg(long, default_value_t = 20_000)]
     pub series: u64,
-    /// Labels of each series, the metric name counted
+    /// What the series look like
+    #[arg(long, value_enum, default_value = "mixed")]
+    pub shape: Shape,
+    /// Labels of each series, the metric name counted (tsbs: always 11)
     #[arg(long, default_value_t = 11)]
     pub labels: u32,
     /// Samples in a request, at most
@@ -69,7 +75,7 @@ pub struct SendOptions {
     /// fast as answers come
     #[arg(long, conflicts_with = "pipeline")]
     pub rate: Option<f64>,
-    /// How long to send, like 500ms, 10s, 5m [default: 10s, or endless with --points]
+    /// How long to send, like 500ms, 10s, 5m [default: 10s, or endless with --points and --span]
     #[arg(long, value_parser = parse_duration)]
     pub duration: Option<Duration>,
     /// How many samples to send
@@ -81,12 +87,18 @@ pub struct SendOptions {
     /// Makes other series (label lg_run) and other values
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// Unix milliseconds of the first sample [default: 30 minutes ago]
-    #[arg(long)]
+    /// Unix milliseconds of the first sample [default: --span ago, or 30 minutes]
+    #[arg(long, visible_alias = "start")]
     pub start_timestamp: Option<i64>,
+    /// The first sample is so much older than now, like 1d or 365d
+    #[arg(long, value_parser = parse_duration, conflicts_with = "start_timestamp")]
+    pub ago: Option<Duration>,
+    /// Send this much time of samples of each series, like 2h, as fast as answers come
+    #[arg(long, value_parser = parse_duration)]
+    pub span: Option<Duration>,
     /// Between two samples of a series. Sending stops when samples would lie 9 minutes in the
     /// future
-    #[arg(long, value_parser = parse_duration, default_value = "1ms")]
+    #[arg(long, visible_alias = "step", value_parser = parse_duration, default_value = "1ms")]
     pub interval: Duration,
     /// Compress bodies with gzip (vm-json)
     #[arg(long)]
@@ -150,6 +162,9 @@ impl SendOptions {
         if self.interval_ms() == 0 {
             return Err("--interval must be 1ms to 49 days, whole milliseconds".into());
         }
+        if self.samples_per_series() == Some(0) {
+            return Err("--span must be at least one --interval".into());
+        }
         if self.rate.is_some_and(|rate| !(rate > 0.0 && rate.is_finite())) {
             return Err("--rate must be above 0".into());
         }
@@ -165,6 +180,19 @@ impl SendOptions {
     /// 0 where it is out of range.
     pub fn interval_ms(&self) -> u32 {
         u32::try_from(self.interval.as_millis()).unwrap_or(0)
+    }
+
+    /// As many as `--span` asks for; call `check` first.
+    pub fn samples_per_series(&self) -> Option<u64> {
+        let span_ms = u64::try_from(self.span?.as_millis()).unwrap_or(u64::MAX);
+        Some(span_ms / u64::from(self.interval_ms()))
+    }
+
+    /// Unix milliseconds of the first sample.
+    pub fn start_ms(&self, now_ms: i64) -> i64 {
+        let before = self.ago.or(self.span).unwrap_or(START_BEFORE_NOW);
+        let before_ms = i64::try_from(before.as_millis()).unwrap_or(i64::MAX);
+        self.start_timestamp.unwrap_or_else(|| now_ms.saturating_sub(before_ms))
     }
 }
 
@@ -188,7 +216,7 @@ pub struct VerifyOptions {
     pub json: Option<PathBuf>,
 }
 
-/// `500ms`, `10s`, `5m`, `2h`; a bare number is seconds.
+/// `500ms`, `10s`, `5m`, `2h`, `365d`; a bare number is seconds.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let scale = match &text[digits.len()..] {
@@ -196,7 +224,8 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         "" | "s" => 1.0,
         "m" => 60.0,
         "h" => 3600.0,
-        _ => return Err("the unit is one of ms, s, m, h".into()),
+        "d" => 86_400.0,
+        _ => return Err("the unit is one of ms, s, m, h, d".into()),
     };
     let number: f64 = digits.parse().map_err(|_| "not a number with a unit, like 10s")?;
     let ms = (number * scale * 1000.0).round();
@@ -223,7 +252,8 @@ mod tests {
         check("2h", Some(7_200_000));
         check("3", Some(3000));
         check("-1s", None);
-        check("1d", None);
+        check("1d", Some(86_400_000));
+        check("1w", None);
         check("s", None);
     }
 }

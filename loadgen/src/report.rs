@@ -43,8 +43,8 @@ pub struct Report {
     /// The generator's own CPU between start and end of sending, all its threads, for each
     /// acknowledged sample.
     pub generator_cpu_ns_per_point: f64,
-    /// Why it ended: `points`, `duration`, `prebuilt`, `horizon` (timestamps would be in the
-    /// future) or `gave-up`.
+    /// Why it ended: `points`, `span`, `duration`, `prebuilt`, `horizon` (timestamps would be in
+    /// the future) or `gave-up`.
     pub stopped_by: String,
     /// Unix milliseconds of the newest sample sent: a later run of the same series starts behind
     /// it.

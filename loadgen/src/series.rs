@@ -1,14 +1,14 @@
-//! What is sent: seeded series. Labels, timestamp and value of sample k of series s are pure
-//! functions of (run, s, k), so that a verifier needs no copy of the data. O(1) per sample, no
-//! state.
+//! What is sent: seeded series of one shape. Labels, timestamp and value of sample k of series s
+//! are pure functions of (run, s, k), so that a verifier needs no copy of the data. A `Cursor` makes
+//! the next value of a walk O(1).
 
+mod mixed;
+mod tsbs;
+
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-/// Series that share one value of `lg_series_group`, the unit in which they are read back: 256 x a
-/// few thousand samples is some tens of megabytes of export.
-pub const SERIES_PER_GROUP: u64 = 256;
-
-/// Labels that a series cannot do without: the name, the run, the number and the group.
+/// Labels that a `mixed` series cannot do without: the name, the run, the number and the group.
 pub const LABEL_COUNT_MIN: u32 = 4;
 
 /// More are of no use, and their names have two digits.
@@ -18,83 +18,54 @@ pub const LABEL_COUNT_MAX: u32 = 100;
 pub const LABEL_RUN: &str = "lg_run";
 /// The label that numbers the series of a run.
 pub const LABEL_SERIES: &str = "lg_series";
-/// The label that says which group of `SERIES_PER_GROUP` a series is in.
+/// The label that says which group a series is in, the unit in which series are read back.
 pub const LABEL_GROUP: &str = "lg_series_group";
 
-/// Series of one scrape target follow each other, as in what Prometheus sends.
-const SERIES_PER_TARGET: u64 = 64;
+/// What series look like.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ValueEnum,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Shape {
+    /// As many labels as asked for, values of every kind
+    #[default]
+    Mixed,
+    /// Hosts of 100 metrics with 10 tags: percentages, counters and floats, a third each
+    Tsbs,
+}
 
 /// Everything that the data of a run depends on. It heads the ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Run {
-    /// Also the value of `lg_run`: runs with other seeds have other series.
+    /// Runs with other seeds have other series: the value of `lg_run`, or a part of the host.
     pub seed: u64,
-    /// Labels of each series, the metric name counted.
+    /// Labels of each series, the metric name counted; `tsbs` has 11 whatever this says.
     pub label_count: u32,
     /// Unix milliseconds of sample 0.
     pub start_timestamp_ms: i64,
     /// Between two samples of a series; at least 1.
     pub interval_ms: u32,
+    /// What the series look like.
+    #[serde(default)]
+    pub shape: Shape,
 }
 
-const METRIC_NAMES: [&str; 8] = [
-    "loadgen_http_requests_total",
-    "loadgen_http_request_bytes_total",
-    "loadgen_cpu_seconds_total",
-    "loadgen_memory_resident_bytes",
-    "loadgen_grpc_handled_total",
-    "loadgen_queue_length",
-    "loadgen_disk_read_bytes_total",
-    "loadgen_gc_duration_seconds",
-];
-
-/// Values at the edges of f64, once in `EXTREME_EVERY` samples. Neither NaN nor infinity: JSON has
-/// no numbers for them.
-const EXTREMES: [f64; 8] = [
-    f64::MAX,
-    f64::MIN,
-    f64::MIN_POSITIVE,
-    5e-324,
-    -0.0,
-    9_007_199_254_740_991.0,
-    1.797_693_134_862_315_5e308,
-    -1e-300,
-];
-const EXTREME_EVERY: u64 = 4096;
+/// Where a series has come to, so that its next value need not be summed up from its first.
+#[derive(Clone, Copy, Debug)]
+pub enum Cursor {
+    /// Each value stands for itself.
+    Free,
+    /// A value depends on those before.
+    Walk(tsbs::Walk),
+}
 
 impl Run {
-    /// The labels of series `series`, sorted by name. With 11 labels and one sample they make a
-    /// remote-write `TimeSeries` of about 273 bytes.
+    /// The labels of series `series`, sorted by name.
     pub fn labels(&self, series: u64) -> Vec<(String, String)> {
-        let target = series / SERIES_PER_TARGET;
-        let host = target % 250;
-        let subnet = target / 250;
-        let pod = mix(self.seed ^ target.rotate_left(32));
-        let name = METRIC_NAMES[index(series % METRIC_NAMES.len() as u64)];
-        let mut labels = vec![
-            ("__name__".to_owned(), name.to_owned()),
-            (LABEL_RUN.to_owned(), self.seed.to_string()),
-            (LABEL_SERIES.to_owned(), format!("{series:08}")),
-            (LABEL_GROUP.to_owned(), group_label(series / SERIES_PER_GROUP)),
-        ];
-        let optional = [
-            ("cluster", format!("eu-{}", subnet % 4)),
-            ("container", format!("app-{}", target % 10)),
-            ("instance", format!("10.{}.{host}.7:9100", subnet % 256)),
-            ("job", "node-exporter".to_owned()),
-            ("namespace", format!("team-{:02}", target % 40)),
-            ("node", format!("node-{:04}", target / 8)),
-            ("pod", format!("app-{}-{:08x}", target % 10, pod >> 32)),
-        ];
-        let wanted = index(u64::from(self.label_count.max(LABEL_COUNT_MIN) - LABEL_COUNT_MIN));
-        for (name, value) in optional.into_iter().take(wanted) {
-            labels.push((name.to_owned(), value));
+        match self.shape {
+            Shape::Mixed => mixed::labels(self, series),
+            Shape::Tsbs => tsbs::labels(self, series),
         }
-        for number in 7..wanted {
-            labels.push((format!("tag_{number:02}"), format!("value-{:04}", target % 1000)));
-        }
-        labels.sort();
-        labels
     }
 
     /// Unix milliseconds of sample `sample` of `series`. Targets have phases of their own within
@@ -113,40 +84,86 @@ impl Run {
         (since_phase % interval_ms == 0).then_some(since_phase / interval_ms)
     }
 
-    /// The value of sample `sample` of `series`: counters, integers and decimals with 2 or 3
-    /// digits, some extremes.
-    pub fn value(&self, series: u64, sample: u64) -> f64 {
-        let kind = mix(self.seed ^ mix(series));
-        let noise = mix(kind ^ sample);
-        if noise.is_multiple_of(EXTREME_EVERY) {
-            return EXTREMES[index((noise >> 32) % EXTREMES.len() as u64)];
-        }
-        let noise = noise >> 12;
-        match kind % 8 {
-            0..3 => ((kind >> 40) % 1_000_000 + sample * (1 + (kind >> 8) % 50)) as f64,
-            3 => (noise % 100) as f64,
-            4..6 => (noise % 100_000) as f64 / 100.0,
-            6 => (noise % 1_000_000) as f64 / 1000.0,
-            _ => -((noise % 10_000) as f64) / 100.0,
+    /// At the first sample of `series`.
+    pub fn cursor(&self, series: u64) -> Cursor {
+        match self.shape {
+            Shape::Mixed => Cursor::Free,
+            Shape::Tsbs => Cursor::Walk(tsbs::Walk::new(self, series)),
         }
     }
 
-    /// Both.
-    pub fn sample(&self, series: u64, sample: u64) -> (i64, f64) {
-        (self.timestamp_ms(series, sample), self.value(series, sample))
+    /// The value of sample `sample` of `series`, whose cursor moves there. O(1) for the sample
+    /// behind the one before.
+    pub fn value(&self, cursor: &mut Cursor, series: u64, sample: u64) -> f64 {
+        match cursor {
+            Cursor::Free => mixed::value(self, series, sample),
+            Cursor::Walk(walk) => walk.value(self, series, sample),
+        }
+    }
+
+    /// Timestamp and value.
+    pub fn sample(&self, cursor: &mut Cursor, series: u64, sample: u64) -> (i64, f64) {
+        (self.timestamp_ms(series, sample), self.value(cursor, series, sample))
+    }
+
+    /// Consecutive series that are read back together.
+    pub fn series_per_group(&self) -> u64 {
+        match self.shape {
+            Shape::Mixed => mixed::SERIES_PER_GROUP,
+            Shape::Tsbs => tsbs::METRICS_PER_HOST,
+        }
+    }
+
+    /// The label whose values are this run's groups, and a selector of all its series.
+    pub fn groups(&self) -> (&'static str, String) {
+        let seed = self.seed;
+        match self.shape {
+            Shape::Mixed => {
+                (LABEL_GROUP, format!("{{__name__=~\"loadgen_.*\",{LABEL_RUN}=\"{seed}\"}}"))
+            }
+            Shape::Tsbs => ("hostname", format!("{{hostname=~\"host_{seed}_.*\"}}")),
+        }
+    }
+
+    /// The number of the group that the label of `groups` calls `label`.
+    pub fn group_of_label(&self, label: &str) -> Option<u64> {
+        match self.shape {
+            Shape::Mixed => label.parse().ok(),
+            Shape::Tsbs => tsbs::host_of(self, label),
+        }
+    }
+
+    /// A selector of the series of `group`.
+    pub fn group_selector(&self, group: u64) -> String {
+        match self.shape {
+            Shape::Mixed => format!(
+                "{{__name__=~\"loadgen_.*\",{LABEL_RUN}=\"{}\",{LABEL_GROUP}=\"{}\"}}",
+                self.seed,
+                mixed::group_label(group)
+            ),
+            Shape::Tsbs => format!("{{hostname=\"{}\"}}", tsbs::host_label(self, group)),
+        }
+    }
+
+    /// The number that `labels` say; whether they are all of that series' labels is not checked.
+    pub fn series_of(&self, labels: &[(String, String)]) -> Option<u64> {
+        let label = |name| labels.iter().find(|(label, _)| label == name).map(|(_, v)| v);
+        match self.shape {
+            Shape::Mixed => label(LABEL_SERIES)?.parse().ok(),
+            Shape::Tsbs => {
+                let host = tsbs::host_of(self, label("hostname")?)?;
+                let metric = tsbs::metric_of(label("__name__")?)?;
+                host.checked_mul(tsbs::METRICS_PER_HOST)?.checked_add(metric)
+            }
+        }
     }
 
     fn phase_ms(&self, series: u64) -> u64 {
-        if self.interval_ms == 1 {
+        if self.interval_ms == 1 || self.shape == Shape::Tsbs {
             return 0;
         }
-        mix(self.seed.wrapping_add(series / SERIES_PER_TARGET)) % u64::from(self.interval_ms)
+        mix(self.seed.wrapping_add(series / mixed::SERIES_PER_TARGET)) % u64::from(self.interval_ms)
     }
-}
-
-/// The value of `lg_series_group` for a group's number.
-pub fn group_label(group: u64) -> String {
-    format!("{group:03}")
 }
 
 /// SplitMix64's finisher: each bit of the result depends on each of `value`.
@@ -167,15 +184,24 @@ mod tests {
     use super::*;
     use crate::encode::remote_write;
 
-    const RUN: Run =
-        Run { seed: 1, label_count: 11, start_timestamp_ms: 1_700_000_000_000, interval_ms: 1 };
+    const RUN: Run = Run {
+        seed: 1,
+        label_count: 11,
+        start_timestamp_ms: 1_700_000_000_000,
+        interval_ms: 1,
+        shape: Shape::Mixed,
+    };
 
     #[test]
     fn a_series_weighs_what_the_benchmark_says() {
         let mut body = Vec::new();
         for series in 0..5000 {
             let span = remote_write::encode_labels(&RUN.labels(series));
-            remote_write::encode_series(&mut body, &span, std::iter::once(RUN.sample(series, 7)));
+            remote_write::encode_series(
+                &mut body,
+                &span,
+                std::iter::once(RUN.sample(&mut Cursor::Free, series, 7)),
+            );
         }
         let mut scratch = Vec::new();
         let mut encoder = snap::raw::Encoder::new();
@@ -211,12 +237,30 @@ mod tests {
 
     #[test]
     fn values_are_finite_and_of_every_kind() {
-        let values: Vec<f64> =
-            (0..200_000).map(|number| RUN.value(number % 500, number / 500)).collect();
+        let values: Vec<f64> = (0..200_000)
+            .map(|number| RUN.value(&mut Cursor::Free, number % 500, number / 500))
+            .collect();
         assert!(values.iter().all(|value| value.is_finite()));
-        for extreme in EXTREMES {
+        for extreme in mixed::EXTREMES {
             assert!(values.iter().any(|value| value.to_bits() == extreme.to_bits()), "{extreme}");
         }
         assert!(values.iter().filter(|value| value.fract() != 0.0).count() > 50_000);
+    }
+
+    #[test]
+    fn labels_say_which_series_it_is() {
+        for shape in [Shape::Mixed, Shape::Tsbs] {
+            let run = Run { shape, ..RUN };
+            let (label, _) = run.groups();
+            for series in [0, 99, 100, 255, 256, 123_456] {
+                let labels = run.labels(series);
+                assert_eq!(run.series_of(&labels), Some(series));
+                let group = labels.iter().find(|(name, _)| name == label).map(|(_, v)| v.as_str());
+                let number = group.and_then(|group| run.group_of_label(group));
+                assert_eq!(number, Some(series / run.series_per_group()));
+                let quoted = format!("{label}=\"{}\"", group.unwrap_or_default());
+                assert!(run.group_selector(series / run.series_per_group()).contains(&quoted));
+            }
+        }
     }
 }

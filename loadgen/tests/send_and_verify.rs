@@ -72,6 +72,8 @@ fn what_was_sent_is_verified() {
         ("labels", "--points 12000 --labels 4 --interval 15s"),
         ("many-labels", "--points 12000 --labels 30 --seed 77"),
         ("churn", "--points 12000 --churn 5000 --rate 60000"),
+        ("tsbs", "--points 12000 --shape tsbs --interval 10s"),
+        ("tsbs-vm", "--points 12000 --shape tsbs --protocol vm-json --points-per-series 20"),
     ] {
         let (report, verdict, clean) = round(name, options, Fault::None);
         assert!(clean, "{name}: {verdict}");
@@ -80,6 +82,28 @@ fn what_was_sent_is_verified() {
         assert_eq!(verdict.samples_read, 12_000, "{name}");
         assert_eq!(report.stopped_by, "points", "{name}");
     }
+}
+
+#[test]
+fn a_span_of_past_time_is_sent_whole() {
+    for (name, options) in [
+        ("span-rw", "--shape tsbs --span 10m --step 10s --ago 365d"),
+        ("span-vm", "--shape tsbs --span 10m --step 10s --protocol vm-json --points-per-series 7"),
+        ("span-start", "--span 10m --step 10s --start 1600000000000"),
+    ] {
+        let (report, verdict, clean) = round(name, options, Fault::None);
+        assert!(clean, "{name}: {verdict}");
+        assert_eq!(verdict.acked_present, 600 * 60, "{name}");
+        assert_eq!(report.stopped_by, "span", "{name}");
+    }
+}
+
+#[test]
+fn changed_values_of_walks_are_wrong() {
+    let options = "--shape tsbs --points 12000";
+    let (_, verdict, clean) = round("tsbs-changed", options, Fault::FlipBitEvery(1000));
+    assert!(!clean);
+    assert_eq!((verdict.missing, verdict.wrong, verdict.extra), (0, 12, 0));
 }
 
 #[test]

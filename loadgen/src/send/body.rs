@@ -12,7 +12,7 @@ use crate::encode::{remote_write, vm_json};
 use crate::http::Target;
 use crate::ledger::Span;
 use crate::options::{Protocol, SendOptions};
-use crate::series::Run;
+use crate::series::{Cursor, Run};
 
 /// The head is written in front of the body once its length is known.
 const HEAD_ROOM_BYTES: usize = 1024;
@@ -39,9 +39,10 @@ pub struct BodyMaker {
     protocol: Protocol,
     gzip: bool,
     head: String,
-    /// Encoded labels of the series from `labels_first` on.
-    labels: VecDeque<Box<[u8]>>,
+    /// Encoded labels of the series from `labels_first` on, and where each has come to.
+    labels: VecDeque<(Box<[u8]>, Cursor)>,
     labels_first: u64,
+    samples: Vec<(i64, f64)>,
     raw: Vec<u8>,
     scratch: Vec<u8>,
     snappy: snap::raw::Encoder,
@@ -79,6 +80,7 @@ impl BodyMaker {
             head,
             labels: VecDeque::new(),
             labels_first: 0,
+            samples: Vec::new(),
             raw: Vec::new(),
             scratch: Vec::new(),
             snappy: snap::raw::Encoder::new(),
@@ -120,20 +122,21 @@ impl BodyMaker {
     }
 
     fn encode(&mut self, span: &Span) {
-        let run = self.run;
-        self.raw.clear();
+        let Self { run, raw, samples, .. } = self;
+        raw.clear();
         let first = usize::try_from(span.first_series - self.labels_first).expect("in the window");
-        for (series, labels) in (span.first_series..).zip(self.labels.range(first..)) {
+        for (series, (labels, cursor)) in (span.first_series..).zip(self.labels.range_mut(first..))
+        {
             if series == span.first_series + u64::from(span.series) {
                 break;
             }
             let indexes = span.first_sample..span.first_sample + u64::from(span.points);
-            let samples = indexes.map(|sample| run.sample(series, sample));
+            samples.clear();
+            samples.extend(indexes.map(|sample| run.sample(cursor, series, sample)));
+            let samples = samples.iter().copied();
             match self.protocol {
-                Protocol::RemoteWrite => {
-                    remote_write::encode_series(&mut self.raw, labels, samples);
-                }
-                Protocol::VmJson => vm_json::encode_line(&mut self.raw, labels, samples),
+                Protocol::RemoteWrite => remote_write::encode_series(raw, labels, samples),
+                Protocol::VmJson => vm_json::encode_line(raw, labels, samples),
             }
         }
     }
@@ -151,7 +154,7 @@ impl BodyMaker {
                 Protocol::RemoteWrite => remote_write::encode_labels(&labels),
                 Protocol::VmJson => vm_json::encode_labels(&labels),
             };
-            self.labels.push_back(encoded.into_boxed_slice());
+            self.labels.push_back((encoded.into_boxed_slice(), self.run.cursor(series)));
         }
     }
 }

@@ -20,8 +20,6 @@ use crate::series::Run;
 use tally::Tally;
 use worker::Worker;
 
-/// Far enough behind that samples a millisecond apart do not catch up with the clock.
-const START_BEFORE_NOW_MS: i64 = 30 * 60 * 1000;
 /// Servers refuse what is more than 10 minutes in the future.
 const HORIZON_MS: i64 = 9 * 60 * 1000;
 const DURATION_DEFAULT: Duration = Duration::from_secs(10);
@@ -30,6 +28,7 @@ const DURATION_DEFAULT: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Stop {
     Points,
+    Span,
     Duration,
     Prebuilt,
     Horizon,
@@ -40,6 +39,7 @@ impl Stop {
     fn name(self) -> &'static str {
         match self {
             Self::Points => "points",
+            Self::Span => "span",
             Self::Duration => "duration",
             Self::Prebuilt => "prebuilt",
             Self::Horizon => "horizon",
@@ -88,7 +88,8 @@ pub fn run(options: SendOptions) -> io::Result<Report> {
     let cpu_before_ns = crate::cpu::process_cpu_ns("self");
     let started = Instant::now();
     shared.started.set(started);
-    let unlimited = shared.options.points.is_some() || shared.options.prebuild;
+    let SendOptions { points, span, prebuild, .. } = &shared.options;
+    let unlimited = points.is_some() || span.is_some() || *prebuild;
     let duration = shared.options.duration.or((!unlimited).then_some(DURATION_DEFAULT));
     shared.deadline.set(duration.map(|duration| started + duration));
     executor::run(async move {
@@ -109,12 +110,13 @@ pub fn run(options: SendOptions) -> io::Result<Report> {
 }
 
 fn set_up(options: SendOptions) -> io::Result<(Rc<RunState>, Vec<Worker>)> {
-    let start = options.start_timestamp.unwrap_or_else(|| now_ms() - START_BEFORE_NOW_MS);
+    let start = options.start_ms(now_ms());
     let run = Run {
         seed: options.seed,
         label_count: options.labels,
         start_timestamp_ms: start,
         interval_ms: options.interval_ms(),
+        shape: options.shape,
     };
     let target = Target::resolve(&options.url)?;
     let ledger = Ledger::open(options.ledger.as_deref(), &run)?;

@@ -23,6 +23,8 @@ pub struct Schedule {
     /// Series of the window that this round has done.
     position: u64,
     round: u64,
+    /// With `--span`.
+    samples_max: u64,
     churn_per_s: f64,
     churned: u64,
 }
@@ -43,13 +45,15 @@ impl Schedule {
             points_per_series: options.points_per_series,
             position: 0,
             round: 0,
+            samples_max: options.samples_per_series().unwrap_or(u64::MAX),
             churn_per_s: options.churn / f64::from(options.connections),
             churned: 0,
         }
     }
 
-    /// The next request's samples; `elapsed` since the start decides how far churn has come.
-    pub fn next_span(&mut self, elapsed: Duration) -> Span {
+    /// The next request's samples, or None at the end of the span of time that was asked for;
+    /// `elapsed` since the start decides how far churn has come.
+    pub fn next_span(&mut self, elapsed: Duration) -> Option<Span> {
         if self.position == self.window_len {
             self.position = 0;
             self.round += 1;
@@ -58,18 +62,19 @@ impl Schedule {
             self.window_first += due - self.churned;
             self.churned = due;
         }
+        let first_sample = self.round * u64::from(self.points_per_series);
+        let samples_left = self.samples_max.saturating_sub(first_sample);
+        let points = u32::try_from(samples_left)
+            .map_or(self.points_per_series, |left| left.min(self.points_per_series));
+        if points == 0 {
+            return None;
+        }
         let left = self.window_len - self.position;
         let series = u32::try_from(left)
             .map_or(self.series_per_request, |left| left.min(self.series_per_request));
         let first_series = self.window_first + self.position;
         self.position += u64::from(series);
-        Span {
-            connection: self.connection,
-            first_series,
-            series,
-            first_sample: self.round * u64::from(self.points_per_series),
-            points: self.points_per_series,
-        }
+        Some(Span { connection: self.connection, first_series, series, first_sample, points })
     }
 
     /// No later span has a series below this.
@@ -103,7 +108,7 @@ mod tests {
         let options =
             options("--series 21 --connections 2 --points-per-request 10 --points-per-series 2");
         let mut schedule = Schedule::new(&options, 1);
-        let spans: Vec<Span> = (0..4).map(|_| schedule.next_span(Duration::ZERO)).collect();
+        let spans: Vec<Span> = (0..4).filter_map(|_| schedule.next_span(Duration::ZERO)).collect();
         assert_eq!(
             spans,
             [span(10, 5, 0, 2), span(15, 5, 0, 2), span(20, 1, 0, 2), span(10, 5, 2, 2)]
@@ -114,11 +119,24 @@ mod tests {
     fn churn_moves_the_window_between_rounds() {
         let options = options("--series 20 --connections 2 --churn 4");
         let mut schedule = Schedule::new(&options, 1);
-        let spans: Vec<Span> = (0..3).map(|s| schedule.next_span(Duration::from_secs(s))).collect();
+        let mut next = |seconds| schedule.next_span(Duration::from_secs(seconds));
+        let spans: Vec<Span> = (0..3).filter_map(&mut next).collect();
         let first = STRIDE_WITH_CHURN;
         assert_eq!(
             spans,
             [span(first, 10, 0, 1), span(first + 2, 10, 1, 1), span(first + 4, 10, 2, 1)]
         );
+    }
+
+    #[test]
+    fn a_span_of_time_has_an_end() {
+        let options = options(
+            "--series 10 --connections 1 --points-per-request 50 --points-per-series 5 \
+             --span 2m --interval 10s",
+        );
+        let mut schedule = Schedule::new(&options, 0);
+        let spans: Vec<Span> = std::iter::from_fn(|| schedule.next_span(Duration::ZERO)).collect();
+        let points: Vec<u32> = spans.iter().map(|span| span.points).collect();
+        assert_eq!(points, [5, 5, 2]);
     }
 }

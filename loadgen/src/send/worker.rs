@@ -160,7 +160,10 @@ impl Worker {
             self.shared.stop_for(Stop::Points);
             return None;
         }
-        let mut span = self.schedule.next_span(self.shared.started.get().elapsed());
+        let Some(mut span) = self.schedule.next_span(self.shared.started.get().elapsed()) else {
+            self.shared.stop_for(Stop::Span);
+            return None;
+        };
         if left < span.point_count() {
             let points = u32::try_from(left).unwrap_or(u32::MAX);
             span.points = span.points.min(points);

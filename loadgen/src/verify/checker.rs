@@ -2,11 +2,12 @@
 //! Memory: a bit per expected sample of the group. Not here: fetching the lines.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 
 use super::export_line::ExportLine;
 use super::result::{Example, Fault, VerifyResult};
 use crate::ledger::{Outcome, RunRecord, Span};
-use crate::series::{LABEL_RUN, LABEL_SERIES, Run, SERIES_PER_GROUP};
+use crate::series::{Cursor, Run};
 
 /// One group of one seed: what is expected of it, and what was seen so far.
 pub struct GroupChecker<'a> {
@@ -20,7 +21,14 @@ pub struct GroupChecker<'a> {
 struct RunSeen<'a> {
     run: Run,
     spans: Vec<&'a (Span, Outcome)>,
-    seen: HashMap<u64, Bitmap>,
+    seen: HashMap<u64, Seen>,
+}
+
+/// One series of a run. Its samples may come in several lines, which usually follow each other in
+/// time: each window of an export has lines of its own.
+struct Seen {
+    samples: Bitmap,
+    cursor: Cursor,
 }
 
 /// Sample indexes.
@@ -51,20 +59,16 @@ impl Bitmap {
 impl<'a> GroupChecker<'a> {
     /// For group `group` of `records`, which are the runs of one seed.
     pub fn new(records: &'a [RunRecord], group: u64, result: &'a mut VerifyResult) -> Self {
-        let first = group * SERIES_PER_GROUP;
         let runs = records
             .iter()
-            .map(|record| RunSeen {
-                run: record.run,
-                spans: record
-                    .spans
-                    .iter()
-                    .filter(|(span, _)| {
-                        span.first_series < first + SERIES_PER_GROUP
-                            && span.first_series + u64::from(span.series) > first
-                    })
-                    .collect(),
-                seen: HashMap::new(),
+            .map(|record| {
+                let wanted = series_of_group(&record.run, group);
+                let overlaps = |(span, _): &&(Span, Outcome)| {
+                    span.first_series < wanted.end
+                        && span.first_series + u64::from(span.series) > wanted.start
+                };
+                let spans = record.spans.iter().filter(overlaps).collect();
+                RunSeen { run: record.run, spans, seen: HashMap::new() }
             })
             .collect();
         Self { result, runs, labels_of: HashMap::new() }
@@ -86,10 +90,13 @@ impl<'a> GroupChecker<'a> {
             for (seen, pieces) in self.runs.iter_mut().zip(&pieces) {
                 let Some(sample) = seen.run.sample_at(series, timestamp_ms) else { continue };
                 if is_sent(pieces, sample) {
-                    let sent = seen.run.value(series, sample);
+                    let run = seen.run;
+                    let fresh = || Seen { samples: Bitmap::default(), cursor: run.cursor(series) };
+                    let entry = seen.seen.entry(series).or_insert_with(fresh);
+                    let sent = run.value(&mut entry.cursor, series, sample);
                     matched |= sent.to_bits() == value.to_bits();
                     want = Some(sent);
-                    repeated |= !seen.seen.entry(series).or_default().set(sample);
+                    repeated |= !entry.samples.set(sample);
                 }
             }
             let fault = match want {
@@ -102,14 +109,13 @@ impl<'a> GroupChecker<'a> {
         }
     }
 
-    /// The export is complete: counts what it lacks. `first..end` are the series of the group.
+    /// The export is complete: counts what it lacks.
     pub fn finish(self, group: u64) {
-        let first = group * SERIES_PER_GROUP;
         let examples_max = self.result.examples_max;
         let mut missing: BTreeMap<(u64, i64), f64> = BTreeMap::new();
         for seen in &self.runs {
-            for series in first..first + SERIES_PER_GROUP {
-                let bitmap = seen.seen.get(&series);
+            for series in series_of_group(&seen.run, group) {
+                let bitmap = seen.seen.get(&series).map(|seen| &seen.samples);
                 let pieces = pieces_of(&seen.spans, series);
                 for (sample, acked) in
                     pieces.iter().flat_map(|p| (p.start..p.end).map(|sample| (sample, p.acked)))
@@ -123,7 +129,8 @@ impl<'a> GroupChecker<'a> {
                     };
                     *counter += 1;
                     if acked && !found && missing.len() < examples_max {
-                        let (timestamp_ms, value) = seen.run.sample(series, sample);
+                        let mut cursor = seen.run.cursor(series);
+                        let (timestamp_ms, value) = seen.run.sample(&mut cursor, series, sample);
                         missing.insert((series, timestamp_ms), value);
                     }
                 }
@@ -139,9 +146,8 @@ impl<'a> GroupChecker<'a> {
 
     /// The number of the series, if its labels are, all of them, what the run gives it.
     fn series_of(&mut self, line: &ExportLine) -> Option<u64> {
-        let label = |name| line.labels.iter().find(|(label, _)| label == name).map(|(_, v)| v);
-        let series: u64 = label(LABEL_SERIES)?.parse().ok()?;
-        label(LABEL_RUN)?;
+        // Runs of one seed and shape number their series alike.
+        let series = self.runs.first()?.run.series_of(&line.labels)?;
         let known = self.runs.iter().any(|seen| {
             let labels = self.labels_of.entry(series).or_insert_with(|| seen.run.labels(series));
             // Runs of a seed may differ in the number of labels.
@@ -169,6 +175,11 @@ impl<'a> GroupChecker<'a> {
             self.result.example(example);
         }
     }
+}
+
+fn series_of_group(run: &Run, group: u64) -> Range<u64> {
+    let first = group * run.series_per_group();
+    first..first + run.series_per_group()
 }
 
 /// Consecutive samples of a series with the same fate.

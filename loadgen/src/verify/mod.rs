@@ -17,10 +17,12 @@ use crate::executor;
 use crate::http::{Connection, Target, encode_query};
 use crate::ledger::{self, RunRecord};
 use crate::options::VerifyOptions;
-use crate::series::{LABEL_GROUP, LABEL_RUN, SERIES_PER_GROUP, group_label};
+use crate::series::{Run, Shape};
 
 /// Longer lines are not believed: a series of a hundred million samples.
 const LINE_BYTES_MAX: usize = 4 << 30;
+/// So that a sample at a time that nobody sent is found. Seconds, as in the Prometheus API.
+const WHOLE_OF_TIME: &str = "start=0&end=4102444800";
 /// The answer that lists the groups.
 const LIST_BYTES_MAX: usize = 64 << 20;
 
@@ -28,10 +30,10 @@ const LIST_BYTES_MAX: usize = 64 << 20;
 /// # Errors
 /// A ledger or an answer that cannot be read.
 pub fn run(options: &VerifyOptions) -> io::Result<VerifyResult> {
-    let mut runs_of: BTreeMap<u64, Vec<RunRecord>> = BTreeMap::new();
+    let mut runs_of: BTreeMap<(u64, Shape), Vec<RunRecord>> = BTreeMap::new();
     for path in &options.ledger {
         for record in ledger::read(path)? {
-            runs_of.entry(record.run.seed).or_default().push(record);
+            runs_of.entry((record.run.seed, record.run.shape)).or_default().push(record);
         }
     }
     let target = Target::resolve(&options.url)?;
@@ -41,11 +43,11 @@ pub fn run(options: &VerifyOptions) -> io::Result<VerifyResult> {
         let mut reader = Reader { target, options, connection };
         let examples_max = reader.options.examples;
         let mut result = VerifyResult { examples_max, ..VerifyResult::default() };
-        for (seed, records) in &runs_of {
+        for records in runs_of.values() {
             let mut groups = groups_of(records);
-            groups.extend(reader.read_groups(*seed).await?);
+            groups.extend(reader.read_groups(&records[0].run).await?);
             for group in groups {
-                reader.check_group(*seed, records, group, &mut result).await?;
+                reader.check_group(records, group, &mut result).await?;
             }
         }
         Ok(result)
@@ -54,9 +56,12 @@ pub fn run(options: &VerifyOptions) -> io::Result<VerifyResult> {
 
 fn groups_of(records: &[RunRecord]) -> BTreeSet<u64> {
     let mut groups = BTreeSet::new();
-    for (span, _) in records.iter().flat_map(|record| &record.spans) {
-        let last = span.first_series + u64::from(span.series) - 1;
-        groups.extend(span.first_series / SERIES_PER_GROUP..=last / SERIES_PER_GROUP);
+    for record in records {
+        let per_group = record.run.series_per_group();
+        for (span, _) in &record.spans {
+            let last = span.first_series + u64::from(span.series) - 1;
+            groups.extend(span.first_series / per_group..=last / per_group);
+        }
     }
     groups
 }
@@ -71,9 +76,12 @@ struct Reader {
 impl Reader {
     /// The groups that the server has of a run: series that nobody sent may be in others than the
     /// ledger's.
-    async fn read_groups(&mut self, seed: u64) -> io::Result<BTreeSet<u64>> {
-        let matcher = format!("{{__name__=~\"loadgen_.*\",{LABEL_RUN}=\"{seed}\"}}");
-        let path = format!("/api/v1/label/{LABEL_GROUP}/values?match[]={}", encode_query(&matcher));
+    async fn read_groups(&mut self, run: &Run) -> io::Result<BTreeSet<u64>> {
+        let (label, selector) = run.groups();
+        let path = format!(
+            "/api/v1/label/{label}/values?match[]={}&{WHOLE_OF_TIME}",
+            encode_query(&selector)
+        );
         let status = self.get(&path).await?;
         let mut body = Vec::new();
         while let Some(piece) = self.connection.read_body().await? {
@@ -86,27 +94,20 @@ impl Reader {
             return Err(refused(&path, status, &body));
         }
         let list: LabelValues = serde_json::from_slice(&body)?;
-        let numbers = list.data.iter().map(|text| text.parse::<u64>());
+        let numbers = list.data.iter().map(|label| run.group_of_label(label));
         numbers
-            .collect::<Result<_, _>>()
-            .map_err(|_| invalid("the server has a group that is not a number"))
+            .collect::<Option<_>>()
+            .ok_or_else(|| invalid("the server has a group that no run could have"))
     }
 
     async fn check_group(
         &mut self,
-        seed: u64,
         records: &[RunRecord],
         group: u64,
         result: &mut VerifyResult,
     ) -> io::Result<()> {
-        let matcher = format!(
-            "{{__name__=~\"loadgen_.*\",{LABEL_RUN}=\"{seed}\",{LABEL_GROUP}=\"{}\"}}",
-            group_label(group)
-        );
-        // The whole of time, so that a sample at a time that nobody sent is found. Seconds, as in
-        // the Prometheus API.
-        let path =
-            format!("/api/v1/export?match[]={}&start=0&end=4102444800", encode_query(&matcher));
+        let selector = records[0].run.group_selector(group);
+        let path = format!("/api/v1/export?match[]={}&{WHOLE_OF_TIME}", encode_query(&selector));
         let status = self.get(&path).await?;
         result.groups += 1;
         let mut checker = GroupChecker::new(records, group, result);

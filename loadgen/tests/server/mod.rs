@@ -22,6 +22,9 @@ pub enum Fault {
     CutAfterKeeping(u64),
 }
 
+/// Of a series on a line of an export.
+const WINDOW_SAMPLES: usize = 13;
+
 type Labels = Vec<(String, String)>;
 
 struct State {
@@ -83,8 +86,9 @@ fn serve(stream: &TcpStream, state: &Mutex<State>) {
             state.take(decode::remote_write(&body))
         } else if path.starts_with("/api/v1/import") {
             state.take(decode::json_lines(&body, gzip))
-        } else if path.starts_with("/api/v1/label/lg_series_group/values") {
-            Some(state.groups(&decode::query_matchers(&path)))
+        } else if let Some(rest) = path.strip_prefix("/api/v1/label/") {
+            let label = rest.split('/').next().unwrap_or("");
+            Some(state.groups(label, &decode::query_matchers(&path)))
         } else {
             Some(state.export(&decode::query_matchers(&path)))
         };
@@ -156,11 +160,11 @@ impl State {
         self.kept.iter().filter(|(labels, _)| matchers.iter().all(|pair| labels.contains(pair)))
     }
 
-    fn groups(&self, matchers: &Labels) -> Vec<u8> {
+    fn groups(&self, label: &str, matchers: &Labels) -> Vec<u8> {
         let mut groups: Vec<&String> = self
             .matching(matchers)
             .flat_map(|(labels, _)| labels)
-            .filter(|(name, _)| name == "lg_series_group")
+            .filter(|(name, _)| name == label)
             .map(|(_, value)| value)
             .collect();
         groups.sort();
@@ -169,20 +173,19 @@ impl State {
         format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()).into()
     }
 
-    /// Chunked, in pieces that end anywhere; `{:?}` is the shortest form that parses back.
+    /// Chunked, in pieces that end anywhere; by windows of time, so that a series has several
+    /// lines; `{:?}` is the shortest form that parses back.
     fn export(&self, matchers: &Labels) -> Vec<u8> {
         let mut body = Vec::new();
-        for (labels, samples) in self.matching(matchers) {
-            let metric: BTreeMap<_, _> = labels.iter().cloned().collect();
-            let metric = serde_json::to_string(&metric).expect("strings");
-            let values: Vec<String> = samples.iter().map(|(_, v)| format!("{v:?}")).collect();
-            let times: Vec<String> = samples.iter().map(|(at, _)| at.to_string()).collect();
-            let (values, times) = (values.join(","), times.join(","));
-            writeln!(
-                body,
-                "{{\"metric\":{metric},\"values\":[{values}],\"timestamps\":[{times}]}}"
-            )
-            .expect("a Vec takes every write");
+        let longest = self.matching(matchers).map(|(_, samples)| samples.len()).max();
+        for window in (0..longest.unwrap_or(0)).step_by(WINDOW_SAMPLES) {
+            for (labels, samples) in self.matching(matchers) {
+                let rest = samples.get(window..).unwrap_or(&[]);
+                let rows = &rest[..rest.len().min(WINDOW_SAMPLES)];
+                if !rows.is_empty() {
+                    write_line(&mut body, labels, rows);
+                }
+            }
         }
         let mut answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
         for piece in body.chunks(1009) {
@@ -193,4 +196,14 @@ impl State {
         answer.extend_from_slice(b"0\r\n\r\n");
         answer
     }
+}
+
+fn write_line(body: &mut Vec<u8>, labels: &Labels, samples: &[(i64, f64)]) {
+    let metric: BTreeMap<_, _> = labels.iter().cloned().collect();
+    let metric = serde_json::to_string(&metric).expect("strings");
+    let values: Vec<String> = samples.iter().map(|(_, v)| format!("{v:?}")).collect();
+    let times: Vec<String> = samples.iter().map(|(at, _)| at.to_string()).collect();
+    let (values, times) = (values.join(","), times.join(","));
+    writeln!(body, "{{\"metric\":{metric},\"values\":[{values}],\"timestamps\":[{times}]}}")
+        .expect("a Vec takes every write");
 }
