@@ -2,6 +2,7 @@
 //! when the generator has built its requests, and stops when it has its last answer.
 
 use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use loadgen::report::Report;
@@ -60,4 +61,18 @@ pub fn send(set_up: &SetUp, measured: &Server<'_>, options: &str) -> io::Result<
         return Err(io::Error::other(format!("not everything was acknowledged:\n{report}")));
     }
     Ok(Measured { report, server_cpu_ns })
+}
+
+/// Reads back what `ledger` says was sent.
+/// # Errors
+/// Also when anything is missing, wrong, or too much.
+pub fn verify(set_up: &SetUp, server: &Server<'_>, ledger: &Path) -> io::Result<()> {
+    let mut command = Command::new(&set_up.loadgen);
+    command.args(["verify", "--url", &server.url(), "--ledger"]).arg(ledger);
+    let output = command.stdin(Stdio::null()).output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = [output.stdout, output.stderr].concat();
+    Err(io::Error::other(format!("not what was sent: {}", String::from_utf8_lossy(&text))))
 }

@@ -2,11 +2,16 @@
 //! client. `bench list` names the scenarios, `bench run NAME` measures one, `bench report FILE...`
 //! makes rows for BENCHMARKS.md.
 
+mod blocks;
+mod client;
+mod exposition;
 mod load;
 mod machine;
 mod outcome;
+mod recording;
 mod scenario;
 mod server;
+mod threads;
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -14,7 +19,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use outcome::Outcome;
-use scenario::Scenario;
+use scenario::{Round, Scenario};
 
 /// Benchmarks of tidegate: CPU time first, wall time second
 #[derive(Parser)]
@@ -60,6 +65,13 @@ pub struct RunOptions {
     /// `release`]
     #[arg(long)]
     data: Option<PathBuf>,
+    /// Scrapes of node_exporter; recorded if the file is not there [default:
+    /// node-exporter.scrapes in the folder for data]
+    #[arg(long)]
+    recording: Option<PathBuf>,
+    /// How long to record, once a second
+    #[arg(long, default_value_t = 180, value_parser = clap::value_parser!(u64).range(10..=3600))]
+    record_seconds: u64,
 }
 
 fn main() -> ExitCode {
@@ -77,8 +89,8 @@ fn main() -> ExitCode {
 fn run(command: Command) -> io::Result<()> {
     match command {
         Command::List => {
-            for scenario in Scenario::ALL {
-                writeln!(io::stdout(), "{:24} {}", scenario.name(), scenario.about())?;
+            for scenario in &scenario::ALL {
+                writeln!(io::stdout(), "{:24} {}", scenario.name, scenario.about)?;
             }
             Ok(())
         }
@@ -98,17 +110,22 @@ fn run(command: Command) -> io::Result<()> {
 
 fn run_scenarios(options: &RunOptions) -> io::Result<()> {
     let scenarios = Scenario::named(&options.scenarios)?;
-    let set_up = server::SetUp::new(options.server.clone(), options.data.clone())?;
+    let mut set_up = server::SetUp::new(options.server.clone(), options.data.clone())?;
+    if let Some(recording) = &options.recording {
+        set_up.recording.clone_from(recording);
+    }
     server::kill_all_on_exit(&set_up)?;
     let machine = machine::describe();
     writeln!(io::stdout(), "machine: {machine}")?;
     let mut outcomes = Vec::new();
     for scenario in scenarios {
-        let command = format!("bench run {} --seconds {}", scenario.name(), options.seconds);
-        let mut outcome = Outcome::new(scenario.name(), &machine, &command);
+        let command = format!("bench run {} --seconds {}", scenario.name, options.seconds);
+        let mut outcome = Outcome::new(scenario.name, &machine, &command);
         for round in 1..=options.repeat {
-            writeln!(io::stderr(), "{}: {round} of {}", scenario.name(), options.repeat)?;
-            outcome.add(scenario.measure(&set_up, options.seconds)?);
+            writeln!(io::stderr(), "{}: {round} of {}", scenario.name, options.repeat)?;
+            let RunOptions { seconds, record_seconds, .. } = *options;
+            let round = Round { set_up: &set_up, seconds, record_seconds };
+            outcome.add(scenario.measure(&round)?);
         }
         writeln!(io::stdout(), "{outcome}")?;
         outcomes.push(outcome);

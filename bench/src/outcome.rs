@@ -12,12 +12,40 @@ pub const MARKDOWN_HEAD: &str = "\
 | scenario | figure | aim | median | range | machine | command |
 |---|---|---|---|---|---|---|";
 
+/// What is wanted of a figure.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Aim {
+    /// Of what costs.
+    AtMost(f64),
+    /// Of what is gained.
+    AtLeast(f64),
+}
+
+impl Aim {
+    fn is_met(self, value: f64) -> bool {
+        match self {
+            Self::AtMost(limit) => value <= limit,
+            Self::AtLeast(limit) => value >= limit,
+        }
+    }
+}
+
+impl fmt::Display for Aim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AtMost(limit) => f.pad(&number(*limit)),
+            Self::AtLeast(limit) => f.pad(&format!(">{}", number(*limit))),
+        }
+    }
+}
+
 /// One figure of one round.
 pub struct Figure {
     /// What is measured, with its unit.
     pub name: &'static str,
-    /// At most so much is wanted.
-    pub aim: Option<f64>,
+    /// What is wanted.
+    pub aim: Option<Aim>,
     /// Measured.
     pub value: f64,
 }
@@ -27,6 +55,16 @@ impl Figure {
     pub fn new(name: &'static str, value: f64) -> Self {
         Self { name, aim: None, value }
     }
+
+    /// With an aim.
+    pub fn at_most(self, limit: f64) -> Self {
+        Self { aim: Some(Aim::AtMost(limit)), ..self }
+    }
+
+    /// With an aim.
+    pub fn at_least(self, limit: f64) -> Self {
+        Self { aim: Some(Aim::AtLeast(limit)), ..self }
+    }
 }
 
 /// A figure over all rounds.
@@ -35,7 +73,7 @@ pub struct Series {
     /// See `Figure`.
     pub name: String,
     /// See `Figure`.
-    pub aim: Option<f64>,
+    pub aim: Option<Aim>,
     /// One a round.
     pub values: Vec<f64>,
 }
@@ -119,18 +157,18 @@ impl Outcome {
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.scenario)?;
-        writeln!(f, "  {:44} {:>8} {:>12}  range", "figure", "aim", "median")?;
+        writeln!(f, "  {:58} {:>8} {:>12}  range", "figure", "aim", "median")?;
         for series in &self.figures {
             let (low, high) = series.range();
             let median = series.median();
             let verdict = match series.aim {
-                Some(aim) if median > aim => "  over the aim",
-                Some(_) => "  within the aim",
+                Some(aim) if aim.is_met(median) => "  within the aim",
+                Some(_) => "  MISSES the aim",
                 None => "",
             };
             writeln!(
                 f,
-                "  {:44} {:>8} {:>12}  {} to {}{verdict}",
+                "  {:58} {:>8} {:>12}  {} to {}{verdict}",
                 series.name,
                 aim_text(series.aim),
                 number(median),
@@ -142,8 +180,8 @@ impl fmt::Display for Outcome {
     }
 }
 
-fn aim_text(aim: Option<f64>) -> String {
-    aim.map_or_else(|| "-".to_owned(), number)
+fn aim_text(aim: Option<Aim>) -> String {
+    aim.map_or_else(|| "-".to_owned(), |aim| aim.to_string())
 }
 
 fn number(value: f64) -> String {
@@ -159,13 +197,14 @@ mod tests {
         let mut outcome = Outcome::new("s", "m", "c");
         for value in [300.0, 100.0, 251.0] {
             outcome.add(vec![
-                Figure { name: "ns", aim: Some(250.0), value },
-                Figure::new("points/s", 4e6),
+                Figure::new("ns", value).at_most(250.0),
+                Figure::new("points/s", 4e6).at_least(3e6),
             ]);
         }
         assert!((outcome.figures[0].median() - 251.0).abs() < 1e-9);
         let text = outcome.to_string();
-        assert!(text.contains("over the aim") && text.contains("100 to 300"), "{text}");
+        assert!(text.contains("MISSES the aim") && text.contains("100 to 300"), "{text}");
+        assert!(text.contains(">3,000,000") && text.contains("within the aim"), "{text}");
         assert!(outcome.markdown().starts_with("| s | ns | 250 | 251 | 100 to 300 | m | `c` |\n"));
     }
 }

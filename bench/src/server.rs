@@ -68,14 +68,22 @@ pub fn kill_all_on_exit(set_up: &SetUp) -> io::Result<()> {
 
 /// Where the binaries and the data are.
 pub struct SetUp {
-    server: PathBuf,
+    /// `tidegate`.
+    pub server: PathBuf,
     /// Beside our own executable.
     pub loadgen: PathBuf,
+    /// Scrapes of node_exporter, recorded if it is not there.
+    pub recording: PathBuf,
     /// Wiped for each server that starts afresh.
     data: PathBuf,
 }
 
 impl SetUp {
+    /// A file for the length of a scenario.
+    pub fn scratch(&self, name: &str) -> PathBuf {
+        self.data.join(name)
+    }
+
     /// Finds `tidegate` and `loadgen` beside our own executable.
     pub fn new(server: Option<PathBuf>, data: Option<PathBuf>) -> io::Result<Self> {
         let own = std::env::current_exe()?;
@@ -91,8 +99,10 @@ impl SetUp {
                 )));
             }
         }
-        let data = data.unwrap_or(beside).join(std::process::id().to_string());
-        Ok(Self { server, loadgen, data })
+        let data = data.unwrap_or(beside);
+        let recording = data.join("node-exporter.scrapes");
+        let data = data.join(std::process::id().to_string());
+        Ok(Self { server, loadgen, recording, data })
     }
 }
 
@@ -112,6 +122,7 @@ pub struct Server<'a> {
     address: SocketAddr,
     cpus: Cpus,
     shards: u32,
+    extra: Vec<String>,
     /// From the start of the process to its first 200 on /-/ready.
     pub ready_after: Duration,
 }
@@ -119,11 +130,17 @@ pub struct Server<'a> {
 impl<'a> Server<'a> {
     /// Starts a server on an empty data folder.
     pub fn start(set_up: &'a SetUp, cpus: Cpus, shards: u32) -> io::Result<Self> {
+        Self::start_with(set_up, cpus, shards, "")
+    }
+
+    /// The same with more options of `tidegate serve`, separated by white space.
+    pub fn start_with(set_up: &'a SetUp, cpus: Cpus, shards: u32, extra: &str) -> io::Result<Self> {
         remove_folder(&set_up.data)?;
         fs::create_dir_all(&set_up.data)?;
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let extra = extra.split_ascii_whitespace().map(str::to_owned).collect();
         let mut server =
-            Self { set_up, pid: 0, address, cpus, shards, ready_after: Duration::ZERO };
+            Self { set_up, pid: 0, address, cpus, shards, extra, ready_after: Duration::ZERO };
         server.spawn()?;
         Ok(server)
     }
@@ -132,6 +149,21 @@ impl<'a> Server<'a> {
     pub fn kill_and_restart(&mut self) -> io::Result<()> {
         self.kill();
         self.spawn()
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Its data folder.
+    pub fn data(&self) -> PathBuf {
+        self.set_up.data.join("server")
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// For `--url`.
@@ -156,7 +188,7 @@ impl<'a> Server<'a> {
         let log = File::create(self.log_path())?;
         let mut command = Command::new(&self.set_up.server);
         command.arg("serve").arg("--listen").arg(self.address.to_string());
-        command.arg("--data").arg(self.set_up.data.join("server"));
+        command.arg("--data").arg(self.data()).args(&self.extra);
         command.arg("--shards").arg(self.shards.to_string()).arg("--no-pin");
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let cpus = self.cpus;

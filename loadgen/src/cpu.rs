@@ -20,6 +20,32 @@ fn threads_cpu_ns(root: &Path) -> u64 {
         .sum()
 }
 
+/// A thread of a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ThreadCpu {
+    /// Its number; no other thread of the host has it.
+    pub id: u32,
+    /// As it calls itself, 15 bytes at most. The kernel's workers for a thread's ring are called
+    /// `iou-wrk-<id>` after that thread.
+    pub name: String,
+    /// CPU time so far.
+    pub cpu_ns: u64,
+}
+
+/// The threads that process `pid` has now.
+pub fn threads(pid: u32) -> Vec<ThreadCpu> {
+    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
+    let thread = |folder: &Path| {
+        let id = folder.file_name()?.to_str()?.parse().ok()?;
+        let name = fs::read_to_string(folder.join("comm")).ok()?.trim_end().to_owned();
+        let text = fs::read_to_string(folder.join("schedstat")).ok()?;
+        let cpu_ns = text.split_ascii_whitespace().next()?.parse().ok()?;
+        Some(ThreadCpu { id, name, cpu_ns })
+    };
+    // One that ends while it is looked at is gone.
+    tasks.filter_map(|task| thread(&task.ok()?.path())).collect()
+}
+
 /// Fields 14 and 15 of `stat`: user and system time in ticks of 10 ms (USER_HZ is 100 on every
 /// Linux we run on).
 fn ticks_cpu_ns(root: &Path) -> u64 {
@@ -38,6 +64,17 @@ fn ticks_cpu_ns(root: &Path) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn threads_have_names() {
+        let (sender, receiver) = std::sync::mpsc::channel::<()>();
+        let named = std::thread::Builder::new().name("a-name".into());
+        let thread = named.spawn(move || receiver.recv()).expect("a thread");
+        let found = threads(std::process::id());
+        drop(sender);
+        thread.join().expect("it waits").expect_err("nothing was sent");
+        assert!(found.iter().any(|thread| thread.name == "a-name"), "{found:?}");
+    }
 
     #[test]
     fn work_is_seen() {

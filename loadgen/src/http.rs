@@ -3,7 +3,7 @@
 //! exports of any length. Not here: reconnecting and retrying, which the caller decides (`send`,
 //! `verify`); how bodies are framed (`framing`).
 
-mod framing;
+pub mod framing;
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};

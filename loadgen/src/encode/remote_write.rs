@@ -1,6 +1,6 @@
 //! Remote write 1.0: `prometheus.WriteRequest` as protobuf, not yet compressed.
-//! In: labels and samples. Out: bytes. O(bytes written). Not here: snappy (`compress`, below, is
-//! one call of `snap`).
+//! In: labels and samples. Out: bytes. O(bytes written). Snappy is one call of `snap`
+//! (`compress`, below).
 //!
 //! ```text
 //! WriteRequest { repeated TimeSeries timeseries = 1 }
@@ -31,6 +31,11 @@ pub fn encode(series: &[PlainSeries]) -> Vec<u8> {
         encode_series(&mut body, &span, samples.iter().copied());
     }
     body
+}
+
+/// `encode`, compressed: the body of a request.
+pub fn encode_compressed(series: &[PlainSeries]) -> Vec<u8> {
+    compress(&mut snap::raw::Encoder::new(), &encode(series), &mut Vec::new()).to_vec()
 }
 
 /// The `Label` messages of one series, in the order given: what stands first in its `TimeSeries`.

@@ -1,0 +1,96 @@
+//! DRIVER: what the server made of its data: asks it to flush and to merge, weighs its folder, and
+//! has `tidegate inspect` say how much of a block is its index.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::client::Client;
+use crate::server::{Server, SetUp};
+
+/// What `tidegate inspect --json` calls the bytes of a block's index.
+const INDEX_BYTES: &str = "index_bytes";
+
+/// Everything in memory into blocks.
+pub fn flush(server: &Server<'_>) -> io::Result<()> {
+    Client::connect(server.address())?.post("/api/v1/admin/tsdb/flush", "", b"").map(drop)
+}
+
+/// Blocks into fewer, until nothing is left to merge.
+pub fn compact(server: &Server<'_>) -> io::Result<()> {
+    Client::connect(server.address())?.post("/api/v1/admin/tsdb/compact", "", b"").map(drop)
+}
+
+/// What a data folder takes on the disk, in bytes of allocated file system blocks.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DiskUse {
+    /// Everything in `blocks`, its list too.
+    pub blocks: u64,
+    /// The whole folder: blocks, logs with what is allocated ahead, snapshots.
+    pub all: u64,
+}
+
+impl DiskUse {
+    /// Weighs the folder of `server`.
+    pub fn of(server: &Server<'_>) -> io::Result<Self> {
+        let data = server.data();
+        Ok(Self { blocks: weigh(&data.join("blocks"))?, all: weigh(&data)? })
+    }
+}
+
+fn weigh(path: &Path) -> io::Result<u64> {
+    let metadata = match fs::symlink_metadata(path) {
+        // Removed while we look: a spare log segment.
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(0),
+        other => other?,
+    };
+    let mut bytes = metadata.blocks() * 512;
+    if metadata.is_dir() {
+        for entry in fs::read_dir(path)? {
+            bytes += weigh(&entry?.path())?;
+        }
+    }
+    Ok(bytes)
+}
+
+/// The block files of `server`.
+pub fn files(server: &Server<'_>) -> io::Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(server.data().join("blocks"))?;
+    let paths = entries.map(|entry| entry.map(|entry| entry.path()));
+    let mut files: Vec<PathBuf> = paths.collect::<io::Result<_>>()?;
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "blk"));
+    Ok(files)
+}
+
+/// Bytes of the indexes of `files`.
+pub fn index_bytes(set_up: &SetUp, files: &[PathBuf]) -> io::Result<u64> {
+    let mut sum = 0;
+    for file in files {
+        let output =
+            Command::new(&set_up.server).arg("inspect").arg(file).arg("--json").output()?;
+        if !output.status.success() {
+            let text = String::from_utf8_lossy(&output.stderr).into_owned();
+            return Err(io::Error::other(format!("tidegate inspect: {text}")));
+        }
+        let json: Value = serde_json::from_slice(&output.stdout)?;
+        let missing = || io::Error::other(format!("tidegate inspect says no {INDEX_BYTES}"));
+        sum += find_number(&json, INDEX_BYTES).ok_or_else(missing)?;
+    }
+    Ok(sum)
+}
+
+/// The first number called `key`, however deep.
+fn find_number(json: &Value, key: &str) -> Option<u64> {
+    match json {
+        Value::Object(map) => map
+            .get(key)
+            .and_then(Value::as_u64)
+            .or_else(|| map.values().find_map(|inner| find_number(inner, key))),
+        Value::Array(list) => list.iter().find_map(|inner| find_number(inner, key)),
+        _ => None,
+    }
+}
