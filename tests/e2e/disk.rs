@@ -33,9 +33,23 @@ impl Disk {
 
     /// Uses up all room that is left.
     pub fn fill(&self) {
+        self.fill_until(0);
+    }
+
+    /// Uses up room until no more than `free_bytes` are left.
+    pub fn fill_until(&self, free_bytes: u64) {
         let mut ballast = File::create(self.path().join("ballast")).expect("room for a name");
         let zeros = [0; 4096];
-        while ballast.write_all(&zeros).is_ok() {}
+        while self.free_bytes() > free_bytes {
+            if ballast.write_all(&zeros).is_err() {
+                break;
+            }
+        }
+    }
+
+    fn free_bytes(&self) -> u64 {
+        let found = nix::sys::statvfs::statvfs(self.path()).expect("a file system");
+        found.blocks_available() * found.fragment_size()
     }
 
     /// Gives back what `fill` took.

@@ -71,25 +71,12 @@ impl Sender {
     /// Reads everything back: nothing acknowledged is missing, nothing is there that was not sent.
     #[track_caller]
     pub fn verify(&self, server: &Server) {
-        let report = self.folder.path().join("verified.json");
-        let output = Command::new(find_loadgen())
-            .args(["verify", "--url", &server.url(), "--ledger"])
-            .arg(self.ledger())
-            .arg("--json")
-            .arg(&report)
-            .output()
-            .expect("loadgen starts");
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "verify: {}\n{text}\n{errors}", output.status);
-        let report = std::fs::read(&report).expect("a report was asked for");
-        let json: serde_json::Value = serde_json::from_slice(&report).expect("JSON was asked for");
-        for fault in ["missing", "extra", "wrong", "repeated"] {
-            assert_eq!(json[fault].as_u64(), Some(0), "{fault}\n{text}");
-        }
-        let present = json["acked_present"].as_u64();
-        assert!(present.is_some_and(|count| count > 0), "nothing was verified\n{text}");
-        println!("verified:\n{}", text.trim());
+        verify(server, &self.ledger());
+    }
+
+    /// What its ledger says so far.
+    pub fn ledger_text(&self) -> String {
+        std::fs::read_to_string(self.ledger()).expect("it has begun")
     }
 
     fn ledger(&self) -> PathBuf {
@@ -118,4 +105,45 @@ fn is_acked(line: &[u8]) -> bool {
 fn find_loadgen() -> PathBuf {
     let beside: &Path = &program();
     find_program("LOADGEN_BIN", beside, "loadgen")
+}
+
+/// Sends what `options` say, to its end, and appends to `ledger`; everything must be acknowledged.
+#[track_caller]
+pub fn send(server: &Server, options: &str, ledger: &Path) {
+    let output = Command::new(find_loadgen())
+        .args(["send", "--url", &server.url(), "--connections", "4", "--retry", "--ledger"])
+        .arg(ledger)
+        .args(options.split_ascii_whitespace())
+        .output()
+        .expect("loadgen starts");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "send {options}: {}\n{text}\n{errors}", output.status);
+    assert!(text.contains("0 refused, 0 unknown"), "send {options}\n{text}\n{errors}");
+}
+
+/// Reads everything back that `ledger` knows of: nothing acknowledged is missing, nothing is there
+/// that was not sent, nothing twice.
+#[track_caller]
+pub fn verify(server: &Server, ledger: &Path) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let report = folder.path().join("verified.json");
+    let output = Command::new(find_loadgen())
+        .args(["verify", "--url", &server.url(), "--ledger"])
+        .arg(ledger)
+        .arg("--json")
+        .arg(&report)
+        .output()
+        .expect("loadgen starts");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "verify: {}\n{text}\n{errors}", output.status);
+    let report = std::fs::read(&report).expect("a report was asked for");
+    let json: serde_json::Value = serde_json::from_slice(&report).expect("JSON was asked for");
+    for fault in ["missing", "extra", "wrong", "repeated"] {
+        assert_eq!(json[fault].as_u64(), Some(0), "{fault}\n{text}");
+    }
+    let present = json["acked_present"].as_u64();
+    assert!(present.is_some_and(|count| count > 0), "nothing was verified\n{text}");
+    println!("verified:\n{}", text.trim());
 }

@@ -5,6 +5,7 @@
 //! `TIDEGATE_SEED` repeats the random choices of a run. Each test runs with one shard and with two.
 
 // What the tests stand on.
+mod admin;
 mod body;
 mod disk;
 mod http;
@@ -14,9 +15,12 @@ mod random;
 mod server;
 
 // What is tested.
+mod backups;
+mod blocks;
 mod crash;
 mod full_disk;
 mod lifecycle;
+mod little_room;
 mod prometheus;
 mod read_back;
 mod robustness;
