@@ -67,12 +67,18 @@ mod tests {
 
     #[test]
     fn threads_have_names() {
-        let (sender, receiver) = std::sync::mpsc::channel::<()>();
+        let (up, is_up) = std::sync::mpsc::channel();
+        let (end, ended) = std::sync::mpsc::channel::<()>();
         let named = std::thread::Builder::new().name("a-name".into());
-        let thread = named.spawn(move || receiver.recv()).expect("a thread");
+        let thread = named.spawn(move || {
+            // A thread names itself before it does what it is for.
+            up.send(()).ok();
+            ended.recv().ok();
+        });
+        is_up.recv().expect("it says so");
         let found = threads(std::process::id());
-        drop(sender);
-        thread.join().expect("it waits").expect_err("nothing was sent");
+        drop(end);
+        thread.expect("a thread").join().expect("it waits");
         assert!(found.iter().any(|thread| thread.name == "a-name"), "{found:?}");
     }
 

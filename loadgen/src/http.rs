@@ -59,6 +59,21 @@ pub struct Answer {
     pub body: Vec<u8>,
 }
 
+impl Answer {
+    /// 2xx, and nothing of the request left out. An import that took some lines and refused others
+    /// is answered with 200 and `{"samples":...,"errors":1,...}`.
+    pub fn is_success(&self) -> bool {
+        (200..300).contains(&self.status) && !counts_errors(&self.body)
+    }
+}
+
+/// Whether `body` says `"errors":` and a number other than 0. The body may be cut off.
+fn counts_errors(body: &[u8]) -> bool {
+    let key = b"\"errors\":";
+    let at = body.windows(key.len()).position(|window| window == key);
+    at.is_some_and(|at| matches!(body[at + key.len()..].trim_ascii_start(), [b'1'..=b'9', ..]))
+}
+
 /// One connection.
 pub struct Connection {
     stream: TcpStream,
@@ -168,4 +183,25 @@ pub fn encode_query(text: &str) -> String {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn success_is_of_everything() {
+        #[track_caller]
+        fn check(status: u16, body: &str, want: bool) {
+            let answer = Answer { status, body: body.into() };
+            assert_eq!(answer.is_success(), want, "{status} {body}");
+        }
+        check(204, "", true);
+        check(200, "", true);
+        check(200, "{\"samples\":5,\"errors\":0}", true);
+        check(200, "{\"samples\":5,\"errors\":1,\"failed_lines\":[12,", false);
+        check(200, "{\"samples\":5,\"errors\": 30}", false);
+        check(400, "", false);
+        check(503, "{\"errors\":0}", false);
+    }
 }

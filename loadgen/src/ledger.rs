@@ -47,9 +47,9 @@ impl Span {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// 2xx: every sample must be there.
+    /// 2xx, no sample left out: every one must be there.
     Acked,
-    /// Another status. Some of its samples may still be there: a 400 writes the valid ones, a 503
+    /// Another status, or 200 with some samples refused. Some of its samples may still be there: a 400 writes the valid ones, a 503
     /// comes from one shard of several.
     Refused(u16),
     /// The connection died before an answer: each sample may be there or not.

@@ -57,7 +57,7 @@ impl Tally {
     /// An answer came, final or not.
     pub fn handle_answer(&mut self, answer: &Answer) {
         *self.statuses.entry(answer.status).or_default() += 1;
-        if answer.status >= 300 && self.report.refusal_example.is_none() {
+        if !answer.is_success() && self.report.refusal_example.is_none() {
             let body = &answer.body[..answer.body.len().min(EXAMPLE_BYTES_MAX)];
             let text = String::from_utf8_lossy(body);
             self.report.refusal_example = Some(format!("{} {}", answer.status, text.trim()));

@@ -220,7 +220,7 @@ impl Worker {
         let flight = self.in_flight.pop_front().expect("an answer is only read for a request");
         self.shared.tally.borrow_mut().handle_answer(answer);
         let closing = self.connection.as_ref().is_some_and(Connection::is_closing);
-        if (200..300).contains(&answer.status) {
+        if answer.is_success() {
             self.backoff = BACKOFF_MIN;
             self.alive_at = Instant::now();
             self.settle(flight, Outcome::Acked)?;
