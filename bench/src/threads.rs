@@ -56,16 +56,20 @@ impl ThreadWatch {
     /// What was used since the start.
     pub fn finish(self) -> CpuByRole {
         drop(self.stop);
-        let seen = self.watcher.join().unwrap_or_default();
-        let mut cpu = CpuByRole::default();
-        for thread in seen.values() {
-            let owner = thread.name.strip_prefix(IO_WORKER);
-            let owner = owner.and_then(|id| seen.get(&id.parse::<u32>().ok()?));
-            let name = owner.map_or(thread.name.as_str(), |owner| owner.name.as_str());
-            *role(&mut cpu, name) += thread.last_ns - thread.first_ns;
-        }
-        cpu
+        sum(&self.watcher.join().unwrap_or_default())
     }
+}
+
+/// An io worker counts for the thread whose ring it works for.
+fn sum(seen: &HashMap<u32, Seen>) -> CpuByRole {
+    let mut cpu = CpuByRole::default();
+    for thread in seen.values() {
+        let owner = thread.name.strip_prefix(IO_WORKER);
+        let owner = owner.and_then(|id| seen.get(&id.parse::<u32>().ok()?));
+        let name = owner.map_or(thread.name.as_str(), |owner| owner.name.as_str());
+        *role(&mut cpu, name) += thread.last_ns.saturating_sub(thread.first_ns);
+    }
+    cpu
 }
 
 /// Where a thread's counter began.
@@ -101,6 +105,21 @@ fn role<'a>(cpu: &'a mut CpuByRole, name: &str) -> &'a mut u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn io_workers_count_for_their_thread() {
+        let seen = |name: &str, last_ns| Seen { name: name.into(), first_ns: 10, last_ns };
+        let threads = HashMap::from([
+            (7, seen("shard-0", 110)),
+            (8, seen("background-1", 30)),
+            (9, seen("iou-wrk-7", 15)),
+            (10, seen("iou-wrk-8", 17)),
+            (11, seen("iou-wrk-99", 11)),
+            (12, seen("tidegate", 12)),
+        ]);
+        let want = CpuByRole { shards_ns: 105, background_ns: 27, others_ns: 3 };
+        assert_eq!(sum(&threads), want);
+    }
 
     #[test]
     fn work_counts_for_the_thread_that_does_it() {

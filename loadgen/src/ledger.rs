@@ -49,8 +49,8 @@ impl Span {
 pub enum Outcome {
     /// 2xx, no sample left out: every one must be there.
     Acked,
-    /// Another status, or 200 with some samples refused. Some of its samples may still be there: a 400 writes the valid ones, a 503
-    /// comes from one shard of several.
+    /// Another status, or 200 with some samples refused. Some may still be there: a 400 writes
+    /// the valid ones, a 503 comes from one shard of several.
     Refused(u16),
     /// The connection died before an answer: each sample may be there or not.
     Unknown,

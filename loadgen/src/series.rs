@@ -1,6 +1,6 @@
 //! What is sent: seeded series of one shape. Labels, timestamp and value of sample k of series s
-//! are pure functions of (run, s, k), so that a verifier needs no copy of the data. A `Cursor` makes
-//! the next value of a walk O(1).
+//! are pure functions of (run, s, k), so that a verifier needs no copy of the data. A `Cursor`
+//! makes the next value of a walk O(1).
 
 mod mixed;
 mod tsbs;
