@@ -6,6 +6,8 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -15,9 +17,42 @@ use crate::server::{Server, SetUp};
 /// What `tidegate inspect --json` calls the bytes of a block's index.
 const INDEX_BYTES: &str = "index_bytes";
 
-/// Everything in memory into blocks.
+/// What a flush published leaves the head soon.
+const EMPTY_WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// Everything in memory into blocks, while more comes in.
 pub fn flush(server: &Server<'_>) -> io::Result<()> {
     Client::connect(server.address())?.post("/api/v1/admin/tsdb/flush", "", b"").map(drop)
+}
+
+/// Everything in memory into blocks, and nothing is left: what is measured then is the blocks.
+pub fn flush_whole(server: &Server<'_>) -> io::Result<()> {
+    flush(server)?;
+    let started = Instant::now();
+    loop {
+        let left = metric(server, "tidegate_head_samples")?;
+        // A count in f64 that is not 0 is at least 1.
+        if left < 0.5 {
+            return Ok(());
+        }
+        if started.elapsed() > EMPTY_WAIT_MAX {
+            return Err(io::Error::other(format!("a flush left {left} samples in memory")));
+        }
+        // The server reports what its shards told it last: polling is all there is.
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// The sum over shards of a metric of `/metrics`.
+pub fn metric(server: &Server<'_>, name: &str) -> io::Result<f64> {
+    let answer = Client::connect(server.address())?.get("/metrics")?;
+    let text = String::from_utf8_lossy(&answer.body).into_owned();
+    let lines = text.lines().filter_map(|line| line.strip_prefix(name));
+    let values = lines.filter(|rest| rest.starts_with(['{', ' ']));
+    let sum = values
+        .filter_map(|rest| rest.rsplit(' ').next()?.parse::<f64>().ok())
+        .reduce(|sum, value| sum + value);
+    sum.ok_or_else(|| io::Error::other(format!("/metrics has no {name}")))
 }
 
 /// Blocks into fewer, until nothing is left to merge.

@@ -323,3 +323,26 @@ fn inspect_says_what_a_block_holds() {
         assert!(json.to_string().contains("\"index_bytes\""), "{json}");
     }
 }
+
+/// A series that has no samples for a while leaves the memory, and comes back under its name.
+#[test]
+fn churn() {
+    const WAVES: u32 = 5;
+    const SERIES: u32 = 4000;
+    let server = Server::start_with(1, None, &["--allow-backfill", "--retention", "30d"]);
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let ledger = folder.path().join("ledger");
+    for wave in 1..=WAVES {
+        // Each wave is over for hours before the next one begins.
+        let ago = 50 - wave * 5;
+        let options = format!("--series {SERIES} --step 10s --span 1m --ago {ago}h --seed {wave}");
+        send(&server, &options, &ledger);
+        flush(&server);
+    }
+    let series = || server.metric_sum("tidegate_head_series").expect("a metric");
+    let left = wait_for(ROUND_DEADLINE, || (series() < f64::from(2 * SERIES)).then_some(()));
+    assert!(left.is_some(), "{} series stay in memory", series());
+    verify(&server, &ledger);
+    send(&server, "--series 100 --step 10s --span 1m --ago 2h --seed 1", &ledger);
+    verify(&server, &ledger);
+}

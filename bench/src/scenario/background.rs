@@ -22,15 +22,15 @@ const TURNS: usize = 2;
 
 /// Twelve hours of TSBS' devops, 14.4 million samples a range.
 pub(super) fn cost(round: &Round<'_>) -> io::Result<Vec<Figure>> {
-    let (quiet, quiet_points) = send_ranges(round, "", |_| Ok(()))?;
-    let (busy, busy_points) = send_ranges(round, SNAPSHOTS, |server| {
+    let quiet = send_ranges(round, "", |_| Ok(()))?;
+    let busy = send_ranges(round, SNAPSHOTS, |server| {
         blocks::flush(server)?;
         blocks::compact(server)
     })?;
-    let per_sample = |ns: u64, points: u64| ns as f64 / points.max(1) as f64;
-    let shards = per_sample(busy.shards_ns, busy_points);
-    let shards_alone = per_sample(quiet.shards_ns, quiet_points);
-    let background = per_sample(busy.background_ns, busy_points);
+    let per_sample = |sent: &Sent, ns: u64| ns as f64 / sent.points.max(1) as f64;
+    let shards = per_sample(&busy, busy.cpu.shards_ns);
+    let shards_alone = per_sample(&quiet, quiet.cpu.shards_ns);
+    let background = per_sample(&busy, busy.cpu.background_ns);
     // A flush also takes the shard's time, which hands its chunks over.
     let total = background + (shards - shards_alone).max(0.0);
     Ok(vec![
@@ -39,13 +39,21 @@ pub(super) fn cost(round: &Round<'_>) -> io::Result<Vec<Figure>> {
         Figure::new("CPU of shards per sample with it, ns", shards),
         Figure::new("CPU of shards per sample without, ns", shards_alone),
         Figure::new("CPU of background threads per sample without, ns", {
-            per_sample(quiet.background_ns, quiet_points)
+            per_sample(&quiet, quiet.cpu.background_ns)
         }),
         Figure::new("CPU of other threads per sample with it, ns", {
-            per_sample(busy.others_ns, busy_points)
+            per_sample(&busy, busy.cpu.others_ns)
         }),
-        Figure::new("samples", busy_points as f64),
+        Figure::new("samples", busy.points as f64),
+        Figure::new("snapshots", busy.snapshots),
     ])
+}
+
+/// What a run was, and what it cost.
+struct Sent {
+    cpu: CpuByRole,
+    points: u64,
+    snapshots: f64,
 }
 
 /// Sends the ranges; `behind` runs beside the load once each range is in, and is waited for.
@@ -53,7 +61,7 @@ fn send_ranges(
     round: &Round<'_>,
     options: &str,
     behind: impl Fn(&Server<'_>) -> io::Result<()> + Sync,
-) -> io::Result<(CpuByRole, u64)> {
+) -> io::Result<Sent> {
     let server = Server::start_with(round.set_up, Cpus::All, 1, options)?;
     let watch = ThreadWatch::start(server.pid());
     let first = range_start_ms(RANGES + 1);
@@ -72,7 +80,8 @@ fn send_ranges(
         }
         wait(running)
     })?;
-    Ok((watch.finish(), points))
+    let cpu = watch.finish();
+    Ok(Sent { cpu, points, snapshots: blocks::metric(&server, "tidegate_log_snapshots_total")? })
 }
 
 fn wait(running: Option<thread::ScopedJoinHandle<'_, io::Result<()>>>) -> io::Result<()> {

@@ -42,7 +42,7 @@ fn tsbs_span(round: &Round<'_>, span: &str, aim: Option<f64>) -> io::Result<Vec<
         ledger.display()
     );
     let sent = load::send(set_up, &server, &options)?;
-    blocks::flush(&server)?;
+    blocks::flush_whole(&server)?;
     let flushed = DiskUse::of(&server)?;
     blocks::compact(&server)?;
     let merged = DiskUse::of(&server)?;
@@ -87,7 +87,7 @@ pub(super) fn node_exporter(round: &Round<'_>) -> io::Result<Vec<Figure>> {
         let body = remote_write::encode_compressed(&plain.collect::<Vec<_>>());
         client.post("/api/v1/write", REMOTE_WRITE_HEADERS, &body)?;
     }
-    blocks::flush(&server)?;
+    blocks::flush_whole(&server)?;
     blocks::compact(&server)?;
     check_count(&mut client, points)?;
     let disk = DiskUse::of(&server)?;

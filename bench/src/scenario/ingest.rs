@@ -94,7 +94,7 @@ pub(super) fn backfill(round: &Round<'_>) -> io::Result<Vec<Figure>> {
     load::send(set_up, &server, &format!("{load} --points-per-series 6 --span 1m"))?;
     let year = format!("{load} --points-per-series 90 --span 1h --ago 365d");
     let sent = load::send(set_up, &server, &year)?;
-    blocks::flush(&server)?;
+    blocks::flush_whole(&server)?;
     load::verify(set_up, &server, &ledger)?;
     Ok(vec![
         Figure::new(POINTS_PER_SECOND, sent.report.points_per_second),

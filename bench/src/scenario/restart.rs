@@ -20,7 +20,7 @@ pub(super) fn restart_replay(round: &Round<'_>) -> io::Result<Vec<Figure>> {
     let replay = ready.saturating_sub(empty).as_secs_f64();
     let cpu_ns = server.cpu_ns() as f64;
     let points = sent.report.points_acked as f64;
-    blocks::flush(&server)?;
+    blocks::flush_whole(&server)?;
     server.kill_and_restart()?;
     let flushed = server.ready_after;
     Ok(vec![

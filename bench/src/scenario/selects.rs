@@ -41,7 +41,7 @@ fn load(set_up: &SetUp) -> io::Result<Loaded<'_>> {
     load::send(set_up, &server, &format!("{sparse} --step 30m"))?;
     let dense = format!("{common} --seed {DENSE} --series {DENSE_SERIES} --points-per-series 120");
     load::send(set_up, &server, &format!("{dense} --step 1m"))?;
-    blocks::flush(&server)?;
+    blocks::flush_whole(&server)?;
     blocks::compact(&server)?;
     Ok(Loaded { server, start_ms })
 }
