@@ -129,3 +129,33 @@ fn find_number(json: &Value, key: &str) -> Option<u64> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_found_by_its_name() {
+        #[track_caller]
+        fn check(text: &str, want: Option<u64>) {
+            let json = serde_json::from_str(text).expect("JSON");
+            assert_eq!(find_number(&json, INDEX_BYTES), want, "{text}");
+        }
+        check(r#"{"index_bytes": 5}"#, Some(5));
+        check(r#"{"block": {"parts": [1, {"index_bytes": 7}]}}"#, Some(7));
+        check(r#"{"index_bytes": "5"}"#, None);
+        check("[]", None);
+    }
+
+    #[test]
+    fn a_folder_weighs_what_is_in_it() {
+        let folder = std::env::temp_dir().join(format!("bench-weigh-{}", std::process::id()));
+        fs::create_dir_all(folder.join("inner")).expect("the temporary folder takes folders");
+        let empty = weigh(&folder).expect("ours");
+        fs::write(folder.join("inner/file"), vec![1; 100_000]).expect("ours");
+        let full = weigh(&folder).expect("ours");
+        fs::remove_dir_all(&folder).expect("ours");
+        assert!((100_000..120_000).contains(&(full - empty)), "{empty} {full}");
+        assert_eq!(weigh(&folder).expect("gone is nothing"), 0);
+    }
+}
