@@ -4,6 +4,7 @@
 //! head -> [`FlushSeries`] -> block of one aligned range -> merged blocks; `meta` says what a block
 //! is and which of two overlapping ones wins, `tombstone` what was deleted from them.
 
+pub mod check;
 mod chunks;
 mod directory;
 pub mod format;
@@ -14,6 +15,9 @@ mod select;
 mod series_page;
 pub mod tombstone;
 pub mod writer;
+
+#[cfg(test)]
+mod tests;
 
 use crate::model::chunk::Chunk;
 use crate::model::series::TenantId;

@@ -97,6 +97,12 @@ pub async fn read_meta(source: &impl BlockSource, len: u64) -> Result<BlockMeta,
     BlockMeta::decode(&bytes).ok_or(BlockFault::Malformed { offset: meta.offset })
 }
 
+/// Where the last part before the padding ends.
+pub(super) async fn parts_end(source: &impl BlockSource, len: u64) -> Result<u64, BlockFault> {
+    let Trailer { meta, .. } = read_trailer(source, len).await?;
+    Ok(meta.offset + u64::from(meta.len))
+}
+
 /// Sizes of a block's parts, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockSections {
