@@ -4,5 +4,8 @@
 
 pub mod block;
 pub mod cache;
+pub mod flush;
 pub mod list;
+pub mod merge;
+pub mod plan;
 pub mod store;

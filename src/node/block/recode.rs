@@ -66,6 +66,17 @@ impl Recoder {
         Ok(())
     }
 
+    /// As `recode`, with the chunks put together again.
+    pub fn recode_all(&mut self, inputs: Vec<RecodeInput>) -> Result<Vec<Chunk>, ChunkFault> {
+        let mut chunks = Vec::new();
+        let mut fault = None;
+        self.recode(inputs, |columns| match Chunk::from_columns(columns) {
+            Ok(chunk) => chunks.push(chunk),
+            Err(bad) => fault = Some(bad),
+        })?;
+        fault.map_or(Ok(chunks), Err)
+    }
+
     fn decode(&mut self, input: &RecodeInput) -> Result<(), ChunkFault> {
         let start = self.samples.len();
         input.chunk.decode(&mut self.samples)?;
