@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
+use crate::node::block::FlushSeries;
 use crate::node::log::LogPosition;
 
 /// Longest piece of a snapshot: a series is never split, and one may hold millions of samples. A
@@ -31,6 +32,32 @@ pub enum SnapshotCommand {
     End { shard: u32 },
     /// Drop the one under way. Not answered.
     Abandon { shard: u32 },
+}
+
+/// From a shard to the job that makes blocks of what leaves its head; done in order. `flush` counts
+/// a shard's flushes.
+#[derive(Debug)]
+pub enum FlushCommand {
+    /// Begin. The series that follow have seen the deletions up to `tombstones_applied`.
+    Begin { shard: u32, flush: u64, tombstones_applied: u64 },
+    /// Some series; answered by `FlushPieceTaken`, and by `FlushPublished` when a run is in blocks.
+    Series { shard: u32, flush: u64, series: Vec<FlushSeries> },
+    /// That was all; answered by `FlushDone` when it is in blocks.
+    End { shard: u32, flush: u64 },
+    /// Forget what is not in blocks. Not answered.
+    Abandon { shard: u32, flush: u64 },
+}
+
+impl FlushCommand {
+    /// The shard that asks.
+    pub fn shard(&self) -> u32 {
+        match self {
+            Self::Begin { shard, .. }
+            | Self::Series { shard, .. }
+            | Self::End { shard, .. }
+            | Self::Abandon { shard, .. } => *shard,
+        }
+    }
 }
 
 impl SegmentCommand {
@@ -64,6 +91,12 @@ pub enum BackgroundEvent {
     /// The snapshot is complete and durable; older ones are gone. The log can let go of what is
     /// before `position`.
     SnapshotDone { position: LogPosition },
+    /// The job has these series and may have more.
+    FlushPieceTaken { flush: u64 },
+    /// The first `series` of the flush are in durable blocks.
+    FlushPublished { flush: u64, series: u64 },
+    /// The flush is over: everything is in durable blocks, or why not (errno).
+    FlushDone { flush: u64, outcome: Result<(), i32> },
     /// The snapshot could not be written; pieces still on their way are dropped unanswered.
     SnapshotFailed { position: LogPosition, errno: i32 },
 }

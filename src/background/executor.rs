@@ -4,18 +4,26 @@
 //! In: commands from any thread. Out: `BackgroundEvent`s to the shard that asked. Never a task per
 //! request: glommio 0.9.0 leaks a little with each. Not here: the jobs (`segments`, `snapshots`).
 
+use std::cell::Cell;
 use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use glommio::{
-    ExecutorJoinHandle, GlommioError, Latency, LocalExecutorBuilder, Placement, Shares, executor,
+    ExecutorJoinHandle, Latency, LocalExecutorBuilder, Placement, Shares, Task, executor,
 };
 
 use crate::base::queue::QueueSender;
+use crate::control::readiness::ServerState;
+use crate::node::block::request::{BlockSelect, StoreRequest};
 use crate::node::log::LogIdentity;
 
-use super::command::{BackgroundEvent, SegmentCommand, SnapshotCommand};
+use super::blocks::job::Jobs;
+use super::blocks::plan::StoreRules;
+use super::blocks::store::BlockStore;
+use super::command::{BackgroundEvent, FlushCommand, SegmentCommand, SnapshotCommand};
+use super::disk::direct::DirectDisk;
 use super::{segments, snapshots};
 
 /// Commands that one shard can have waiting per job: two pieces and what begins and ends a
@@ -27,6 +35,12 @@ const IO_MEMORY_BYTES: usize = 1 << 20;
 /// Making the next segment goes before writing a snapshot: a shard may wait for it.
 const SEGMENT_SHARES: usize = 800;
 const SNAPSHOT_SHARES: usize = 200;
+/// Somebody waits for a query; flushes free memory; merges can wait.
+const READ_SHARES: usize = 600;
+const FLUSH_SHARES: usize = 300;
+const MERGE_SHARES: usize = 100;
+/// Selects on blocks at a time.
+const READERS: usize = 4;
 
 /// Where a shard's files are, and where its answers go.
 pub struct Shard {
@@ -43,6 +57,7 @@ pub struct Shard {
 pub struct BackgroundSender {
     segments: flume::Sender<SegmentCommand>,
     snapshots: flume::Sender<SnapshotCommand>,
+    flushes: flume::Sender<FlushCommand>,
 }
 
 impl BackgroundSender {
@@ -56,6 +71,11 @@ impl BackgroundSender {
     pub fn try_send_snapshot(&self, command: SnapshotCommand) -> Result<(), SnapshotCommand> {
         self.snapshots.try_send(command).map_err(flume::TrySendError::into_inner)
     }
+
+    /// As `try_send_segment`, for flushes.
+    pub fn try_send_flush(&self, command: FlushCommand) -> Result<(), FlushCommand> {
+        self.flushes.try_send(command).map_err(flume::TrySendError::into_inner)
+    }
 }
 
 /// The running thread. It ends once every `BackgroundSender` is gone and what they sent is done.
@@ -64,18 +84,32 @@ pub struct Background {
 }
 
 impl Background {
-    /// Starts the thread for `shards`; `cpu` pins it.
-    pub fn start(shards: Vec<Shard>, cpu: Option<usize>) -> io::Result<(Self, BackgroundSender)> {
+    /// Starts the thread for `shards`; `cpu` pins it. Without `blocks` nothing is flushed.
+    pub fn start(
+        shards: Vec<Shard>,
+        blocks: Option<Blocks>,
+        cpu: Option<usize>,
+    ) -> io::Result<(Self, BackgroundSender)> {
         let capacity = COMMANDS_PER_SHARD * shards.len();
         let (segment_sender, segment_commands) = flume::bounded(capacity);
         let (snapshot_sender, snapshot_commands) = flume::bounded(capacity);
+        let (flush_sender, flush_commands) = flume::bounded(capacity);
+        let commands = Commands {
+            segments: segment_commands,
+            snapshots: snapshot_commands,
+            flushes: flush_commands,
+        };
         let placement = cpu.map_or(Placement::Unbound, Placement::Fixed);
         let thread = LocalExecutorBuilder::new(placement)
             .name("background")
             .io_memory(IO_MEMORY_BYTES)
-            .spawn(move || async move { run(shards, segment_commands, snapshot_commands).await })
+            .spawn(move || async move { run(shards, blocks, commands).await })
             .map_err(io::Error::from)?;
-        let sender = BackgroundSender { segments: segment_sender, snapshots: snapshot_sender };
+        let sender = BackgroundSender {
+            segments: segment_sender,
+            snapshots: snapshot_sender,
+            flushes: flush_sender,
+        };
         Ok((Self { thread }, sender))
     }
 
@@ -85,34 +119,104 @@ impl Background {
     }
 }
 
-async fn run(
-    shards: Vec<Shard>,
-    segment_commands: flume::Receiver<SegmentCommand>,
-    snapshot_commands: flume::Receiver<SnapshotCommand>,
-) {
+/// The blocks, and who asks for them.
+pub struct Blocks {
+    /// Where they lie.
+    pub folder: PathBuf,
+    /// Whose they are.
+    pub node: u128,
+    /// For pages.
+    pub cache_bytes: u64,
+    /// What is kept.
+    pub rules: StoreRules,
+    /// Told when the disk has too little room.
+    pub state: Arc<ServerState>,
+    /// Queries.
+    pub selects: flume::Receiver<BlockSelect>,
+    /// Everything else.
+    pub requests: flume::Receiver<StoreRequest>,
+}
+
+struct Commands {
+    segments: flume::Receiver<SegmentCommand>,
+    snapshots: flume::Receiver<SnapshotCommand>,
+    flushes: flume::Receiver<FlushCommand>,
+}
+
+async fn run(shards: Vec<Shard>, blocks: Option<Blocks>, commands: Commands) {
     let shards = Rc::new(shards);
-    let queue = |shares, name| {
-        executor().create_task_queue(Shares::Static(shares), Latency::NotImportant, name)
-    };
-    let (segment_queue, snapshot_queue) =
-        (queue(SEGMENT_SHARES, "segments"), queue(SNAPSHOT_SHARES, "snapshots"));
-    let segment_shards = Rc::clone(&shards);
-    let segment_job = glommio::spawn_local_into(
-        async move { segments::run(&segment_shards, segment_commands).await },
-        segment_queue,
-    );
-    let snapshot_job = glommio::spawn_local_into(
-        async move { snapshots::run(&shards, snapshot_commands).await },
-        snapshot_queue,
-    );
-    for job in [segment_job, snapshot_job] {
-        match job {
-            Ok(task) => task.await,
-            Err(error) => report(&error),
-        }
+    let Commands { segments, snapshots, flushes } = commands;
+    let own = Rc::clone(&shards);
+    let segment_job = spawn("segments", SEGMENT_SHARES, async move {
+        segments::run(&own, segments).await;
+    });
+    let own = Rc::clone(&shards);
+    let snapshot_job = spawn("snapshots", SNAPSHOT_SHARES, async move {
+        snapshots::run(&own, snapshots).await;
+    });
+    if let Some(blocks) = blocks {
+        run_blocks(&shards, blocks, flushes).await;
+    }
+    for job in [segment_job, snapshot_job].into_iter().flatten() {
+        job.await;
     }
 }
 
-fn report(error: &GlommioError<()>) {
-    tracing::error!("cannot start a background job: {error}");
+/// Runs the tasks of the blocks until the shards are gone. Those that answer the control plane go
+/// on until it is gone too, or the process ends.
+async fn run_blocks(
+    shards: &Rc<Vec<Shard>>,
+    blocks: Blocks,
+    flushes: flume::Receiver<FlushCommand>,
+) {
+    let Blocks { folder, node, cache_bytes, rules, state, selects, requests } = blocks;
+    let opened = BlockStore::open(&DirectDisk, &folder, node, cache_bytes).await;
+    let store = match opened {
+        Ok((store, _)) => Rc::new(store),
+        Err(fault) => {
+            // It was opened a moment ago, to see what there is. Shards keep what they have.
+            tracing::error!("{fault}; nothing goes to blocks until a restart");
+            return;
+        }
+    };
+    let jobs = Jobs::new(store, rules, state, shards.len());
+    for reader in 0..READERS {
+        let (jobs, selects) = (Rc::clone(&jobs), selects.clone());
+        let name = ["read-0", "read-1", "read-2", "read-3"][reader];
+        detach(spawn(name, READ_SHARES, async move { jobs.run_selects(selects).await }));
+    }
+    let own = Rc::clone(&jobs);
+    detach(spawn("requests", MERGE_SHARES, async move { own.run_requests(requests).await }));
+    let is_over = Rc::new(Cell::new(false));
+    let (own, over) = (Rc::clone(&jobs), Rc::clone(&is_over));
+    let upkeep = spawn("merge", MERGE_SHARES, async move { own.run_upkeep(&over).await });
+    let (own, shards) = (Rc::clone(&jobs), Rc::clone(shards));
+    let flush =
+        spawn("flush", FLUSH_SHARES, async move { own.run_flushes(&shards, flushes).await });
+    if let Some(flush) = flush {
+        flush.await;
+    }
+    is_over.set(true);
+    if let Some(upkeep) = upkeep {
+        upkeep.await;
+    }
+}
+
+fn detach(task: Option<Task<()>>) {
+    if let Some(task) = task {
+        task.detach();
+    }
+}
+
+fn spawn(
+    name: &'static str,
+    shares: usize,
+    job: impl Future<Output = ()> + 'static,
+) -> Option<Task<()>> {
+    let queue = executor().create_task_queue(Shares::Static(shares), Latency::NotImportant, name);
+    let spawned = glommio::spawn_local_into(job, queue);
+    if let Err(error) = &spawned {
+        tracing::error!("cannot start the background job {name}: {error}");
+    }
+    spawned.ok()
 }

@@ -1,5 +1,8 @@
-//! DRIVER: one question to all shards -> their answers put together. Memory is bounded by the reply
-//! queue and the query's limits.
+//! DRIVER: one question to all shards, then to the blocks -> their answers put together. Memory is
+//! bounded by the reply queue and the query's limits.
+//!
+//! The shards first, and the blocks when all of them have answered: what leaves a head meanwhile is
+//! in a block by then, so that nothing falls between the two.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -12,6 +15,7 @@ use crate::model::labels;
 use crate::model::matcher::Matcher;
 use crate::model::sample::Sample;
 use crate::model::series::TenantId;
+use crate::node::block::request::BlockSelect;
 use crate::query::merge::{MergeFault, Merger, Window};
 use crate::wire::select::{SelectAnswer, SelectFault, SelectRequest, SelectWant, SelectedSeries};
 
@@ -41,8 +45,10 @@ pub enum GatherFault {
     TooManySamples,
     /// A chunk in memory does not decode.
     Chunk(ChunkFault),
-    /// A shard ended without an answer.
+    /// A shard, or the blocks, ended without an answer.
     ShardGone,
+    /// A block could not be read; the text says which and why.
+    Disk(String),
 }
 
 impl From<MergeFault> for GatherFault {
@@ -88,9 +94,14 @@ pub async fn gather_samples(
         // A group may select again what an earlier one did: the same samples, which merge to
         // themselves.
         while let Some(answer) = answers.next().await? {
+            let layer = answers.layer();
             for mut series in into_series(answer) {
                 let labels = std::mem::take(&mut series.labels);
-                merger.merge(&series, question.window, runs.entry(labels).or_default())?;
+                let run = runs.entry(labels).or_default();
+                match layer {
+                    Layer::Heads => merger.merge(&series, question.window, run)?,
+                    Layer::Blocks => merger.merge_below(&series, question.window, run)?,
+                }
             }
             check_series_count(runs.len(), limits)?;
         }
@@ -187,26 +198,43 @@ pub async fn ask(
         let pushed = shard.push(ShardRequest::Select { request, reply }).await;
         pushed.map_err(|_| GatherFault::ShardGone)?;
     }
-    Ok(Answers { replies: Some(replies), unfinished: shards.len(), shards: shards.clone() })
+    let (shards, unfinished) = (shards.clone(), shards.len());
+    Ok(Answers { replies: Some(replies), unfinished, shards, request, layer: Layer::Heads })
 }
 
-/// The answers of all shards to one question, as they come. Dropping it ends the shards' work on
-/// them.
+/// Where an answer comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layer {
+    /// The memory of a shard: its samples win.
+    Heads,
+    /// The blocks: what came before wins.
+    Blocks,
+}
+
+/// The answers of all shards to one question, then those of the blocks, as they come. Dropping it
+/// ends the work on them.
 pub struct Answers {
     /// `None` once dropped.
     replies: Option<flume::Receiver<SelectAnswer>>,
     unfinished: usize,
     shards: Shards,
+    request: Arc<SelectRequest>,
+    layer: Layer,
 }
 
 impl Answers {
     /// The next piece; `None` when every shard has said all.
     pub async fn next(&mut self) -> Result<Option<SelectAnswer>, GatherFault> {
-        while self.unfinished > 0 {
+        loop {
+            if self.unfinished == 0 && !self.ask_blocks().await? {
+                return Ok(None);
+            }
             let Some(replies) = &self.replies else { return Ok(None) };
             // All senders gone before all have ended: a shard died.
             let answer = replies.recv_async().await.map_err(|_| GatherFault::ShardGone)?;
-            self.shards.wake_all();
+            if self.layer == Layer::Heads {
+                self.shards.wake_all();
+            }
             match answer {
                 SelectAnswer::End { .. } => self.unfinished -= 1,
                 SelectAnswer::Fault(SelectFault::BadRegex(text)) => {
@@ -215,10 +243,33 @@ impl Answers {
                 SelectAnswer::Fault(SelectFault::TooManySeries { series_max }) => {
                     return Err(GatherFault::TooManySeries { series_max });
                 }
+                SelectAnswer::Fault(SelectFault::Disk(text)) => {
+                    return Err(GatherFault::Disk(text));
+                }
                 SelectAnswer::Series(_) | SelectAnswer::Strings(_) => return Ok(Some(answer)),
             }
         }
-        Ok(None)
+    }
+
+    /// Where the last answer came from.
+    pub fn layer(&self) -> Layer {
+        self.layer
+    }
+
+    /// Asks the blocks, once; false if they have said all, or there are none.
+    async fn ask_blocks(&mut self) -> Result<bool, GatherFault> {
+        if self.layer == Layer::Blocks {
+            return Ok(false);
+        }
+        self.layer = Layer::Blocks;
+        let Some(blocks) = self.shards.blocks() else { return Ok(false) };
+        let (reply, replies) = flume::bounded(REPLIES_PER_SHARD);
+        let select = BlockSelect { request: Arc::clone(&self.request), reply };
+        let sent = blocks.selects.send_async(select).await;
+        sent.map_err(|_| GatherFault::ShardGone)?;
+        self.replies = Some(replies);
+        self.unfinished = 1;
+        Ok(true)
     }
 }
 
@@ -226,7 +277,7 @@ impl Drop for Answers {
     fn drop(&mut self) {
         // First the receiver, then the wake-up: a paused shard must find it gone.
         self.replies = None;
-        if self.unfinished > 0 {
+        if self.unfinished > 0 && self.layer == Layer::Heads {
             self.shards.wake_all();
         }
     }

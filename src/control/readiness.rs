@@ -14,6 +14,8 @@ pub struct ServerState {
     replay_done_bytes: AtomicU64,
     replay_total_bytes: AtomicU64,
     log_failed: Box<[AtomicBool]>,
+    disk_low: AtomicBool,
+    blocks_lost: AtomicU64,
 }
 
 /// What [`ServerState`] says at one moment.
@@ -30,6 +32,8 @@ pub enum Readiness {
     Ready,
     /// The process shuts down.
     Draining,
+    /// Less than `disk_free_min` is free: samples are refused, queries answered.
+    DiskLow,
     /// These shards' logs failed: they take nothing until a restart.
     LogFailed {
         /// In order.
@@ -44,6 +48,8 @@ impl ServerState {
             phase: AtomicU8::new(REPLAYING),
             replay_done_bytes: AtomicU64::new(0),
             replay_total_bytes: AtomicU64::new(0),
+            disk_low: AtomicBool::new(false),
+            blocks_lost: AtomicU64::new(0),
             log_failed: (0..shard_count).map(|_| AtomicBool::new(false)).collect(),
         }
     }
@@ -74,6 +80,26 @@ impl ServerState {
         self.log_failed[shard].store(true, Ordering::Release);
     }
 
+    /// Whether less than `disk_free_min` is free: samples are refused until there is more.
+    pub fn set_disk_low(&self, is_low: bool) {
+        self.disk_low.store(is_low, Ordering::Release);
+    }
+
+    /// See [`ServerState::set_disk_low`].
+    pub fn is_disk_low(&self) -> bool {
+        self.disk_low.load(Ordering::Acquire)
+    }
+
+    /// So many blocks are damaged or missing: answers may lack samples.
+    pub fn set_blocks_lost(&self, count: u64) {
+        self.blocks_lost.store(count, Ordering::Release);
+    }
+
+    /// See [`ServerState::set_blocks_lost`].
+    pub fn blocks_lost(&self) -> u64 {
+        self.blocks_lost.load(Ordering::Acquire)
+    }
+
     /// What is the matter, the worst first.
     pub fn readiness(&self) -> Readiness {
         match self.phase.load(Ordering::Acquire) {
@@ -88,7 +114,11 @@ impl ServerState {
         }
         let failed = |shard: &usize| self.log_failed[*shard].load(Ordering::Acquire);
         let shards: Vec<_> = (0..self.log_failed.len()).filter(failed).collect();
-        if shards.is_empty() { Readiness::Ready } else { Readiness::LogFailed { shards } }
+        match shards.is_empty() {
+            false => Readiness::LogFailed { shards },
+            true if self.is_disk_low() => Readiness::DiskLow,
+            true => Readiness::Ready,
+        }
     }
 }
 
@@ -100,6 +130,9 @@ impl Readiness {
             Self::Draining => "not ready: shutting down".into(),
             Self::Replaying { done_bytes, total_bytes } => {
                 format!("not ready: replaying the log, {done_bytes} of {total_bytes} bytes")
+            }
+            Self::DiskLow => {
+                "not ready: the disk has less room than disk_free_min; samples are refused".into()
             }
             Self::LogFailed { shards } => {
                 let shards: Vec<_> = shards.iter().map(ToString::to_string).collect();

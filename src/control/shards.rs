@@ -4,7 +4,13 @@ use std::sync::Arc;
 
 use crate::base::queue::QueueSender;
 use crate::control::report::ShardReport;
+use crate::node::block::Tombstone;
+use crate::node::block::request::{BlockSelect, StoreRequest};
 use crate::wire::select::{SelectAnswer, SelectRequest};
+
+/// What was asked for is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Done;
 
 /// What the control plane asks of a shard.
 pub enum ShardRequest {
@@ -16,6 +22,18 @@ pub enum ShardRequest {
         /// select when it is full, and goes on at its next wake-up. Disconnected: nobody wants the
         /// rest, and the select ends.
         reply: flume::Sender<SelectAnswer>,
+    },
+    /// Puts everything that is in memory into blocks.
+    Flush {
+        /// Has room for the answer; disconnected without one if the shard cannot.
+        reply: flume::Sender<Done>,
+    },
+    /// Deletes samples, of all that were written before.
+    Delete {
+        /// Which.
+        tombstone: Arc<Tombstone>,
+        /// As with `Flush`; answered when the deletion is durable.
+        reply: flume::Sender<Done>,
     },
     /// Says how the shard is; answered at once.
     Report {
@@ -47,16 +65,36 @@ impl ShardHandle {
     }
 }
 
-/// All shards of the process, in order.
+/// The way to the node's blocks.
+#[derive(Clone)]
+pub struct BlocksHandle {
+    /// Questions of queries.
+    pub selects: flume::Sender<BlockSelect>,
+    /// Everything else.
+    pub requests: flume::Sender<StoreRequest>,
+}
+
+/// All shards of the process, in order, and the blocks below them.
 #[derive(Clone)]
 pub struct Shards {
     handles: Arc<[ShardHandle]>,
+    blocks: Option<BlocksHandle>,
 }
 
 impl Shards {
     /// All of them.
     pub fn new(handles: Vec<ShardHandle>) -> Self {
-        Self { handles: handles.into() }
+        Self { handles: handles.into(), blocks: None }
+    }
+
+    /// These shards, above blocks.
+    pub fn with_blocks(self, blocks: BlocksHandle) -> Self {
+        Self { blocks: Some(blocks), ..self }
+    }
+
+    /// The way to the blocks, if there are any.
+    pub fn blocks(&self) -> Option<&BlocksHandle> {
+        self.blocks.as_ref()
     }
 
     /// How many.

@@ -7,14 +7,14 @@
 //! Not here: who the node is and how frames reach it (the shard loop), and the request itself
 //! (`requests`).
 
-use crate::gateway::part::{Part, PartAnswer, RequestKey};
+use crate::gateway::part::{Lateness, Part, PartAnswer, RequestKey};
 use crate::gateway::request::{RequestBytes, SeriesBatch};
 use crate::gateway::table::SeriesTable;
 use crate::model::labels::{LabelLimits, check_grammar};
 use crate::model::refusal::{Refusal, RefusalCounts};
 use crate::model::series::{SeriesHash, TenantId};
 use crate::wire::ack::Ack;
-use crate::wire::frame::{FRAME_BYTES_MAX, PAYLOAD_ALIGN};
+use crate::wire::frame::{FLAG_BACKFILL, FRAME_BYTES_MAX, PAYLOAD_ALIGN};
 use crate::wire::write::{NEW_SERIES_BYTES, SAMPLE_BYTES, WritePayload};
 use hashbrown::HashMap;
 use rkyv::util::AlignedVec;
@@ -75,6 +75,8 @@ struct Gather {
     /// New series of this frame, so that each travels once: hash -> entry of the series column.
     new_series: HashMap<SeriesHash, u32>,
     trace: FrameTrace,
+    /// A frame's samples are all of one kind.
+    lateness: Lateness,
 }
 
 /// A part between its arrival and its answer.
@@ -112,7 +114,11 @@ impl Owner {
     ///
     /// Memory is bounded by the caller, which admits only so many bytes of requests at a time.
     pub fn handle_part(&mut self, part: Part) {
-        let Part { request, tenant, batch, bytes } = part;
+        let Part { request, tenant, lateness, batch, bytes } = part;
+        if lateness != self.gather.lateness {
+            self.seal_gather();
+            self.gather.lateness = lateness;
+        }
         let key = self.open_part(request);
         self.gather_batch(key, tenant, &batch, &bytes);
         drop(bytes);
@@ -335,7 +341,12 @@ impl Owner {
         let sequence = self.next_sequence;
         self.next_sequence += 1;
         let memory = self.spare.pop().unwrap_or_default();
-        let bytes = self.gather.payload.encode_frame(sequence, self.node_shard, memory);
+        let flags = match self.gather.lateness {
+            Lateness::Window => 0,
+            Lateness::Backfill => FLAG_BACKFILL,
+        };
+        let numbers = (sequence, flags);
+        let bytes = self.gather.payload.encode_frame(numbers, self.node_shard, memory);
         let mut trace = std::mem::take(&mut self.gather.trace);
         trace.sequence = sequence;
         self.gather.clear();

@@ -20,6 +20,16 @@ pub struct RequestKey {
     pub generation: u32,
 }
 
+/// How late samples may be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Lateness {
+    /// Within the out-of-order window of their series.
+    #[default]
+    Window,
+    /// Whatever is kept at all: history that is being loaded.
+    Backfill,
+}
+
 /// The series of one request that one shard owns.
 #[derive(Debug)]
 pub struct Part {
@@ -27,6 +37,8 @@ pub struct Part {
     pub request: RequestKey,
     /// Whose series.
     pub tenant: TenantId,
+    /// Whether its samples are taken however late they are.
+    pub lateness: Lateness,
     /// The columns; they travel back with the answer to be used again.
     pub batch: SeriesBatch,
     /// What the label spans point into; dropped as soon as every series has an id or has left with

@@ -5,6 +5,7 @@
 //! answers queries from `head` by way of `index`.
 
 pub mod block;
+pub mod flush;
 pub mod head;
 pub mod index;
 pub mod log;

@@ -8,6 +8,7 @@ use crate::model::refusal::Refusal;
 use crate::model::series::SeriesId;
 use crate::node::head::Head;
 use crate::wire::ack::RefusedSample;
+use crate::wire::frame::FLAG_BACKFILL;
 use crate::wire::write::{NEW_SERIES, WriteView};
 
 /// What the log stores in the place of an id when a new series was refused.
@@ -35,19 +36,29 @@ pub struct Receipt {
 
 impl Receiver {
     /// Registers the new series of `frame` and appends its samples to `head`.
-    pub fn apply(&mut self, frame: &WriteView, head: &mut Head) -> Receipt {
+    /// `flags` are those of the frame's header.
+    pub fn apply(&mut self, frame: &WriteView, flags: u16, head: &mut Head) -> Receipt {
+        let append = if flags & FLAG_BACKFILL == 0 { Head::append } else { Head::backfill };
         let assigned: Vec<_> =
             frame.new_series().map(|new| head.register(new.tenant, new.hash, new.labels)).collect();
         self.refused.clear();
         if assigned.is_empty() {
             let known = head.series_count();
             assert!(frame.series.iter().all(|&id| id < known), "ids of this head");
-            head.append(frame.series, frame.timestamp_ms, frame.value, &mut self.refused);
+            append(head, frame.series, frame.timestamp_ms, frame.value, &mut self.refused);
         } else if assigned.iter().all(Result::is_ok) {
             self.resolve_all(frame, &assigned);
-            head.append(&self.series, frame.timestamp_ms, frame.value, &mut self.refused);
+            append(head, &self.series, frame.timestamp_ms, frame.value, &mut self.refused);
         } else {
-            self.resolve_accepted(frame, &assigned, head);
+            self.resolve_accepted(frame, &assigned);
+            let (times, values) = (&self.timestamp_ms, &self.value);
+            let mut refused = Vec::new();
+            append(head, &self.series, times, values, &mut refused);
+            for sample in &mut refused {
+                sample.index = self.frame_index[sample.index as usize];
+            }
+            self.refused.append(&mut refused);
+            self.refused.sort_unstable_by_key(|sample| sample.index);
         }
         Receipt { assigned, refused: self.refused.clone() }
     }
@@ -63,17 +74,11 @@ impl Receiver {
     }
 
     /// The rare way: the head is full, some new series were refused, and their samples with them.
-    fn resolve_accepted(
-        &mut self,
-        frame: &WriteView,
-        assigned: &[Result<SeriesId, Refusal>],
-        head: &mut Head,
-    ) {
+    fn resolve_accepted(&mut self, frame: &WriteView, assigned: &[Result<SeriesId, Refusal>]) {
         self.series.clear();
         self.timestamp_ms.clear();
         self.value.clear();
         self.frame_index.clear();
-        let mut refused_series = Vec::new();
         for (index, &entry) in (0u32..).zip(frame.series) {
             let id = match entry & NEW_SERIES {
                 0 => Ok(SeriesId(entry)),
@@ -86,15 +91,9 @@ impl Receiver {
                     self.value.push(frame.value[index as usize]);
                     self.frame_index.push(index);
                 }
-                Err(reason) => refused_series.push(RefusedSample { index, reason }),
+                Err(reason) => self.refused.push(RefusedSample { index, reason }),
             }
         }
-        head.append(&self.series, &self.timestamp_ms, &self.value, &mut self.refused);
-        for sample in &mut self.refused {
-            sample.index = self.frame_index[sample.index as usize];
-        }
-        self.refused.append(&mut refused_series);
-        self.refused.sort_unstable_by_key(|sample| sample.index);
     }
 }
 

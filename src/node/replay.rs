@@ -9,7 +9,8 @@
 use crate::model::series::SeriesId;
 use crate::node::head::Head;
 use crate::node::log::Record;
-use crate::wire::frame::{FRAME_HEADER_BYTES, check_frame};
+use crate::wire::delete::Deletion;
+use crate::wire::frame::{FRAME_HEADER_BYTES, FrameKind, check_frame};
 use crate::wire::write::{NEW_SERIES, WriteView};
 
 /// Stands for an id that no record or piece gave to a series.
@@ -71,14 +72,21 @@ impl HeadReplay {
     /// A record of the log, in order.
     pub fn handle_record(&mut self, record: &Record<'_>) {
         let frame = record.frame();
-        let view =
-            match check_frame(frame).and_then(|_| WriteView::check(&frame[FRAME_HEADER_BYTES..])) {
-                Ok(view) if view.new_series_count() == record.assigned().len() => view,
-                _ => {
-                    self.loss.frames += 1;
-                    return;
-                }
-            };
+        let header = check_frame(frame);
+        if header.is_ok_and(|header| header.kind == FrameKind::Delete) {
+            match Deletion::decode(&frame[FRAME_HEADER_BYTES..]) {
+                Ok(deletion) => self.head.delete(&deletion),
+                Err(_) => self.loss.frames += 1,
+            }
+            return;
+        }
+        let view = match header.and_then(|_| WriteView::check(&frame[FRAME_HEADER_BYTES..])) {
+            Ok(view) if view.new_series_count() == record.assigned().len() => view,
+            _ => {
+                self.loss.frames += 1;
+                return;
+            }
+        };
         let new_ids = self.register(&view, record);
         self.skip.clear();
         self.skip.extend(record.refused());

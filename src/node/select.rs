@@ -18,8 +18,10 @@ mod tests;
 use roaring::RoaringBitmap;
 
 use super::head::{Head, TimeRange};
+use super::index::Index;
 use crate::model::chunk::Chunk;
-use crate::model::series::SeriesId;
+use crate::model::matcher::Matcher;
+use crate::model::series::{SeriesId, TenantId};
 use crate::wire::select::{SelectAnswer, SelectFault, SelectRequest, SelectWant, SelectedSeries};
 use matching::Matching;
 
@@ -254,7 +256,7 @@ impl Copying {
     fn copy_partial(&mut self, head: &Head, range: TimeRange, steps: &mut Steps) {
         let Some(mut partial) = self.partial.take() else { return };
         if partial.drop_generation != head.drop_generation() {
-            // Retention moved the chunks under the cursor. This is rare, and beginning anew is
+            // A flush moved the chunks under the cursor. This is rare, and beginning anew is
             // cheap.
             partial = Partial::new(head, partial.id);
         }
@@ -290,6 +292,21 @@ impl Partial {
     fn new(head: &Head, id: u32) -> Self {
         let drop_generation = head.drop_generation();
         Self { id, chunk: 0, drop_generation, series: empty_series(head, id) }
+    }
+}
+
+/// The series that satisfy all matchers, found in one go; the error is the text of what is wrong
+/// with a regular expression.
+pub(in crate::node) fn matching_series(
+    index: &Index,
+    tenant: TenantId,
+    matchers: &[Matcher],
+) -> Result<RoaringBitmap, String> {
+    let mut matching = Matching::new(tenant, matchers)?;
+    loop {
+        if let Some(found) = matching.poll(index, &mut Steps(u32::MAX)) {
+            return Ok(found);
+        }
     }
 }
 

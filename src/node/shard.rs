@@ -11,11 +11,13 @@ use crate::base::bytes::AlignedBuffer;
 use crate::base::latency::LatencyBuckets;
 use crate::base::time::Instant;
 use crate::model::refusal::Refusal;
+use crate::node::flush::{FlushCourse, FlushStats, FlushStep};
 use crate::node::head::Head;
 use crate::node::log::{Log, LogOperation, LogRefusal, LogState, SegmentRequest};
 use crate::node::receiver::{Receipt, Receiver};
 use crate::node::snapshot::{SnapshotCourse, SnapshotStep};
 use crate::wire::ack::Ack;
+use crate::wire::delete::Deletion;
 use crate::wire::frame::{FRAME_HEADER_BYTES, decode_header};
 use crate::wire::write::WriteView;
 use std::collections::VecDeque;
@@ -26,6 +28,10 @@ pub struct NodeShard {
     log: Log,
     receiver: Receiver,
     snapshot: SnapshotCourse,
+    flush: FlushCourse,
+    retention_ms: i64,
+    /// Deletions in the log, durable or not: position there, id.
+    deletions: VecDeque<(u64, u64)>,
     acks: VecDeque<PendingAck>,
     write_began: Option<Instant>,
     stats: NodeStats,
@@ -68,12 +74,22 @@ pub enum FrameReceipt {
 
 impl NodeShard {
     /// A shard that goes on from `head` and `log`, as replay left them.
-    pub fn new(head: Head, log: Log, snapshot: SnapshotCourse) -> Self {
+    ///
+    /// `retention_ms` 0 takes samples however old.
+    pub fn new(
+        head: Head,
+        log: Log,
+        (snapshot, flush): (SnapshotCourse, FlushCourse),
+        retention_ms: i64,
+    ) -> Self {
         Self {
             head,
             log,
             receiver: Receiver::default(),
             snapshot,
+            flush,
+            retention_ms,
+            deletions: VecDeque::new(),
             acks: VecDeque::new(),
             write_began: None,
             stats: NodeStats::default(),
@@ -92,7 +108,8 @@ impl NodeShard {
         // third pass over them.
         let header = decode_header(frame).expect("the gateway half sealed it");
         let view = WriteView::check(&frame[FRAME_HEADER_BYTES..]).expect("as it encoded it");
-        let Receipt { assigned, refused } = self.receiver.apply(&view, &mut self.head);
+        let Receipt { assigned, refused } =
+            self.receiver.apply(&view, header.flags, &mut self.head);
         let appended = self.log.append(frame, &assigned, &refused);
         let log_sequence = appended.expect("there was room above");
         self.stats.frames += 1;
@@ -135,7 +152,9 @@ impl NodeShard {
         self.log.handle_written(buffer, outcome);
         if let LogState::Failed { .. } = self.log.state() {
             self.acks.clear();
+            self.deletions.clear();
             self.snapshot.abandon();
+            self.flush.stop();
         }
     }
 
@@ -193,15 +212,96 @@ impl NodeShard {
         &self.stats
     }
 
-    /// Frees sealed chunks that ended before `horizon_ms`, a bounded number of series a call.
-    pub fn drop_before(&mut self, horizon_ms: i64) {
-        const SERIES_A_CALL: u32 = 256;
-        self.head.drop_before(horizon_ms, SERIES_A_CALL);
+    /// Deletes samples from the head, and logs that. Durable once [`NodeShard::poll_deleted`] says
+    /// so. `Delayed`: nothing has changed, offer it again.
+    pub fn handle_delete(&mut self, deletion: &Deletion) -> FrameReceipt {
+        let frame = deletion.encode_frame(0);
+        let len_bytes = u32::try_from(frame.len()).expect("frames are below 4 MiB");
+        match self.log.check_room(len_bytes) {
+            Ok(()) => {}
+            Err(LogRefusal::Full) => return FrameReceipt::Delayed,
+            Err(fault) => return FrameReceipt::Refused(fault.refusal()),
+        }
+        // What a flush took before still holds the samples: it must not be published as if it did
+        // not.
+        self.flush.handle_delete(deletion.id);
+        self.head.delete(deletion);
+        let sequence = self.log.append(&frame, &[], &[]).expect("there was room above");
+        self.deletions.push_back((sequence, deletion.id));
+        FrameReceipt::Taken
+    }
+
+    /// The next deletion that is durable now: its id.
+    pub fn poll_deleted(&mut self) -> Option<u64> {
+        let (sequence, id) = *self.deletions.front()?;
+        if sequence > self.log.durable_sequence() {
+            return None;
+        }
+        self.deletions.pop_front();
+        Some(id)
+    }
+
+    /// Once a second, by the wall clock: what is too old is refused, and what is old enough goes to
+    /// blocks.
+    pub fn handle_second(&mut self, now_unix_ms: i64) {
+        let oldest_ms = match self.retention_ms {
+            0 => i64::MIN,
+            retention_ms => now_unix_ms.saturating_sub(retention_ms),
+        };
+        self.head.set_oldest_kept_ms(oldest_ms);
+        self.flush.handle_second(&self.head, now_unix_ms);
+    }
+
+    /// Everything in the head is to go to blocks; it has when [`NodeShard::flushes_answered`] is at
+    /// least what this returns.
+    pub fn handle_flush_request(&mut self) -> u64 {
+        self.flush.handle_request()
+    }
+
+    /// See [`NodeShard::handle_flush_request`].
+    pub fn flushes_answered(&self) -> u64 {
+        self.flush.answered()
+    }
+
+    /// The next step of a flush.
+    pub fn poll_flush(&mut self) -> Option<FlushStep> {
+        let flushes = self.flush.stats().flushes;
+        let step = self.flush.poll(&mut self.head);
+        if self.flush.stats().flushes > flushes {
+            // The head is small now: the best moment to let the log go.
+            self.snapshot.handle_flushed(&self.log);
+        }
+        step
+    }
+
+    /// The background took a piece of a flush.
+    pub fn handle_flush_piece_taken(&mut self, flush: u64) {
+        self.flush.handle_piece_taken(flush);
+    }
+
+    /// So many series of a flush are in blocks.
+    pub fn handle_flush_published(&mut self, flush: u64, series: u64) {
+        self.flush.handle_published(flush, series);
+    }
+
+    /// A flush is over.
+    pub fn handle_flush_done(&mut self, flush: u64, outcome: Result<(), i32>) {
+        self.flush.handle_done(flush, outcome);
+    }
+
+    /// Whether a flush's next step waits for nothing but a turn.
+    pub fn wants_flush_step(&self) -> bool {
+        self.flush.is_ready()
+    }
+
+    /// What flushes did.
+    pub fn flush_stats(&self) -> FlushStats {
+        self.flush.stats()
     }
 
     /// Whether every frame is acked and no file work is under way.
     pub fn is_idle(&self) -> bool {
-        self.acks.is_empty() && self.write_began.is_none()
+        self.acks.is_empty() && self.deletions.is_empty() && self.write_began.is_none()
     }
 }
 

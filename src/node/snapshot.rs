@@ -34,6 +34,8 @@ pub struct SnapshotCourse {
     /// ...but not before it has as many as the last snapshot, so that writing them at most doubles
     /// what is written.
     last_bytes: u64,
+    /// A flush is over: a quarter of `log_bytes_max` is enough for the next one.
+    is_early: bool,
     /// After a failure the log grows by a quarter of its limit before the next attempt.
     postponed_bytes: u64,
     stage: Stage,
@@ -64,6 +66,7 @@ impl SnapshotCourse {
         Self {
             log_bytes_max,
             last_bytes: 0,
+            is_early: false,
             postponed_bytes: 0,
             stage: Stage::Idle,
             memory: Vec::new(),
@@ -75,11 +78,12 @@ impl SnapshotCourse {
         match self.stage {
             Stage::Idle => {
                 let due = self.log_bytes_max.max(self.last_bytes) + self.postponed_bytes;
-                if log.bytes_since_snapshot() < due {
+                if log.bytes_since_snapshot() < due && !self.is_early {
                     return None;
                 }
                 // Without a spare segment it begins a little later.
                 let position = log.begin_snapshot().ok()?;
+                self.is_early = false;
                 let (next, end) = (SeriesId(0), SeriesId(head.series_count()));
                 self.stage = Stage::Walking { position, next, end, pieces_ahead: 0, bytes: 0 };
                 Some(SnapshotStep::Begin(position))
@@ -136,9 +140,16 @@ impl SnapshotCourse {
         self.stage = Stage::Idle;
     }
 
+    /// Much of the head went to blocks: a snapshot is short now.
+    pub fn handle_flushed(&mut self, log: &Log) {
+        let is_worth_it = log.bytes_since_snapshot() >= self.log_bytes_max / 4;
+        self.is_early |= is_worth_it && self.postponed_bytes == 0;
+    }
+
     /// The log failed: no snapshot begins or ends any more.
     pub fn abandon(&mut self) {
         self.stage = Stage::Idle;
+        self.is_early = false;
         self.postponed_bytes = u64::MAX / 2;
     }
 

@@ -68,6 +68,29 @@ impl Merger {
         Ok(())
     }
 
+    /// As `merge`, but what is in `run` already wins at equal timestamps: `series` is of an older
+    /// layer.
+    pub fn merge_below(
+        &mut self,
+        series: &SelectedSeries,
+        window: Window,
+        run: &mut Vec<Sample>,
+    ) -> Result<(), MergeFault> {
+        let mut below = Vec::new();
+        self.merge(series, window, &mut below)?;
+        if run.is_empty() {
+            *run = below;
+            return Ok(());
+        }
+        let count = (run.len() + below.len()) as u64;
+        below.extend_from_slice(run);
+        order_by_time(&mut below);
+        // Those that were there twice are not held twice.
+        self.samples_left += count - below.len() as u64;
+        *run = below;
+        Ok(())
+    }
+
     /// Takes `count` samples from the budget for what is made of the decoded ones.
     pub fn take(&mut self, count: u64) -> Result<(), MergeFault> {
         self.samples_left =
@@ -165,6 +188,19 @@ mod tests {
         merger.merge(&series(&[&[(2, 2.0), (4, 2.0)]], &[]), ALL, &mut run).expect("fits");
         let run: Vec<_> = run.iter().map(|sample| (sample.timestamp_ms, sample.value)).collect();
         assert_eq!(run, [(1, 1.0), (2, 2.0), (4, 2.0)]);
+    }
+
+    #[test]
+    fn an_older_layer_loses() {
+        let mut run = Vec::new();
+        let mut merger = Merger::new(100);
+        merger.merge(&series(&[&[(5, 1.0), (7, 1.0)]], &[]), ALL, &mut run).expect("fits");
+        let below = series(&[&[(1, 2.0), (5, 2.0), (6, 2.0), (9, 2.0)]], &[]);
+        merger.merge_below(&below, ALL, &mut run).expect("fits");
+        let run: Vec<_> = run.iter().map(|sample| (sample.timestamp_ms, sample.value)).collect();
+        assert_eq!(run, [(1, 2.0), (5, 1.0), (6, 2.0), (7, 1.0), (9, 2.0)]);
+        assert_eq!(merger.take(95), Ok(()));
+        assert_eq!(merger.take(1), Err(MergeFault::TooManySamples));
     }
 
     #[test]

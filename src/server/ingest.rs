@@ -11,7 +11,7 @@ use crate::gateway::decode::vm_json::VmJsonDecoder;
 use crate::gateway::decode::{DecodeError, DecodeRules};
 use crate::gateway::decompress::{DecompressError, Decompressor};
 use crate::gateway::endpoint::{Encoding, Endpoint};
-use crate::gateway::part::{Part, PartAnswer};
+use crate::gateway::part::{Lateness, Part, PartAnswer};
 use crate::gateway::reply::{BodyFault, Reply, reply_to_body_fault};
 use crate::gateway::request::{DecodedRequest, IgnoredCounts, RequestBytes};
 use crate::gateway::requests::{Outcome, Requests};
@@ -102,12 +102,17 @@ impl Ingest {
             return Some(self.finish(&outcome));
         }
         let parts = u32::try_from(parts).expect("one per shard at most");
+        let lateness = match endpoint {
+            Endpoint::VmJson if self.limits.allow_backfill => Lateness::Backfill,
+            Endpoint::VmJson | Endpoint::RemoteWriteV1 => Lateness::Window,
+        };
         let request = self.requests.open(connection, outcome, Arc::clone(&bytes), parts);
         for (shard, batch) in (0u32..).zip(&mut self.decoded.batches) {
             if !batch.is_empty() {
                 let batch = std::mem::replace(batch, self.requests.take_batch());
                 let tenant = TenantId::default();
-                send(shard, Part { request, tenant, batch, bytes: Arc::clone(&bytes) });
+                let bytes = Arc::clone(&bytes);
+                send(shard, Part { request, tenant, lateness, batch, bytes });
             }
         }
         None

@@ -1,11 +1,16 @@
 //! DRIVER: what a shard does for its node half: log writes on the ring, segment files and snapshots
 //! by the background, and the questions of queries, a slice of each per turn.
 
-use crate::background::command::{BackgroundEvent, SegmentCommand, SegmentFile, SnapshotCommand};
+use crate::background::command::{
+    BackgroundEvent, FlushCommand, SegmentCommand, SegmentFile, SnapshotCommand,
+};
 use crate::background::executor::BackgroundSender;
 use crate::base::bytes::AlignedBuffer;
 use crate::base::time::{Duration, Instant, Now};
+use crate::control::shards::Done;
 use crate::model::refusal::Refusal;
+use crate::node::block::Tombstone;
+use crate::node::flush::FlushStep;
 use crate::node::log::{LogOperation, LogState, SegmentRequest};
 use crate::node::select::{SelectBudget, SelectPoll, SelectRun};
 use crate::node::shard::{FrameReceipt, NodeShard};
@@ -32,9 +37,14 @@ pub struct NodeSide {
     /// Commands that the background had no room for.
     segment_commands: VecDeque<SegmentCommand>,
     snapshot_commands: VecDeque<SnapshotCommand>,
+    flush_commands: VecDeque<FlushCommand>,
+    /// Who waits for a flush of everything, and for which.
+    flush_waiters: Vec<(u64, flume::Sender<Done>)>,
+    /// Deletions that the log had no room for, and those that are not durable.
+    deletions: VecDeque<(Arc<Tombstone>, flume::Sender<Done>)>,
+    deletions_logged: VecDeque<(u64, flume::Sender<Done>)>,
     selects: Vec<RunningSelect>,
     retry_at: Instant,
-    head_retention_ms: i64,
     is_failure_told: bool,
     is_disk_refusing: bool,
 }
@@ -51,9 +61,8 @@ struct RunningSelect {
 pub struct LogFailed;
 
 impl NodeSide {
-    /// The node half of `shard`, which is still being replayed. `head_retention_ms` 0 keeps
-    /// everything.
-    pub fn new(shard: u32, head_retention_ms: i64, now: Instant) -> Self {
+    /// The node half of `shard`, which is still being replayed.
+    pub fn new(shard: u32, now: Instant) -> Self {
         Self {
             shard,
             node: None,
@@ -61,9 +70,12 @@ impl NodeSide {
             background: None,
             segment_commands: VecDeque::new(),
             snapshot_commands: VecDeque::new(),
+            flush_commands: VecDeque::new(),
+            flush_waiters: Vec::new(),
+            deletions: VecDeque::new(),
+            deletions_logged: VecDeque::new(),
             selects: Vec::new(),
             retry_at: now + RETRY,
-            head_retention_ms,
             is_failure_told: false,
             is_disk_refusing: false,
         }
@@ -113,6 +125,10 @@ impl NodeSide {
         let node = self.node.as_mut().expect("only a replayed node writes");
         node.handle_written(now.monotonic, buffer, outcome);
         let LogState::Failed { errno } = node.log().state() else { return Ok(()) };
+        // Whoever waits sees the channel close.
+        self.deletions.clear();
+        self.deletions_logged.clear();
+        self.flush_waiters.clear();
         if !self.is_failure_told {
             self.is_failure_told = true;
             let error = std::io::Error::from_raw_os_error(errno);
@@ -139,6 +155,18 @@ impl NodeSide {
             }
             BackgroundEvent::SnapshotPieceWritten { bytes } => {
                 node.handle_snapshot_piece_taken(bytes);
+            }
+            BackgroundEvent::FlushPieceTaken { flush } => node.handle_flush_piece_taken(flush),
+            BackgroundEvent::FlushPublished { flush, series } => {
+                node.handle_flush_published(flush, series);
+            }
+            BackgroundEvent::FlushDone { flush, outcome } => {
+                if let Err(errno) = outcome {
+                    let error = std::io::Error::from_raw_os_error(errno);
+                    let shard = self.shard;
+                    tracing::warn!(shard, %error, "cannot write blocks; memory and log keep all");
+                }
+                node.handle_flush_done(flush, outcome);
             }
             BackgroundEvent::SnapshotDone { .. } => node.handle_snapshot_done(Ok(())),
             BackgroundEvent::SnapshotFailed { errno, .. } => {
@@ -209,6 +237,8 @@ impl NodeSide {
             self.submit(operation, ring);
         }
         self.step_snapshot();
+        self.step_flush();
+        self.step_deletions();
         self.send_commands();
         self.work_selects();
     }
@@ -217,7 +247,10 @@ impl NodeSide {
     /// question's next slice.
     pub fn has_slices_to_do(&self) -> bool {
         self.selects.iter().any(|select| select.waiting.is_none())
-            || self.node.as_ref().is_some_and(|node| node.wants_snapshot_step())
+            || self.node.as_ref().is_some_and(|node| {
+                node.wants_snapshot_step()
+                    || node.wants_flush_step() && self.flush_commands.is_empty()
+            })
     }
 
     /// Whether an answer waits for which there is room again.
@@ -231,9 +264,7 @@ impl NodeSide {
         if self.retry_at <= now.monotonic {
             self.retry_at = now.monotonic + RETRY;
             node.handle_retry();
-        }
-        if self.head_retention_ms > 0 {
-            node.drop_before(now.unix_ms.saturating_sub(self.head_retention_ms));
+            node.handle_second(now.unix_ms);
         }
     }
 
@@ -273,12 +304,80 @@ impl NodeSide {
         }
     }
 
+    fn step_flush(&mut self) {
+        let Some(node) = &mut self.node else { return };
+        let shard = self.shard;
+        if self.flush_commands.is_empty()
+            && let Some(step) = node.poll_flush()
+        {
+            self.flush_commands.push_back(match step {
+                FlushStep::Begin { flush, tombstones_applied } => {
+                    FlushCommand::Begin { shard, flush, tombstones_applied }
+                }
+                FlushStep::Series { flush, series } => {
+                    FlushCommand::Series { shard, flush, series }
+                }
+                FlushStep::End { flush } => FlushCommand::End { shard, flush },
+                FlushStep::Abandon { flush } => FlushCommand::Abandon { shard, flush },
+            });
+        }
+        let answered = node.flushes_answered();
+        self.flush_waiters.retain(|(wanted, reply)| {
+            let is_done = *wanted <= answered;
+            if is_done {
+                // An asker that has left needs no answer.
+                let _ = reply.try_send(Done);
+            }
+            !is_done && !reply.is_disconnected()
+        });
+    }
+
+    /// Somebody wants everything in blocks. Before replay is done the asker sees its channel close.
+    pub fn handle_flush_request(&mut self, reply: flume::Sender<Done>) {
+        let Some(node) = &mut self.node else { return };
+        let wanted = node.handle_flush_request();
+        self.flush_waiters.push((wanted, reply));
+    }
+
+    /// Somebody deletes samples; answered when the deletion is durable.
+    pub fn handle_delete(&mut self, tombstone: Arc<Tombstone>, reply: flume::Sender<Done>) {
+        if self.node.is_some() {
+            self.deletions.push_back((tombstone, reply));
+        }
+    }
+
+    fn step_deletions(&mut self) {
+        let Some(node) = &mut self.node else { return };
+        while let Some((tombstone, reply)) = self.deletions.pop_front() {
+            match node.handle_delete(&tombstone) {
+                FrameReceipt::Taken => self.deletions_logged.push_back((tombstone.id, reply)),
+                FrameReceipt::Delayed => {
+                    self.deletions.push_front((tombstone, reply));
+                    break;
+                }
+                // The asker sees its channel close.
+                FrameReceipt::Refused(_) => {}
+            }
+        }
+        while let Some(id) = node.poll_deleted() {
+            let (logged, reply) = self.deletions_logged.pop_front().expect("one for each");
+            assert!(logged == id, "deletions become durable in order");
+            let _ = reply.try_send(Done);
+        }
+    }
+
     /// The line is short: one segment request, one retirement and two pieces at a time.
     fn send_commands(&mut self) {
         let Some(background) = &self.background else { return };
         while let Some(command) = self.segment_commands.pop_front() {
             if let Err(command) = background.try_send_segment(command) {
                 self.segment_commands.push_front(command);
+                break;
+            }
+        }
+        while let Some(command) = self.flush_commands.pop_front() {
+            if let Err(command) = background.try_send_flush(command) {
+                self.flush_commands.push_front(command);
                 break;
             }
         }

@@ -6,14 +6,19 @@
 //! whole is written as snapshots of a new incarnation, which counts from the moment that the
 //! manifest names it.
 
+use crate::background::blocks::store::{BlockStore, OpenReport, StoreFault};
 use crate::background::command::{BackgroundEvent, SnapshotCommand};
-use crate::background::executor::{self, Background, BackgroundSender};
+use crate::background::disk::plain::PlainDisk;
+use crate::background::executor::{self, Background, BackgroundSender, Blocks};
 use crate::background::folder::{DataFolder, FolderFault};
 use crate::background::replay::{ReplayFault, ReplayReport, ReplaySink, replay_shard};
 use crate::base::queue::QueueSender;
+use crate::base::ready::run_ready;
 use crate::base::time::{Duration, Instant, monotonic_now};
 use crate::control::readiness::ServerState;
 use crate::model::series::SeriesId;
+use crate::node::block::request::{BlockSelect, StoreRequest};
+use crate::node::flush::FlushCourse;
 use crate::node::head::{Head, SnapshotPiece};
 use crate::node::log::{Log, LogConfig, LogIdentity, LogPosition, Record};
 use crate::node::replay::{HeadReplay, ReplayLoss};
@@ -25,6 +30,8 @@ use std::{fmt, io, thread};
 
 /// How often a long replay says how far it is.
 const TELL_EVERY: Duration = Duration::from_secs(2);
+/// Where the blocks lie in the data folder.
+const BLOCKS_FOLDER: &str = "blocks";
 const REBUILD_PIECE_BYTES: usize = 1 << 20;
 /// Segments ready ahead: one thread makes those of all shards, a snapshot takes one at its
 /// beginning, and a fast shard fills one in less time than the next takes to be made.
@@ -40,6 +47,14 @@ pub struct Recovered {
     pub sender: BackgroundSender,
 }
 
+/// The ends of the queues to the blocks.
+pub struct BlockQueues {
+    /// Questions of queries.
+    pub selects: flume::Receiver<BlockSelect>,
+    /// Everything else.
+    pub requests: flume::Receiver<StoreRequest>,
+}
+
 /// Why the data folder cannot be served.
 #[derive(Debug)]
 pub enum RecoverFault {
@@ -47,6 +62,8 @@ pub enum RecoverFault {
     Replay(ReplayFault),
     /// The folder cannot be written.
     Folder(FolderFault),
+    /// The blocks cannot be read.
+    Blocks(StoreFault),
     /// The background thread did not start, or ended.
     Background(io::Error),
     /// A snapshot of the new incarnation could not be written.
@@ -60,6 +77,7 @@ impl fmt::Display for RecoverFault {
         match self {
             Self::Replay(fault) => fault.fmt(out),
             Self::Folder(fault) => fault.fmt(out),
+            Self::Blocks(fault) => fault.fmt(out),
             Self::Background(error) => write!(out, "cannot run the background thread: {error}"),
             Self::Snapshot(error) => {
                 write!(out, "cannot write the data for the new shards: {error}; the old is kept")
@@ -82,9 +100,11 @@ pub fn recover(
     folder: &mut DataFolder,
     rules: &NodeRules,
     state: &Arc<ServerState>,
-    events: &[QueueSender<BackgroundEvent>],
+    (events, blocks): (&[QueueSender<BackgroundEvent>], BlockQueues),
 ) -> Result<Recovered, RecoverFault> {
     let began = monotonic_now();
+    let (blocks, tombstones_applied) = open_blocks(folder, rules, state, blocks)?;
+    let rules = &NodeRules { tombstones_applied, ..*rules };
     let replayed = replay_all(folder, rules, state)?;
     let records: u64 = replayed.iter().map(|shard| shard.report.records).sum();
     let series: u64 = replayed.iter().map(|shard| u64::from(shard.head.series_count())).sum();
@@ -97,17 +117,56 @@ pub fn recover(
     let must_rebuild = folder.manifest().shards != rules.shard_count
         || replayed.iter().any(|one| one.loss.must_rebuild());
     if must_rebuild {
-        return rebuild(folder, rules, replayed, events);
+        return rebuild(folder, rules, replayed, (events, blocks));
     }
     let identities: Vec<_> = (0..rules.shard_count).map(|shard| folder.identity(shard)).collect();
     let (background, sender) =
-        start_background(&identities, events, |shard| folder.shard_folder(shard))?;
+        start_background(&identities, events, Some(blocks), |shard| folder.shard_folder(shard))?;
     let nodes = replayed.into_iter().zip(&identities).map(|(one, identity)| {
         // Whole files, used or not: each start begins a new one, so a server that is restarted
         // often and writes little would otherwise never come to a snapshot, and keep them all.
         node_shard(rules, one.head, *identity, (one.report.next, one.report.segment_bytes))
     });
     Ok(Recovered { nodes: nodes.collect(), background, sender })
+}
+
+/// Looks at the blocks there are, and tells what is wrong with them. Returns what the background is
+/// given to serve them, and the newest deletion.
+fn open_blocks(
+    folder: &DataFolder,
+    rules: &NodeRules,
+    state: &Arc<ServerState>,
+    queues: BlockQueues,
+) -> Result<(Blocks, u64), RecoverFault> {
+    let (path, node) = (folder.path().join(BLOCKS_FOLDER), folder.manifest().node);
+    let opened = run_ready(BlockStore::open(&PlainDisk, &path, node, 0));
+    let (store, report) = opened.map_err(RecoverFault::Blocks)?;
+    let newest_tombstone = store.newest_tombstone();
+    state.set_blocks_lost((report.missing.len() + report.set_aside.len()) as u64);
+    if report.list_rebuilt {
+        tracing::error!(
+            "blocks/BLOCKS was damaged or gone: made anew of the blocks that are there; samples \
+             that were deleted and not merged since may be back"
+        );
+    }
+    for (file, fault) in &report.set_aside {
+        tracing::error!(file, %fault, "set aside in blocks/aside: not a block that can be read");
+    }
+    if !report.missing.is_empty() {
+        tracing::error!(blocks = ?report.missing, "blocks are missing, and their samples with them");
+    }
+    let OpenReport { blocks, adopted, removed, .. } = report;
+    tracing::info!(blocks, ?adopted, ?removed, "opened the blocks");
+    let blocks = Blocks {
+        folder: path,
+        node,
+        cache_bytes: rules.block_cache_bytes,
+        rules: rules.store,
+        state: Arc::clone(state),
+        selects: queues.selects,
+        requests: queues.requests,
+    };
+    Ok((blocks, newest_tombstone))
 }
 
 fn replay_all(
@@ -234,6 +293,7 @@ fn verdict(report: &ReplayReport, loss: &ReplayLoss) -> Verdict {
 fn start_background(
     identities: &[LogIdentity],
     events: &[QueueSender<BackgroundEvent>],
+    blocks: Option<Blocks>,
     folder: impl Fn(u32) -> std::path::PathBuf,
 ) -> Result<(Background, BackgroundSender), RecoverFault> {
     let shards = (0u32..).zip(identities).zip(events);
@@ -244,7 +304,7 @@ fn start_background(
             events: events.clone(),
         })
         .collect();
-    Background::start(shards, None).map_err(RecoverFault::Background)
+    Background::start(shards, blocks, None).map_err(RecoverFault::Background)
 }
 
 fn node_shard(
@@ -259,7 +319,12 @@ fn node_shard(
         ..LogConfig::new(identity)
     };
     let log = Log::new(config, start, replayed_bytes).expect("checked with the configuration");
-    NodeShard::new(head, log, SnapshotCourse::new(rules.log_bytes_max))
+    let window_ms = rules.head.out_of_order_window_ms;
+    let courses = (
+        SnapshotCourse::new(rules.log_bytes_max),
+        FlushCourse::new(window_ms, rules.tombstones_applied),
+    );
+    NodeShard::new(head, log, courses, rules.retention_ms)
 }
 
 /// Routes every series to its owner among the wanted shards, and makes that a new incarnation.
@@ -267,7 +332,7 @@ fn rebuild(
     folder: &mut DataFolder,
     rules: &NodeRules,
     replayed: Vec<Replayed>,
-    events: &[QueueSender<BackgroundEvent>],
+    (events, blocks): (&[QueueSender<BackgroundEvent>], Blocks),
 ) -> Result<Recovered, RecoverFault> {
     let shards = (folder.manifest().shards, rules.shard_count);
     tracing::info!(from = shards.0, to = shards.1, "writing the data anew for other shards");
@@ -283,7 +348,7 @@ fn rebuild(
     let queue = QueueSender::new(answers, Arc::new(Awake));
     let queues = vec![queue; heads.len()];
     let (background, sender) =
-        start_background(&identities, &queues, |shard| new.shard_folder(shard))?;
+        start_background(&identities, &queues, None, |shard| new.shard_folder(shard))?;
     for (shard, head) in (0u32..).zip(&heads) {
         write_snapshot(shard, head, start, (&sender, &receiver))?;
     }
@@ -291,7 +356,7 @@ fn rebuild(
     background.join().map_err(RecoverFault::Background)?;
     folder.commit_incarnation(new).map_err(RecoverFault::Folder)?;
     let (background, sender) =
-        start_background(&identities, events, |shard| folder.shard_folder(shard))?;
+        start_background(&identities, events, Some(blocks), |shard| folder.shard_folder(shard))?;
     let nodes = heads.into_iter().zip(identities);
     let nodes = nodes.map(|(head, identity)| node_shard(rules, head, identity, (start, 0)));
     Ok(Recovered { nodes: nodes.collect(), background, sender })

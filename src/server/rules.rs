@@ -1,6 +1,7 @@
 //! The configuration of the process -> what each part of it is given. The place where "all shards
 //! together" is divided.
 
+use crate::background::blocks::plan::StoreRules;
 use crate::control::api::QueryLimits;
 use crate::control::config::Config;
 use crate::gateway::decode::DecodeRules;
@@ -14,6 +15,8 @@ pub struct IngestLimits {
     pub body_bytes_max: u64,
     /// How far ahead of the clock a sample may be.
     pub future_window_ms: i64,
+    /// Whether imports may be however late.
+    pub allow_backfill: bool,
     /// Samples of one request.
     pub samples_max: u32,
 }
@@ -29,6 +32,14 @@ pub struct NodeRules {
     pub segment_bytes: u64,
     /// A snapshot is begun when a shard's log has grown by this.
     pub log_bytes_max: u64,
+    /// Samples older than this are refused; 0 takes all.
+    pub retention_ms: i64,
+    /// Of the node's blocks.
+    pub store: StoreRules,
+    /// For pages of blocks.
+    pub block_cache_bytes: u64,
+    /// The newest deletion; known once the blocks are open.
+    pub tombstones_applied: u64,
 }
 
 /// What the ingest of each shard takes.
@@ -36,6 +47,7 @@ pub fn ingest_limits(config: &Config) -> IngestLimits {
     IngestLimits {
         body_bytes_max: config.body_bytes_max.0,
         future_window_ms: config.future_window.as_ms(),
+        allow_backfill: config.allow_backfill,
         samples_max: DecodeRules::SAMPLES_MAX_DEFAULT,
     }
 }
@@ -61,6 +73,15 @@ pub fn node_rules(config: &Config) -> NodeRules {
         },
         segment_bytes: config.log_segment_bytes.0,
         log_bytes_max: config.log_bytes_max.0,
+        retention_ms: config.retention.as_ms(),
+        store: StoreRules {
+            retention_ms: config.retention.as_ms(),
+            retention_bytes: config.retention_bytes.0,
+            out_of_order_window_ms: config.out_of_order_window.as_ms(),
+            disk_free_min_bytes: config.disk_free_min.0,
+        },
+        block_cache_bytes: config.block_cache_bytes.0,
+        tombstones_applied: 0,
     }
 }
 

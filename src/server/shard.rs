@@ -161,7 +161,7 @@ impl Shard {
             streaming: Vec::new(),
             ingest: Ingest::new(index, shard_count, ingest),
             owner: Owner::new(index, rules::label_limits(&config)),
-            node: NodeSide::new(index, config.head_retention.as_ms(), now.monotonic),
+            node: NodeSide::new(index, now.monotonic),
             post: Post::new(neighbours),
             mail,
             control,
@@ -281,6 +281,10 @@ impl Shard {
         while let Ok(request) = self.mail.control.try_recv() {
             match request {
                 ShardRequest::Select { request, reply } => self.node.handle_select(request, reply),
+                ShardRequest::Flush { reply } => self.node.handle_flush_request(reply),
+                ShardRequest::Delete { tombstone, reply } => {
+                    self.node.handle_delete(tombstone, reply);
+                }
                 ShardRequest::Report { reply } => {
                     // The asker may have given up; then nobody misses the report.
                     let _ = reply.try_send(Box::new(self.report()));

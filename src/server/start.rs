@@ -11,10 +11,10 @@ use crate::control::api::{self, ApiState};
 use crate::control::config::Config;
 use crate::control::readiness::ServerState;
 use crate::control::server::ControlPlane;
-use crate::control::shards::{ShardHandle, Shards};
+use crate::control::shards::{BlocksHandle, ShardHandle, Shards};
 use crate::ring::{RingSetupError, limits};
 use crate::server::life::Life;
-use crate::server::recover::{RecoverFault, Recovered, recover};
+use crate::server::recover::{BlockQueues, RecoverFault, Recovered, recover};
 use crate::server::rules::{self, NodeRules};
 use crate::server::signals;
 use crate::server::threads::{
@@ -26,6 +26,9 @@ use std::{fmt, io, thread};
 
 /// Requests that may wait for the control plane.
 const CONTROL_REQUESTS: usize = 1024;
+/// Selects on blocks that may wait for a reader, and other requests to the blocks.
+const BLOCK_SELECTS: usize = 64;
+const BLOCK_REQUESTS: usize = 16;
 /// How long the control plane's threads may take to end.
 const CONTROL_GRACE: Duration = Duration::from_secs(1);
 
@@ -92,7 +95,11 @@ pub fn serve(config: &Config) -> Result<(), StartFault> {
     let (notices, inbox) = flume::unbounded();
     let shards = start_shards(config, listeners, &process, (control_sender, notices.clone()))?;
     let ShardThreads { threads, wakers, control, background, handovers } = shards;
-    let handles = Shards::new(control.into_iter().map(ShardHandle::new).collect());
+    let (selects, select_inbox) = flume::bounded(BLOCK_SELECTS);
+    let (requests, request_inbox) = flume::bounded(BLOCK_REQUESTS);
+    let queues = BlockQueues { selects: select_inbox, requests: request_inbox };
+    let handles = Shards::new(control.into_iter().map(ShardHandle::new).collect())
+        .with_blocks(BlocksHandle { selects, requests });
     let limits = rules::query_limits(config);
     let api = ApiState::new(handles, Arc::clone(&process.state), limits, unix_now_ms);
     let threads_wanted = config.control_threads as usize;
@@ -101,7 +108,7 @@ pub fn serve(config: &Config) -> Result<(), StartFault> {
     watch_signals(&process, &wakers, notices.clone())?;
     let rules = rules::node_rules(config);
     let state = Arc::clone(&process.state);
-    let job = move |folder| run_recovery(folder, &rules, &state, (&background, &handovers));
+    let job = move |folder| run_recovery(folder, &rules, &state, (&background, &handovers, queues));
     spawn_recovery(folder, job, notices)?;
     crate::server::greeting::greet(config, shard_count);
     let background = wait_for_end(config, &inbox, shard_count)?;
@@ -186,9 +193,10 @@ fn run_recovery(
     mut folder: DataFolder,
     rules: &NodeRules,
     state: &Arc<ServerState>,
-    (events, handovers): (&[BackgroundQueue], &[flume::Sender<NodeHandover>]),
+    (events, handovers, blocks): (&[BackgroundQueue], &[flume::Sender<NodeHandover>], BlockQueues),
 ) -> Result<Background, RecoverFault> {
-    let Recovered { nodes, background, sender } = recover(&mut folder, rules, state, events)?;
+    let Recovered { nodes, background, sender } =
+        recover(&mut folder, rules, state, (events, blocks))?;
     for ((node, handover), queue) in nodes.into_iter().zip(handovers).zip(events) {
         // A shard that has ended by now needs no node.
         let _ = handover.send(NodeHandover { node: Box::new(node), background: sender.clone() });

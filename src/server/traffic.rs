@@ -203,7 +203,8 @@ impl Shard {
         let client = self.clients.get_mut(key)?;
         let mut bytes = client.connection.take_body();
         let (index, owner, post) = (self.index, &mut self.owner, &mut self.post);
-        let reply = if let Some(reason) = self.node.refusal() {
+        let low = self.state.is_disk_low().then_some(Refusal::DiskFull);
+        let reply = if let Some(reason) = self.node.refusal().or(low) {
             Some(self.ingest.refuse(endpoint, reason, unavailable_text(reason)))
         } else {
             let connection = key.to_bits();
@@ -398,6 +399,9 @@ pub fn has_stream_to_pump(clients: &Clients, streaming: &[ClientKey]) -> bool {
 fn unavailable_text(reason: Refusal) -> &'static str {
     match reason {
         Refusal::Replaying => "cannot take samples yet: the log is being replayed (see /-/ready)",
+        Refusal::DiskFull => {
+            "cannot take samples: the disk has less room than disk_free_min; make room, or lower it"
+        }
         Refusal::LogFailed => "cannot take samples: the log failed; check the disk, then restart",
         _ => "cannot take samples now",
     }

@@ -32,7 +32,12 @@ const CRC_OFFSET: usize = 20;
 pub enum FrameKind {
     /// Samples, and new series with their labels (`wire/write.rs`).
     Write = 1,
+    /// Samples are deleted (`wire/delete.rs`).
+    Delete = 2,
 }
+
+/// A flag: the samples are taken however late they are.
+pub const FLAG_BACKFILL: u16 = 1;
 
 /// A frame's header as values. `Default` is not offered: each field is somebody's decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +46,8 @@ pub struct FrameHeader {
     pub kind: FrameKind,
     /// The version of the payload's struct.
     pub schema: u16,
+    /// Zero or [`FLAG_BACKFILL`]; unknown ones are ignored.
+    pub flags: u16,
     /// Rising by one per link, from 1.
     pub sequence: u64,
     /// The placement epoch that the sender followed.
@@ -84,6 +91,7 @@ pub fn seal_frame(frame: &mut [u8], header: &FrameHeader) {
     head[4..6].copy_from_slice(&VERSION.to_le_bytes());
     head[6..8].copy_from_slice(&(header.kind as u16).to_le_bytes());
     head[8..10].copy_from_slice(&header.schema.to_le_bytes());
+    head[10..12].copy_from_slice(&header.flags.to_le_bytes());
     head[16..20].copy_from_slice(&header.payload_len_bytes.to_le_bytes());
     head[24..32].copy_from_slice(&header.sequence.to_le_bytes());
     head[32..40].copy_from_slice(&header.epoch.to_le_bytes());
@@ -107,6 +115,7 @@ pub fn decode_header(bytes: &[u8]) -> Result<FrameHeader, FrameFault> {
     }
     let kind = match read_u16(head, 6) {
         1 => FrameKind::Write,
+        2 => FrameKind::Delete,
         kind => return Err(FrameFault::UnknownKind { kind }),
     };
     let payload_len_bytes = read_u32(head, 16);
@@ -117,6 +126,7 @@ pub fn decode_header(bytes: &[u8]) -> Result<FrameHeader, FrameFault> {
     Ok(FrameHeader {
         kind,
         schema: read_u16(head, 8),
+        flags: read_u16(head, 10),
         sequence: read_u64(head, 24),
         epoch: read_u64(head, 32),
         shard: read_u32(head, 40),
@@ -164,6 +174,7 @@ mod tests {
         let header = FrameHeader {
             kind: FrameKind::Write,
             schema: 1,
+            flags: 0,
             sequence: 9,
             epoch: 3,
             shard: 2,

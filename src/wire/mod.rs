@@ -4,6 +4,7 @@
 //! that carries samples, `ack` its answer; `select` is a query's question and answer.
 
 pub mod ack;
+pub mod delete;
 pub mod frame;
 pub mod select;
 pub mod write;

@@ -70,6 +70,8 @@ pub struct SelectedSeries {
 pub enum SelectFault {
     /// A matcher's regular expression does not compile; the text says why.
     BadRegex(String),
+    /// A block could not be read; the text says which and why.
+    Disk(String),
     /// More series match than `series_max`.
     TooManySeries {
         /// The limit.

@@ -93,7 +93,7 @@ impl WritePayload {
     /// The frame of these columns, in `memory` (emptied first, so that a used one can be given).
     pub fn encode_frame(
         &self,
-        sequence: u64,
+        (sequence, flags): (u64, u16),
         shard: u32,
         mut memory: AlignedVec<PAYLOAD_ALIGN>,
     ) -> AlignedVec<PAYLOAD_ALIGN> {
@@ -106,6 +106,7 @@ impl WritePayload {
         let header = FrameHeader {
             kind: FrameKind::Write,
             schema: WRITE_SCHEMA,
+            flags,
             sequence,
             epoch: 0,
             shard,
@@ -213,7 +214,7 @@ mod tests {
     #[test]
     fn round_trip_keeps_every_bit() {
         let payload = example();
-        let frame = payload.encode_frame(7, 2, AlignedVec::new());
+        let frame = payload.encode_frame((7, 0), 2, AlignedVec::new());
         assert!(frame.len() <= payload.frame_len_bytes_max());
         let header = check_frame(&frame).expect("sealed");
         assert_eq!((header.sequence, header.shard, header.schema), (7, 2, WRITE_SCHEMA));
@@ -230,7 +231,7 @@ mod tests {
     #[test]
     fn frame_bytes_are_frozen() {
         // Logs and fleets of mixed versions hold these bytes: a change needs a new WRITE_SCHEMA.
-        let frame = example().encode_frame(7, 2, AlignedVec::new());
+        let frame = example().encode_frame((7, 0), 2, AlignedVec::new());
         let golden = include_bytes!("../../tests/golden/write_frame_v1.bin");
         assert_eq!(&frame[..], &golden[..]);
     }
@@ -239,7 +240,7 @@ mod tests {
     fn an_index_outside_the_frame_is_refused() {
         let mut payload = example();
         payload.series[1] = NEW_SERIES | 2;
-        let frame = payload.encode_frame(1, 0, AlignedVec::new());
+        let frame = payload.encode_frame((1, 0), 0, AlignedVec::new());
         let fault = WriteView::check(&frame[FRAME_HEADER_BYTES..]).expect_err("outside");
         assert_eq!(fault, FrameFault::BadPayload);
     }
@@ -248,13 +249,13 @@ mod tests {
     fn columns_of_unequal_length_are_refused() {
         let mut payload = example();
         payload.value.pop();
-        let frame = payload.encode_frame(1, 0, AlignedVec::new());
+        let frame = payload.encode_frame((1, 0), 0, AlignedVec::new());
         assert!(WriteView::check(&frame[FRAME_HEADER_BYTES..]).is_err());
     }
 
     #[test]
     fn mutated_payloads_never_panic() {
-        let frame = example().encode_frame(1, 0, AlignedVec::new());
+        let frame = example().encode_frame((1, 0), 0, AlignedVec::new());
         for bit in FRAME_HEADER_BYTES * 8..frame.len() * 8 {
             let mut bad = frame.clone();
             bad[bit / 8] ^= 1 << (bit % 8);

@@ -5,7 +5,10 @@
 pub mod block;
 pub mod cache;
 pub mod flush;
+pub mod job;
 pub mod list;
 pub mod merge;
 pub mod plan;
+pub mod select;
+pub mod snapshot;
 pub mod store;

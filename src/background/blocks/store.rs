@@ -384,19 +384,34 @@ impl<D: Disk> BlockStore<D> {
         saved
     }
 
+    /// Calls `link` with the ids of all blocks, none of which goes meanwhile; returns the text of
+    /// the list that names them.
+    pub async fn list_with(
+        &self,
+        link: impl AsyncFnOnce(&[u64]) -> Result<(), i32>,
+    ) -> Result<String, i32> {
+        let turn = self.turn.lock().await;
+        let list = self.list();
+        link(&list.blocks).await?;
+        drop(turn);
+        Ok(list.encode())
+    }
+
+    fn list(&self) -> BlockList {
+        let state = self.state.borrow();
+        let mut blocks: Vec<_> = state.blocks.iter().map(|block| block.meta.id).collect();
+        blocks.sort_unstable();
+        BlockList {
+            node: self.node,
+            next_block: state.next_block,
+            next_tombstone: state.next_tombstone,
+            blocks,
+            tombstones: state.tombstones.iter().map(|each| Tombstone::clone(each)).collect(),
+        }
+    }
+
     async fn save(&self) -> Result<(), i32> {
-        let list = {
-            let state = self.state.borrow();
-            let mut blocks: Vec<_> = state.blocks.iter().map(|block| block.meta.id).collect();
-            blocks.sort_unstable();
-            BlockList {
-                node: self.node,
-                next_block: state.next_block,
-                next_tombstone: state.next_tombstone,
-                blocks,
-                tombstones: state.tombstones.iter().map(|each| Tombstone::clone(each)).collect(),
-            }
-        };
+        let list = self.list();
         let mut bytes = list.encode().into_bytes();
         // Whole blocks, as direct writes ask; the reader does not mind spaces.
         bytes.resize(bytes.len().next_multiple_of(DISK_BLOCK_BYTES), b' ');

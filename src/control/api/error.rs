@@ -86,6 +86,7 @@ impl From<GatherFault> for ApiError {
             GatherFault::Chunk(fault) => {
                 Self::Internal(format!("cannot decode a chunk of the head: {fault:?}"))
             }
+            GatherFault::Disk(text) => Self::Unavailable(format!("cannot read {text}")),
             GatherFault::ShardGone => Self::Unavailable("a shard does not answer".into()),
         }
     }

@@ -1,12 +1,11 @@
-//! DRIVER: `/api/v1/export`: raw samples as VictoriaMetrics' JSON lines, streamed series by series,
-//! in no order of series.
+//! DRIVER: `/api/v1/export`: raw samples as VictoriaMetrics' JSON lines, stretch of time by stretch,
+//! so that a series may have several lines.
 //!
 //! `{"metric":{"__name__":"up"},"values":[1,0],"timestamps":[1435781451781,1435781466781]}`;
 //! `/api/v1/import` reads them back to the bit, stale markers (`null`) and Prometheus' NaN
-//! included, but not other NaN payloads (see `json::write_export_value`). What has not been sent
-//! yet is bounded: some pieces of 64 KiB, and the samples of the series being written.
-
-use std::collections::HashSet;
+//! included, but not other NaN payloads (see `json::write_export_value`). What is in
+//! memory is bounded: some pieces of 64 KiB, and the samples of one stretch, which is cut in two while
+//! it has more than [`STRETCH_SAMPLES_MAX`].
 
 use axum::extract::State;
 use axum::http::{HeaderValue, header};
@@ -19,15 +18,15 @@ use crate::control::api::body::{PIECE_BYTES, from_channel};
 use crate::control::api::error::ApiError;
 use crate::control::api::json::{self, LabelNames};
 use crate::control::api::parameters::Parameters;
-use crate::control::gather::{GatherFault, Question, ask, into_series};
-use crate::model::matcher::Matcher;
+use crate::control::gather::{GatherFault, GatherLimits, Question, SeriesRun, gather_samples};
 use crate::model::sample::Sample;
-use crate::model::series::{SeriesHash, TenantId};
+use crate::model::series::TenantId;
 use crate::query::expression::parse_match;
 use crate::query::instant::{TIME_MS_MAX, TIME_MS_MIN, parse_export_time_ms};
-use crate::query::merge::{Merger, Window};
-use crate::wire::select::SelectWant;
+use crate::query::merge::Window;
 
+/// Samples of a stretch: 64 MB.
+const STRETCH_SAMPLES_MAX: u64 = 4 << 20;
 /// Pieces made before the client took them.
 const PIECES_AHEAD: usize = 4;
 
@@ -90,7 +89,8 @@ fn question(parameters: &Parameters, now_ms: i64) -> Result<Question, ApiError> 
     if end_ms < start_ms {
         return Err(ApiError::parameter("end", "end timestamp must not be before start time"));
     }
-    Ok(Question { tenant: TenantId::default(), groups, window: Window { start_ms, end_ms } })
+    let window = Window { start_ms, end_ms };
+    Ok(Question { tenant: TenantId::default(), groups, window })
 }
 
 fn rows_per_line_max(parameters: &Parameters) -> Result<usize, ApiError> {
@@ -103,7 +103,8 @@ fn rows_per_line_max(parameters: &Parameters) -> Result<usize, ApiError> {
     Ok(if rows == 0 { usize::MAX } else { rows })
 }
 
-/// Sends the lines of all series; ends early, and well, when nobody takes them.
+/// Sends the lines of all series, one stretch of time after the other; ends early, and well, when
+/// nobody takes them.
 async fn send_lines(
     state: &ApiState,
     question: &Question,
@@ -111,27 +112,29 @@ async fn send_lines(
     sender: &PieceSender,
 ) -> Result<(), ApiError> {
     let limits = state.gather_limits();
-    let mut sent = Sent::new(&question.groups);
+    let limits =
+        GatherLimits { samples_max: limits.samples_max.min(STRETCH_SAMPLES_MAX), ..limits };
     let mut piece = Vec::new();
-    let mut run = Vec::new();
-    for group in &question.groups {
-        let mut answers = ask(&state.shards, question, group, SelectWant::Samples, limits).await?;
-        while let Some(answer) = answers.next().await? {
-            for series in into_series(answer) {
-                if !sent.is_first_time(&series.labels) {
-                    continue;
-                }
-                run.clear();
-                // The limit is on what is in memory: here, one series.
-                let mut merger = Merger::new(limits.samples_max);
-                merger.merge(&series, question.window, &mut run).map_err(GatherFault::from)?;
-                for rows in run.chunks(rows_max.min(run.len().max(1))) {
-                    write_line(&mut piece, &series.labels, rows);
-                    if piece.len() >= PIECE_BYTES {
-                        let full = Bytes::from(std::mem::take(&mut piece));
-                        if sender.send(Ok(full)).await.is_err() {
-                            return Ok(());
-                        }
+    // The earliest last.
+    let mut stretches = vec![question.window];
+    while let Some(window) = stretches.pop() {
+        let stretch = Question { window, ..question.clone() };
+        let series = match gather_samples(&state.shards, &stretch, limits).await {
+            Ok((series, _)) => series,
+            Err(GatherFault::TooManySamples) if window.start_ms < window.end_ms => {
+                let (earlier, later) = halves(window);
+                stretches.extend([later, earlier]);
+                continue;
+            }
+            Err(fault) => return Err(fault.into()),
+        };
+        for SeriesRun { labels, run } in &series {
+            for rows in run.chunks(rows_max.min(run.len().max(1))) {
+                write_line(&mut piece, labels, rows);
+                if piece.len() >= PIECE_BYTES {
+                    let full = Bytes::from(std::mem::take(&mut piece));
+                    if sender.send(Ok(full)).await.is_err() {
+                        return Ok(());
                     }
                 }
             }
@@ -143,21 +146,11 @@ async fn send_lines(
     Ok(())
 }
 
-/// The series that went out, so that two matching groups do not send one twice. One group needs no
-/// memory.
-struct Sent {
-    seen: Option<HashSet<SeriesHash>>,
-}
-
-impl Sent {
-    fn new(groups: &[Vec<Matcher>]) -> Self {
-        Self { seen: (groups.len() > 1).then(HashSet::new) }
-    }
-
-    fn is_first_time(&mut self, labels: &[u8]) -> bool {
-        let hash = || SeriesHash::of(TenantId::default(), labels);
-        self.seen.as_mut().is_none_or(|seen| seen.insert(hash()))
-    }
+/// Cuts a stretch of time in two.
+fn halves(window: Window) -> (Window, Window) {
+    let Window { start_ms, end_ms } = window;
+    let middle_ms = start_ms.midpoint(end_ms);
+    (Window { start_ms, end_ms: middle_ms }, Window { start_ms: middle_ms + 1, end_ms })
 }
 
 fn write_line(out: &mut Vec<u8>, labels: &[u8], rows: &[Sample]) {

@@ -74,6 +74,22 @@ impl ApiState {
         Self { shards, server, limits, admission, clock, started_at_ms: clock() }
     }
 
+    /// What every answer is to warn of, as the end of its JSON: `,"warnings":[...]`, or nothing.
+    pub(crate) fn warnings(&self, is_cut: bool) -> Vec<u8> {
+        let mut warnings = Vec::new();
+        if self.server.blocks_lost() > 0 {
+            warnings.push("blocks are damaged or missing, and samples with them: see /-/ready");
+        }
+        if is_cut {
+            warnings.push("results truncated due to limit");
+        }
+        if warnings.is_empty() {
+            return Vec::new();
+        }
+        let list = serde_json::to_string(&warnings).expect("texts");
+        format!(",\"warnings\":{list}").into_bytes()
+    }
+
     pub(crate) fn gather_limits(&self) -> GatherLimits {
         GatherLimits { series_max: self.limits.series_max, samples_max: self.limits.samples_max }
     }

@@ -51,7 +51,7 @@ pub async fn query(
     let limit = parameters.limit()?;
     let work = answer_instant(&state, &plan);
     let answer = state.admission.run(timeout_ms, work).await?;
-    Ok(respond(answer, plan.names, limit))
+    Ok(respond(&state, answer, (plan.names, limit)))
 }
 
 /// A range query: parameters `query`, `start`, `end`, `step`, `timeout`, `lookback_delta`, `limit`.
@@ -75,7 +75,7 @@ pub async fn query_range(
     let limit = parameters.limit()?;
     let work = answer_range(&state, &plan);
     let answer = state.admission.run(timeout_ms, work).await?;
-    Ok(respond(answer, plan.names, limit))
+    Ok(respond(&state, answer, (plan.names, limit)))
 }
 
 fn instants(parameters: &Parameters) -> Result<Instants, ApiError> {
@@ -205,22 +205,27 @@ fn without_metric(series: &SeriesRun) -> impl Iterator<Item = (&[u8], &[u8])> {
     labels::iterate(&series.labels).filter(|(name, _)| *name != b"__name__")
 }
 
-fn respond(mut answer: Answer, names: LabelNames, limit: Option<usize>) -> Response {
+fn respond(
+    state: &ApiState,
+    mut answer: Answer,
+    (names, limit): (LabelNames, Option<usize>),
+) -> Response {
     let mut is_cut = false;
     if let (Answer::Vector(series) | Answer::Matrix(series), Some(limit)) = (&mut answer, limit) {
         is_cut = series.len() > limit;
         series.truncate(limit);
     }
     let mut head = b"{\"status\":\"success\",\"data\":{\"resultType\":\"".to_vec();
-    let foot: &[u8] =
-        if is_cut { b"},\"warnings\":[\"results truncated due to limit\"]}" } else { b"}}" };
+    let mut foot = b"}".to_vec();
+    foot.append(&mut state.warnings(is_cut));
+    foot.push(b'}');
     let (series, shape) = match answer {
         Answer::Vector(series) => (series, Shape::Vector),
         Answer::Matrix(series) => (series, Shape::Matrix),
         Answer::Scalar(point) => {
             head.extend_from_slice(b"scalar\",\"result\":");
             json::write_point(&mut head, point);
-            head.extend_from_slice(foot);
+            head.extend_from_slice(&foot);
             return ([(header::CONTENT_TYPE, json::CONTENT_TYPE)], head).into_response();
         }
         Answer::Text(at_ms, text) => {
@@ -229,7 +234,7 @@ fn respond(mut answer: Answer, names: LabelNames, limit: Option<usize>) -> Respo
             head.push(b',');
             json::write_string(&mut head, text.as_bytes());
             head.push(b']');
-            head.extend_from_slice(foot);
+            head.extend_from_slice(&foot);
             return ([(header::CONTENT_TYPE, json::CONTENT_TYPE)], head).into_response();
         }
     };
@@ -261,7 +266,7 @@ struct Pieces {
     /// A matrix' series, half written: its points, and the next of them.
     current: Option<(Vec<Sample>, usize)>,
     next: Vec<u8>,
-    foot: Option<&'static [u8]>,
+    foot: Option<Vec<u8>>,
     is_first: bool,
     names: LabelNames,
     shape: Shape,
@@ -282,7 +287,7 @@ impl Iterator for Pieces {
             } else {
                 let Some(foot) = self.foot.take() else { break };
                 self.next.push(b']');
-                self.next.extend_from_slice(foot);
+                self.next.extend_from_slice(&foot);
             }
         }
         let piece = std::mem::take(&mut self.next);

@@ -28,7 +28,7 @@ pub async fn series(
     let write = |out: &mut Vec<u8>, labels: &[u8]| {
         json::write_labels(out, labels, LabelNames::All);
     };
-    Ok(respond(&found, limit, write))
+    Ok(respond(&state, &found, limit, write))
 }
 
 /// The label names of these series; of all of them if there is no `match[]`.
@@ -70,7 +70,7 @@ async fn strings(
     let found = state.admission.run(parameters.duration_ms("timeout")?, work).await?;
     let found: Vec<_> = found.into_iter().collect();
     let write = |out: &mut Vec<u8>, text: &str| json::write_string(out, text.as_bytes());
-    Ok(respond(&found, limit, write))
+    Ok(respond(state, &found, limit, write))
 }
 
 fn question(parameters: &Parameters) -> Result<Question, ApiError> {
@@ -102,6 +102,7 @@ fn unescape_name(escaped: &str) -> Option<String> {
 }
 
 fn respond<T: ?Sized>(
+    state: &ApiState,
     found: &[Box<T>],
     limit: Option<usize>,
     write: fn(&mut Vec<u8>, &T),
@@ -115,9 +116,7 @@ fn respond<T: ?Sized>(
         write(&mut body, item);
     }
     body.push(b']');
-    if shown.len() < found.len() {
-        body.extend_from_slice(b",\"warnings\":[\"results truncated due to limit\"]");
-    }
+    body.append(&mut state.warnings(shown.len() < found.len()));
     body.push(b'}');
     ([(header::CONTENT_TYPE, json::CONTENT_TYPE)], body).into_response()
 }

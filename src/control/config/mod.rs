@@ -115,6 +115,9 @@ fields! {
 
     /// How much older than the newest sample of its series a sample may be. Default: 1h.
     out_of_order_window: Period = |_: &HostFacts| Period::from_secs(3600);
+    /// Take samples through /api/v1/import however late they are. Default: false.
+    [num_args = 0..=1, default_missing_value = "true", require_equals = true]
+    allow_backfill: bool = |_: &HostFacts| false;
     /// How far ahead of this host's clock a sample may be. Default: 10m.
     future_window: Period = |_: &HostFacts| Period::from_secs(600);
     /// Labels of a series. Default: 64.
@@ -126,11 +129,22 @@ fields! {
     /// All labels of a series together. Default: 16KiB.
     labels_bytes_max: ByteSize = |_: &HostFacts| ByteSize(16 << 10);
 
+    /// How long samples are kept; older ones are refused. 0 keeps them for ever. Default: 30d.
+    retention: Period = |_: &HostFacts| Period::from_secs(30 * 24 * 3600);
+    /// How large the blocks on disk may become, all together: beyond it the oldest are deleted. 0
+    /// is no limit. Default: 0.
+    retention_bytes: ByteSize = |_: &HostFacts| ByteSize(0);
+    /// Room that stays free on the disk: below it samples are refused with 503, and queries go on.
+    /// Default: 1GiB.
+    disk_free_min: ByteSize = |_: &HostFacts| ByteSize(1 << 30);
+    /// Memory for pages of blocks. Default: a sixteenth of the memory, at least 16MiB.
+    block_cache_bytes: ByteSize = |host: &HostFacts| {
+        ByteSize::mebibytes_of(host.memory_bytes / 16).clamp(ByteSize(16 << 20), ByteSize(1 << 40))
+    };
+
     /// Memory for series and their samples, all shards together; at the limit samples are refused
     /// with 503. Default: half of the memory that the cgroup or the machine has.
     head_bytes_max: ByteSize = |host: &HostFacts| ByteSize::mebibytes_of(host.memory_bytes / 2);
-    /// Samples older than this leave the memory; 0 keeps all until head_bytes_max. Default: 0.
-    head_retention: Period = |_: &HostFacts| Period::from_secs(0);
     /// Size of a log file. Default: 64MiB.
     log_segment_bytes: ByteSize = |_: &HostFacts| ByteSize(64 << 20);
     /// Log that a restart replays at most, per shard: beyond it a snapshot is written and the log

@@ -11,6 +11,7 @@ pub mod format;
 pub mod meta;
 pub mod reader;
 pub mod recode;
+pub mod request;
 mod select;
 mod series_page;
 pub mod tombstone;

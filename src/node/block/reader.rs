@@ -179,6 +179,11 @@ impl<'a, S: BlockSource> BlockReader<'a, S> {
         &self.index.meta
     }
 
+    /// Where the bytes come from.
+    pub fn source(&self) -> &S {
+        self.source
+    }
+
     /// How many pages of series there are.
     pub fn page_count(&self) -> usize {
         self.index.directory.series_pages.len()

@@ -4,23 +4,7 @@
 //! applies it to its head at once). It hides samples of blocks whose
 //! `tombstones_applied` is below its id, and is dropped when there is no such block left.
 
-use crate::model::matcher::Matcher;
-use crate::model::series::TenantId;
-
-/// One deletion.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tombstone {
-    /// Node-wide, rising from 1.
-    pub id: u64,
-    /// Whose series.
-    pub tenant: TenantId,
-    /// A series that satisfies all of them; never empty.
-    pub matchers: Vec<Matcher>,
-    /// Oldest sample that is deleted, Unix milliseconds.
-    pub start_ms: i64,
-    /// Newest sample that is deleted.
-    pub end_ms: i64,
-}
+pub use crate::wire::delete::Deletion as Tombstone;
 
 /// A range of time whose samples are hidden, both ends inclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

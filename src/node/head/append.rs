@@ -48,6 +48,8 @@ impl<'a> Columns<'a> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Writer {
     Client,
+    /// A client that may write samples however late.
+    Backfill,
     Replay,
 }
 
@@ -67,13 +69,53 @@ impl Head {
         refused: &mut Vec<RefusedSample>,
     ) {
         let columns = Columns::new(series, timestamp_ms, value);
+        self.take(columns, Writer::Client, refused);
+    }
+
+    fn take(&mut self, columns: Columns, writer: Writer, refused: &mut Vec<RefusedSample>) {
         if self.bytes() >= self.limits.bytes_max {
-            let all = 0..index_u32(series.len());
+            let all = 0..index_u32(columns.series.len());
             let reason = Refusal::HeadFull;
             refused.extend(all.map(|index| RefusedSample { index, reason }));
             return;
         }
-        self.write(columns, Writer::Client, refused);
+        let oldest_ms = columns.timestamp_ms.iter().copied().min().unwrap_or(i64::MAX);
+        if oldest_ms < self.oldest_kept_ms {
+            self.take_kept(columns, writer, refused);
+        } else {
+            self.write(columns, writer, refused);
+        }
+    }
+
+    /// The rare way: some samples are older than what is kept at all.
+    fn take_kept(&mut self, columns: Columns, writer: Writer, refused: &mut Vec<RefusedSample>) {
+        for index in 0..columns.series.len() {
+            let place = index_u32(index);
+            if columns.timestamp_ms[index] < self.oldest_kept_ms {
+                refused.push(RefusedSample { index: place, reason: Refusal::TooOld });
+                continue;
+            }
+            let before = refused.len();
+            self.write(columns.cut(index, index + 1), writer, refused);
+            refused[before..].iter_mut().for_each(|sample| sample.index = place);
+        }
+    }
+
+    /// Samples older than this are refused from now on, Unix milliseconds.
+    pub fn set_oldest_kept_ms(&mut self, oldest_ms: i64) {
+        self.oldest_kept_ms = oldest_ms;
+    }
+
+    /// As [`Head::append`], but however late a sample is, it is taken.
+    pub fn backfill(
+        &mut self,
+        series: &[u32],
+        timestamp_ms: &[i64],
+        value: &[f64],
+        refused: &mut Vec<RefusedSample>,
+    ) {
+        let columns = Columns::new(series, timestamp_ms, value);
+        self.take(columns, Writer::Backfill, refused);
     }
 
     /// Appends what the log holds of a batch that [`Head::append`] took before: all but the samples
@@ -165,7 +207,7 @@ impl Head {
         }
         let put = self.write_late(id, sample);
         self.counts.samples += u64::from(put == Put::Added);
-        if writer == Writer::Client {
+        if writer != Writer::Replay {
             self.counts.duplicates += u64::from(put == Put::Replaced);
             self.counts.out_of_order += u64::from(is_late);
         }
@@ -184,15 +226,13 @@ impl Head {
             }
             // All but the newest point go, so that it stays open and this sample may follow what is
             // sealed now.
-            let chunk = open.seal(&mut self.points, SLOT_POINTS_MAX - 1);
+            self.seal(id, &mut open, SLOT_POINTS_MAX - 1);
             self.hot[id as usize].open = open;
-            self.push_sealed(id, chunk);
         }
         let mut side = self.side.get(&id).copied().unwrap_or_default();
         let mut put = side.put(&mut self.points, sample);
         if put == Put::Full {
-            let chunk = side.seal(&mut self.points, SLOT_POINTS_MAX);
-            self.push_sealed(id, chunk);
+            self.seal(id, &mut side, SLOT_POINTS_MAX);
             put = side.put(&mut self.points, sample);
         }
         self.side.insert(id, side);
@@ -238,8 +278,7 @@ impl Head {
     fn make_room(&mut self, id: u32, wanted: usize) {
         let mut open: Buffer = self.hot[id as usize].open;
         if open.len == SLOT_POINTS_MAX {
-            let chunk = open.seal(&mut self.points, SLOT_POINTS_MAX);
-            self.push_sealed(id, chunk);
+            self.seal(id, &mut open, SLOT_POINTS_MAX);
         }
         let room = SLOT_POINTS_MAX - open.len;
         let wanted = u8::try_from(wanted).unwrap_or(u8::MAX).min(room);

@@ -4,6 +4,7 @@
 use super::points::{Points, SLOT_POINTS_MAX, SLOT_POINTS_MIN};
 use crate::model::chunk::Chunk;
 use crate::model::sample::Sample;
+use crate::node::block::{BLOCK_RANGE_MS, range_start_ms};
 
 /// A run of points in strictly ascending time order. The slot is there while `capacity` is not 0.
 #[derive(Clone, Copy, Default)]
@@ -74,8 +75,9 @@ impl Buffer {
         self.capacity = capacity;
     }
 
-    /// Seals the first `count` points (at least one); the rest stays.
-    pub(super) fn seal(&mut self, points: &mut Points, count: u8) -> Chunk {
+    /// Seals the first `count` points (at least one); the rest stays. One chunk for each aligned
+    /// range that they lie in: nearly always one.
+    pub(super) fn seal(&mut self, points: &mut Points, count: u8, mut out: impl FnMut(Chunk)) {
         let mut timestamp_ms = [0; SLOT_POINTS_MAX as usize];
         let mut value = [0.0; SLOT_POINTS_MAX as usize];
         let own = points.slot_mut(self.line, self.len);
@@ -88,7 +90,19 @@ impl Buffer {
         if self.len == 0 {
             self.release(points);
         }
-        Chunk::encode(&timestamp_ms[..count as usize], &value[..count as usize])
+        let (mut timestamp_ms, mut value) =
+            (&timestamp_ms[..count as usize], &value[..count as usize]);
+        while let Some(first_ms) = timestamp_ms.first() {
+            let end_ms = range_start_ms(*first_ms).saturating_add(BLOCK_RANGE_MS);
+            let is_whole = timestamp_ms[timestamp_ms.len() - 1] < end_ms;
+            let len = match is_whole {
+                true => timestamp_ms.len(),
+                // At least the first: the last range has no end above it.
+                false => timestamp_ms.partition_point(|ms| *ms < end_ms).max(1),
+            };
+            out(Chunk::encode(&timestamp_ms[..len], &value[..len]));
+            (timestamp_ms, value) = (&timestamp_ms[len..], &value[len..]);
+        }
     }
 
     /// Drops all points and gives the slot back.

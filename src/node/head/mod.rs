@@ -6,6 +6,8 @@
 //!          side:   raw points older than the open ones   <- samples late by more; mostly none
 //!          sealed: chunks in the order of sealing        <- either of them at 64 points
 //! ```
+//! No chunk spans two of the aligned ranges that blocks are made of.
+//!
 //! Invariants, on which "the last write wins" rests:
 //! - What is sealed from `open` ascends in time from chunk to chunk, and the open points are newer
 //!   still.
@@ -14,19 +16,20 @@
 //!   at that time.
 //! - So readers take the sealed chunks in order, then side, then open, and at equal timestamps the
 //!   later one.
-//! - The newest point of a series is always in `open` (unless retention dropped it): a repeat of it
+//! - The newest point of a series is always in `open` (unless a flush took it): a repeat of it
 //!   overwrites in place.
 //!
 //! In: columns of ids, timestamps and values (`append`, `replay`), pieces of a snapshot. Out:
 //! refusals, chunks, points. Cost: see the measurements in `measure.rs`. Columns and tables double
 //! when full: a pause of tens of milliseconds at a million series. Series are never removed within
-//! an incarnation, only their samples (`retention`).
+//! an incarnation, only their samples: into blocks (`flush`), or for good (`delete`).
 
 mod append;
 mod buffer;
+mod delete;
+mod flush;
 mod points;
 mod read;
-mod retention;
 mod snapshot;
 
 #[cfg(test)]
@@ -45,8 +48,8 @@ use crate::model::series::{SeriesHash, SeriesId, TenantId};
 use buffer::Buffer;
 use points::Points;
 
+pub use flush::{FlushCut, TakenSeries};
 pub(in crate::node) use read::TimeRange;
-pub use retention::DropProgress;
 pub use snapshot::{SnapshotFault, SnapshotPiece, SnapshotSeries};
 
 /// What a head may hold and take.
@@ -76,7 +79,10 @@ pub struct Head {
     /// Heap bytes of all lists in `sealed` and of their chunks.
     sealed_bytes: u64,
     counts: Counts,
-    retention: retention::Cursor,
+    /// Older samples are refused.
+    oldest_kept_ms: i64,
+    /// Changes whenever chunks leave.
+    drop_generation: u64,
 }
 
 /// The state of a series that each of its samples touches.
@@ -166,7 +172,8 @@ impl Head {
             points: Points::new(),
             sealed_bytes: 0,
             counts: Counts::default(),
-            retention: retention::Cursor::default(),
+            oldest_kept_ms: i64::MIN,
+            drop_generation: 0,
         }
     }
 
@@ -261,6 +268,11 @@ impl Head {
         columns as u64 + self.table.bytes()
     }
 
+    /// What [`Head::bytes`] is held against.
+    pub fn bytes_max(&self) -> u64 {
+        self.limits.bytes_max
+    }
+
     /// What it holds. O(1).
     pub fn report(&self) -> HeadReport {
         let index = self.index.bytes();
@@ -283,6 +295,19 @@ impl Head {
     /// What `select` looks series up in.
     pub(in crate::node) fn index(&self) -> &Index {
         &self.index
+    }
+
+    /// Seals the first `count` points of `buffer`, which is one of series `id`.
+    fn seal(&mut self, id: u32, buffer: &mut Buffer, count: u8) {
+        let mut first = None;
+        let mut others = Vec::new();
+        buffer.seal(&mut self.points, count, |chunk| match first {
+            None => first = Some(chunk),
+            Some(_) => others.push(chunk),
+        });
+        for chunk in first.into_iter().chain(others) {
+            self.push_sealed(id, chunk);
+        }
     }
 
     /// Adds a chunk behind all others of the series.

@@ -82,8 +82,8 @@ impl Head {
         side.iter().chain(open).copied()
     }
 
-    /// Changes whenever retention drops chunks.
+    /// Changes whenever chunks leave the head.
     pub(in crate::node) fn drop_generation(&self) -> u64 {
-        self.retention.generation()
+        self.drop_generation
     }
 }

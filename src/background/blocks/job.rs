@@ -1,0 +1,276 @@
+//! DRIVER: the long-lived tasks of the blocks: flushes, upkeep, requests, selects. Each takes from a
+//! channel and calls the store; what they do is decided there.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::flush::{Flush, RUN_BYTES, SharedStore};
+use super::merge::{self, Upkeep, clean_tombstones, upkeep};
+use super::plan::{StoreRules, plan_merge_now};
+use super::select;
+use super::snapshot::take_snapshot;
+use super::store::TOMBSTONES_MAX;
+use crate::background::command::{BackgroundEvent, FlushCommand};
+use crate::background::disk::Disk;
+use crate::background::executor::Shard;
+use crate::base::time::{Duration, Instant, monotonic_now, unix_now_ms};
+use crate::control::readiness::ServerState;
+use crate::node::block::request::{BlockSelect, StoreRefusal, StoreReport, StoreRequest};
+
+/// How often upkeep looks for work, and the free space is looked at.
+const UPKEEP_EVERY: Duration = Duration::from_secs(1);
+/// A deletion is not forgotten before: whatever a shard sent before it has arrived by then.
+const SETTLE_AFTER: Duration = Duration::from_secs(60);
+/// Attempts after a failure wait so long.
+const RETRY_AFTER: Duration = Duration::from_secs(10);
+
+/// What the tasks share.
+pub struct Jobs<D: Disk> {
+    /// The blocks.
+    pub store: SharedStore<D>,
+    /// What is kept.
+    pub rules: StoreRules,
+    /// Told when the disk has too little room.
+    pub state: Arc<ServerState>,
+    /// Deletions that a flush under way has seen, by shard.
+    flushing: RefCell<Vec<Option<u64>>>,
+    /// Deletions that every shard has logged, and since when.
+    confirmed: Cell<(u64, Option<Instant>)>,
+    settled: Cell<u64>,
+    merges: Cell<u64>,
+    failures: Cell<u64>,
+    retired: Cell<u64>,
+    selects: Cell<u64>,
+    selects_failed: Cell<u64>,
+}
+
+impl<D: Disk> Jobs<D> {
+    /// The tasks of a node with `shard_count` shards.
+    pub fn new(
+        store: SharedStore<D>,
+        rules: StoreRules,
+        state: Arc<ServerState>,
+        shard_count: usize,
+    ) -> Rc<Self> {
+        // What was deleted before the start is in every log.
+        let newest = store.newest_tombstone();
+        Rc::new(Self {
+            store,
+            rules,
+            state,
+            flushing: RefCell::new(vec![None; shard_count]),
+            confirmed: Cell::new((newest, None)),
+            settled: Cell::new(newest),
+            merges: Cell::new(0),
+            failures: Cell::new(0),
+            retired: Cell::new(0),
+            selects: Cell::new(0),
+            selects_failed: Cell::new(0),
+        })
+    }
+
+    /// The deletions that no block which is still to come has not seen.
+    fn settled(&self) -> u64 {
+        if let (confirmed, Some(since)) = self.confirmed.get()
+            && since.elapsed() >= SETTLE_AFTER
+        {
+            self.settled.set(confirmed);
+            self.confirmed.set((confirmed, None));
+        }
+        let flushing = self.flushing.borrow();
+        let seen = flushing.iter().flatten().copied().min().unwrap_or(u64::MAX);
+        self.settled.get().min(seen)
+    }
+
+    /// Makes blocks of what the shards send, until they are gone.
+    pub async fn run_flushes(&self, shards: &[Shard], commands: flume::Receiver<FlushCommand>) {
+        let mut open: Vec<Option<(u64, Flush)>> = shards.iter().map(|_| None).collect();
+        while let Ok(command) = commands.recv_async().await {
+            let index = command.shard() as usize;
+            let Some(shard) = shards.get(index) else { continue };
+            let mut answers = Vec::new();
+            match command {
+                FlushCommand::Begin { flush, tombstones_applied, .. } => {
+                    open[index] = Some((flush, Flush::new(tombstones_applied, RUN_BYTES)));
+                }
+                FlushCommand::Series { flush, series, .. } => {
+                    let Some((_, run)) = open[index].as_mut().filter(|run| run.0 == flush) else {
+                        continue;
+                    };
+                    match run.handle_series(&self.store, series).await {
+                        Ok(published) => {
+                            let told = |series| BackgroundEvent::FlushPublished { flush, series };
+                            answers.extend(published.map(told));
+                            answers.push(BackgroundEvent::FlushPieceTaken { flush });
+                        }
+                        Err(errno) => {
+                            open[index] = None;
+                            let outcome = Err(errno);
+                            answers.push(BackgroundEvent::FlushDone { flush, outcome });
+                        }
+                    }
+                }
+                FlushCommand::End { flush, .. } => {
+                    let Some((_, run)) = open[index].as_mut().filter(|run| run.0 == flush) else {
+                        continue;
+                    };
+                    let outcome = run.finish(&self.store).await.map(drop);
+                    open[index] = None;
+                    answers.push(BackgroundEvent::FlushDone { flush, outcome });
+                }
+                FlushCommand::Abandon { .. } => open[index] = None,
+            }
+            self.flushing.borrow_mut()[index] =
+                open[index].as_ref().map(|(_, run)| run.tombstones_applied());
+            for answer in answers {
+                // A shard that is gone needs no answer.
+                let _ = shard.events.push(answer).await;
+            }
+        }
+    }
+
+    /// Merges, retires, and watches the free space, until `is_over`.
+    pub async fn run_upkeep(&self, is_over: &Cell<bool>) {
+        let mut wait_until: Option<Instant> = None;
+        while !is_over.get() {
+            self.watch_space().await;
+            let is_waiting = wait_until.is_some_and(|until| monotonic_now() < until);
+            if !is_waiting {
+                match self.step().await {
+                    Ok(Upkeep::Nothing) => {}
+                    // There may be more.
+                    Ok(_) => continue,
+                    Err(errno) => {
+                        self.failures.set(self.failures.get() + 1);
+                        let error = std::io::Error::from_raw_os_error(errno);
+                        tracing::warn!(%error, "cannot merge or retire blocks; trying again");
+                        wait_until = Some(monotonic_now() + RETRY_AFTER);
+                    }
+                }
+            }
+            glommio::timer::sleep(UPKEEP_EVERY).await;
+        }
+    }
+
+    async fn step(&self) -> Result<Upkeep, i32> {
+        let settled = self.settled();
+        let did = upkeep(&self.store, &self.rules, unix_now_ms(), settled).await?;
+        match did {
+            Upkeep::Merged { blocks } => {
+                tracing::debug!(blocks, "merged blocks");
+                self.merges.set(self.merges.get() + 1);
+            }
+            Upkeep::Retired { blocks } => {
+                tracing::info!(blocks, "deleted the oldest blocks");
+                self.retired.set(self.retired.get() + blocks);
+            }
+            Upkeep::Nothing | Upkeep::SetAside { .. } => {}
+        }
+        Ok(did)
+    }
+
+    /// Below the floor samples are refused; a tenth above it they are taken again.
+    async fn watch_space(&self) {
+        let lost = self.store.set_aside_count() + self.store.missing().len() as u64;
+        self.state.set_blocks_lost(lost);
+        let Ok(space) = self.store.disk().space(self.store.folder()).await else { return };
+        let floor = self.rules.disk_free_min_bytes;
+        let was_low = self.state.is_disk_low();
+        let is_low = if was_low {
+            space.free_bytes < floor.saturating_add(floor / 10)
+        } else {
+            space.free_bytes < floor
+        };
+        if is_low != was_low {
+            self.state.set_disk_low(is_low);
+            let (free, floor) = (space.free_bytes, floor);
+            if is_low {
+                tracing::error!(
+                    free,
+                    floor,
+                    "less than disk_free_min is free: samples are refused"
+                );
+            } else {
+                tracing::info!(free, floor, "the disk has room again: samples are taken");
+            }
+        }
+    }
+
+    /// Does what the control plane asks, one after the other.
+    pub async fn run_requests(&self, requests: flume::Receiver<StoreRequest>) {
+        let disk = |errno| StoreRefusal::Disk { errno };
+        while let Ok(request) = requests.recv_async().await {
+            // Askers that have left need no answers.
+            match request {
+                StoreRequest::Delete { tombstone, reply } => {
+                    let max = TOMBSTONES_MAX;
+                    let refusal = StoreRefusal::TooManyTombstones { max };
+                    let added = self.store.add_tombstone(tombstone).await.map_err(disk);
+                    let _ = reply.try_send(added.and_then(|added| added.ok_or(refusal)));
+                }
+                StoreRequest::Deleted { tombstone } => {
+                    self.confirmed.set((tombstone, Some(monotonic_now())));
+                }
+                StoreRequest::CleanTombstones { reply } => {
+                    let cleaned = clean_tombstones(&self.store, self.settled()).await;
+                    let _ = reply.try_send(cleaned.map_err(disk));
+                }
+                StoreRequest::Compact { reply } => {
+                    let _ = reply.try_send(self.compact().await.map_err(disk));
+                }
+                StoreRequest::Snapshot { name, reply } => {
+                    let taken = take_snapshot(&self.store, &name).await;
+                    let _ = reply.try_send(taken.map_err(disk));
+                }
+                StoreRequest::Report { reply } => {
+                    let _ = reply.try_send(Box::new(self.report().await));
+                }
+            }
+        }
+    }
+
+    /// Merges until there is nothing to merge; returns how often.
+    async fn compact(&self) -> Result<u64, i32> {
+        let mut merges = 0;
+        while let Some(sources) = plan_merge_now(&merge::planned(&self.store), &self.rules) {
+            merge::merge(&self.store, &sources).await?;
+            self.merges.set(self.merges.get() + 1);
+            merges += 1;
+        }
+        Ok(merges)
+    }
+
+    async fn report(&self) -> StoreReport {
+        let store = &self.store;
+        let cache = store.cache().report();
+        let space = store.disk().space(store.folder()).await;
+        StoreReport {
+            blocks: merge::planned(store).into_iter().map(|each| (each.meta, each.bytes)).collect(),
+            tombstones: store.tombstones().len() as u64,
+            set_aside: store.set_aside_count(),
+            missing: store.missing(),
+            merges: self.merges.get(),
+            failures: self.failures.get(),
+            retired: self.retired.get(),
+            selects: self.selects.get(),
+            selects_failed: self.selects_failed.get(),
+            cache_hits: cache.hits,
+            cache_misses: cache.misses,
+            cache_bytes: cache.bytes,
+            disk_free_bytes: space.map_or(0, |space| space.free_bytes),
+        }
+    }
+
+    /// Answers selects, one after the other; several of these run side by side.
+    pub async fn run_selects(&self, selects: flume::Receiver<BlockSelect>) {
+        while let Ok(one) = selects.recv_async().await {
+            self.selects.set(self.selects.get() + 1);
+            if select::answer(&self.store, one).await.is_err() {
+                self.selects_failed.set(self.selects_failed.get() + 1);
+            }
+            let lost = self.store.set_aside_count() + self.store.missing().len() as u64;
+            self.state.set_blocks_lost(lost);
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! One query's walk over the blocks, from the one that wins to the one that loses.
+//!
+//! In: a request. Out: pieces of the answer, as a shard's head gives them (`node/select`). Memory:
+//! one piece of [`ANSWER_BYTES`] and the labels of a page of series. What was deleted is left out. A
+//! damaged block is set aside, and every answer from then on says that something is missing.
+
+use std::rc::Rc;
+
+use roaring::RoaringBitmap;
+
+use super::block::Block;
+use super::merge::hidden_of;
+use super::store::BlockStore;
+use crate::background::disk::Disk;
+use crate::model::chunk::Chunk;
+use crate::node::block::reader::{BlockIndex, BlockReader, BlockSeries, BlockSource};
+use crate::node::block::recode::{RecodeInput, Recoder};
+use crate::node::block::request::BlockSelect;
+use crate::node::block::tombstone::HiddenRange;
+use crate::node::block::{BlockFault, BlockSelectFault};
+use crate::wire::select::{SelectAnswer, SelectFault, SelectRequest, SelectWant, SelectedSeries};
+
+/// An answer is given out once it holds so many bytes.
+const ANSWER_BYTES: u64 = 1 << 20;
+/// Most series of an answer.
+const ANSWER_SERIES_MAX: usize = 512;
+/// Most strings of an answer.
+const ANSWER_STRINGS_MAX: usize = 4096;
+
+/// Why a select ends before its end.
+enum Stop {
+    /// The asker has left.
+    Left,
+    /// It is told so.
+    Fault(SelectFault),
+    /// The block of this id.
+    Block(u64, BlockFault),
+}
+
+/// Answers `select`. An `Err` says that the disk failed, and that the asker was told.
+pub async fn answer<D: Disk>(store: &BlockStore<D>, select: BlockSelect) -> Result<(), BlockFault> {
+    let BlockSelect { request, reply } = select;
+    let mut series_count = 0;
+    for block in store.blocks().into_iter().rev() {
+        if !block.meta.overlaps(request.start_ms, request.end_ms) {
+            continue;
+        }
+        let walked = walk(store, &block, &request, (&reply, &mut series_count)).await;
+        match walked {
+            Ok(()) => {}
+            Err(Stop::Left) => return Ok(()),
+            Err(Stop::Fault(fault)) => {
+                // An asker that has left needs no answer.
+                let _ = reply.send_async(SelectAnswer::Fault(fault)).await;
+                return Ok(());
+            }
+            Err(Stop::Block(block, fault)) if fault.is_damage() => {
+                if let Err(errno) = store.set_aside(block, fault).await {
+                    tracing::error!(block, errno, "cannot set a damaged block aside");
+                }
+            }
+            Err(Stop::Block(block, fault)) => {
+                let text = format!("block {block}: {fault}");
+                let _ = reply.send_async(SelectAnswer::Fault(SelectFault::Disk(text))).await;
+                return Err(fault);
+            }
+        }
+    }
+    let _ = reply.send_async(SelectAnswer::End { series_count }).await;
+    Ok(())
+}
+
+async fn walk<D: Disk>(
+    store: &BlockStore<D>,
+    block: &Rc<Block<D>>,
+    request: &SelectRequest,
+    (reply, series_count): (&flume::Sender<SelectAnswer>, &mut u32),
+) -> Result<(), Stop> {
+    let damaged = |fault| Stop::Block(block.meta.id, fault);
+    let index: Rc<BlockIndex> = block.index().await.map_err(damaged)?;
+    let reader = BlockReader::new(&index, &**block);
+    let selected = match reader.select(request.tenant, &request.matchers).await {
+        Ok(selected) => selected,
+        Err(BlockSelectFault::BadRegex(text)) => {
+            return Err(Stop::Fault(SelectFault::BadRegex(text)));
+        }
+        Err(BlockSelectFault::Block(fault)) => return Err(damaged(fault)),
+    };
+    let hidden = hidden_of(&reader, &store.tombstones()).await.map_err(damaged)?;
+    let mut walk = Walk {
+        block: block.meta.id,
+        reader,
+        hidden,
+        request,
+        reply,
+        series: Vec::new(),
+        bytes: 0,
+        recoder: Recoder::default(),
+    };
+    match &request.want {
+        SelectWant::LabelNames => {
+            let names = walk.reader.label_names(request.tenant, &selected).await;
+            walk.send_strings(names.map_err(damaged)?).await
+        }
+        SelectWant::LabelValues(name) => {
+            let values = walk.reader.label_values(request.tenant, name.as_bytes(), &selected);
+            let values = values.await.map_err(damaged)?;
+            walk.send_strings(values).await
+        }
+        SelectWant::Labels | SelectWant::Samples => walk.series(&selected, series_count).await,
+    }
+}
+
+/// The walk over one block.
+struct Walk<'a, D: Disk> {
+    block: u64,
+    reader: BlockReader<'a, Block<D>>,
+    hidden: Vec<(RoaringBitmap, HiddenRange)>,
+    request: &'a SelectRequest,
+    reply: &'a flume::Sender<SelectAnswer>,
+    series: Vec<BlockSeries>,
+    bytes: u64,
+    recoder: Recoder,
+}
+
+impl<D: Disk> Walk<'_, D> {
+    fn damaged(&self, fault: BlockFault) -> Stop {
+        Stop::Block(self.block, fault)
+    }
+
+    async fn send(&self, answer: SelectAnswer) -> Result<(), Stop> {
+        self.reply.send_async(answer).await.map_err(|_| Stop::Left)
+    }
+
+    async fn send_strings(&self, strings: Vec<Box<[u8]>>) -> Result<(), Stop> {
+        for part in strings.chunks(ANSWER_STRINGS_MAX) {
+            let text = |bytes: &Box<[u8]>| String::from_utf8_lossy(bytes).into();
+            self.send(SelectAnswer::Strings(part.iter().map(text).collect())).await?;
+        }
+        Ok(())
+    }
+
+    async fn series(
+        &mut self,
+        selected: &RoaringBitmap,
+        series_count: &mut u32,
+    ) -> Result<(), Stop> {
+        let mut next = selected.min();
+        while let Some(id) = next {
+            let (page, end) = self.reader.page_of(id);
+            let found = self.reader.series_of_page(page, |id| selected.contains(id)).await;
+            for mut series in found.map_err(|fault| self.damaged(fault))? {
+                let (start_ms, end_ms) = (self.request.start_ms, self.request.end_ms);
+                series.chunks.retain(|chunk| chunk.overlaps(start_ms, end_ms));
+                if series.chunks.is_empty() {
+                    continue;
+                }
+                *series_count += 1;
+                if *series_count > self.request.series_max {
+                    let series_max = self.request.series_max;
+                    return Err(Stop::Fault(SelectFault::TooManySeries { series_max }));
+                }
+                self.bytes += series.chunks.iter().map(|chunk| chunk.len_bytes()).sum::<u64>();
+                self.series.push(series);
+                if self.bytes >= ANSWER_BYTES || self.series.len() >= ANSWER_SERIES_MAX {
+                    self.send_series().await?;
+                }
+            }
+            next = selected.range(end..).next();
+            self.reader_yield().await;
+        }
+        self.send_series().await
+    }
+
+    async fn reader_yield(&self) {
+        self.reader.source().yield_if_needed().await;
+    }
+
+    /// Gives out the series that gathered, with what is wanted of them.
+    async fn send_series(&mut self) -> Result<(), Stop> {
+        let series = std::mem::take(&mut self.series);
+        self.bytes = 0;
+        if series.is_empty() {
+            return Ok(());
+        }
+        let wants_samples = self.request.want == SelectWant::Samples;
+        // Labels alone need the chunks only where it is not plain that they have a sample in range.
+        let (start_ms, end_ms) = (self.request.start_ms, self.request.end_ms);
+        let hidden: RoaringBitmap =
+            self.hidden.iter().fold(RoaringBitmap::new(), |all, (ids, _)| all | ids);
+        let is_plain = |series: &BlockSeries| {
+            let inside = |ms: i64| start_ms <= ms && ms <= end_ms;
+            let is_hidden = hidden.contains(series.id);
+            !is_hidden && series.chunks.iter().any(|c| inside(c.min_ms) || inside(c.max_ms))
+        };
+        let entries: Vec<_> = series
+            .iter()
+            .filter(|series| wants_samples || !is_plain(series))
+            .flat_map(|series| series.chunks.iter().copied())
+            .collect();
+        let chunks = self.reader.chunks(&entries).await.map_err(|fault| self.damaged(fault))?;
+        let mut chunks = chunks.into_iter();
+        let mut answer = Vec::with_capacity(series.len());
+        for one in series {
+            let mut selected = SelectedSeries {
+                labels: one.labels.clone(),
+                chunks: Vec::new(),
+                samples: Vec::new(),
+            };
+            if wants_samples || !is_plain(&one) {
+                let own: Vec<_> = chunks.by_ref().take(one.chunks.len()).collect();
+                selected.chunks = self.without_hidden(one.id, own)?;
+                if !self.has_sample(&selected.chunks)? {
+                    continue;
+                }
+                if !wants_samples {
+                    selected.chunks.clear();
+                }
+            }
+            answer.push(selected);
+        }
+        if answer.is_empty() { Ok(()) } else { self.send(SelectAnswer::Series(answer)).await }
+    }
+
+    fn without_hidden(&mut self, id: u32, chunks: Vec<Chunk>) -> Result<Vec<Chunk>, Stop> {
+        let of_series = self.hidden.iter().filter(|(ids, _)| ids.contains(id));
+        let hidden: Vec<_> = of_series.map(|(_, range)| *range).collect();
+        if hidden.is_empty() {
+            return Ok(chunks);
+        }
+        let hide = |chunk| RecodeInput { chunk, hidden: hidden.clone() };
+        let recoded = self.recoder.recode_all(chunks.into_iter().map(hide).collect());
+        recoded.map_err(|_| Stop::Block(self.block, BlockFault::Malformed { offset: 0 }))
+    }
+
+    /// Whether a sample lies in the range; decodes only what both ends of lie outside.
+    fn has_sample(&self, chunks: &[Chunk]) -> Result<bool, Stop> {
+        let (start_ms, end_ms) = (self.request.start_ms, self.request.end_ms);
+        let inside = |ms: i64| start_ms <= ms && ms <= end_ms;
+        for chunk in chunks {
+            if inside(chunk.min_timestamp_ms()) || inside(chunk.max_timestamp_ms()) {
+                return Ok(true);
+            }
+            let mut samples = Vec::new();
+            let decoded = chunk.decode(&mut samples);
+            decoded.map_err(|_| self.damaged(BlockFault::Malformed { offset: 0 }))?;
+            if samples.iter().any(|sample| inside(sample.timestamp_ms)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}

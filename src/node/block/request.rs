@@ -1,0 +1,112 @@
+//! What the control plane asks of the blocks, and what it hears back. The blocks live on the
+//! background's thread.
+
+use std::sync::Arc;
+
+use super::BlockMeta;
+use super::tombstone::Tombstone;
+use crate::wire::select::{SelectAnswer, SelectRequest};
+
+/// A query's question to the blocks.
+pub struct BlockSelect {
+    /// What to look for.
+    pub request: Arc<SelectRequest>,
+    /// Bounded: the reader waits for room, and ends when nobody wants the rest. What comes first
+    /// wins at equal timestamps; samples that memory has win over all of it.
+    pub reply: flume::Sender<SelectAnswer>,
+}
+
+/// Everything else. Each answer fits into its channel; a channel that closes without one means that
+/// the process ends.
+pub enum StoreRequest {
+    /// Write a deletion down; blocks hide what it names from now on. Its id is given by the store.
+    Delete {
+        /// What; its id does not count.
+        tombstone: Tombstone,
+        /// The deletion with its id.
+        reply: flume::Sender<Result<Tombstone, StoreRefusal>>,
+    },
+    /// Every shard has logged the deletions up to this one.
+    Deleted {
+        /// It.
+        tombstone: u64,
+    },
+    /// Write the blocks that hold something deleted anew; answers how many.
+    CleanTombstones {
+        /// Blocks written.
+        reply: flume::Sender<Result<u64, StoreRefusal>>,
+    },
+    /// Merge whatever can be merged; answers how many merges there were.
+    Compact {
+        /// Merges.
+        reply: flume::Sender<Result<u64, StoreRefusal>>,
+    },
+    /// A second name for each block, under `snapshots/<name>` of the data folder.
+    Snapshot {
+        /// The folder's name.
+        name: String,
+        /// The folder's path.
+        reply: flume::Sender<Result<String, StoreRefusal>>,
+    },
+    /// What there is.
+    Report {
+        /// It.
+        reply: flume::Sender<Box<StoreReport>>,
+    },
+}
+
+/// Why the store did not do what was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreRefusal {
+    /// The disk (errno).
+    Disk { errno: i32 },
+    /// So many deletions wait for merges already.
+    TooManyTombstones { max: usize },
+}
+
+impl std::fmt::Display for StoreRefusal {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Disk { errno } => {
+                let error = std::io::Error::from_raw_os_error(*errno);
+                write!(out, "cannot write to the blocks: {error}")
+            }
+            Self::TooManyTombstones { max } => write!(
+                out,
+                "cannot delete: {max} deletions wait already; POST \
+                 /api/v1/admin/tsdb/clean_tombstones applies them"
+            ),
+        }
+    }
+}
+
+/// What the store has and did since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoreReport {
+    /// Every block and its file's length.
+    pub blocks: Vec<(BlockMeta, u64)>,
+    /// Deletions that some block has not applied.
+    pub tombstones: u64,
+    /// Files put aside: damaged, or not ours.
+    pub set_aside: u64,
+    /// Blocks that were listed and are gone.
+    pub missing: Vec<u64>,
+    /// Merges done.
+    pub merges: u64,
+    /// Merges, retention and the like that the disk refused.
+    pub failures: u64,
+    /// Blocks deleted because they were too old or too much.
+    pub retired: u64,
+    /// Selects answered.
+    pub selects: u64,
+    /// Selects that the disk did not answer.
+    pub selects_failed: u64,
+    /// Pages found in the cache.
+    pub cache_hits: u64,
+    /// Pages read.
+    pub cache_misses: u64,
+    /// Bytes of pages in memory.
+    pub cache_bytes: u64,
+    /// Free on the disk.
+    pub disk_free_bytes: u64,
+}

@@ -1,0 +1,93 @@
+//! Samples of some series in a range of time leave the head, at once and for good.
+//!
+//! In one go, because what is written after a deletion must survive it, here and when the log is
+//! replayed. Chunks that lie inside the range are dropped unread; those that it cuts are decoded,
+//! some microseconds each.
+
+use super::buffer::{Buffer, Put};
+use super::points::Points;
+use super::{Head, Sealed};
+use crate::model::chunk::Chunk;
+use crate::model::sample::Sample;
+use crate::model::series::SeriesId;
+use crate::node::block::tombstone::HiddenRange;
+use crate::node::select::matching_series;
+use crate::wire::delete::Deletion;
+
+impl Head {
+    /// Deletes what `deletion` names. A matcher that does not compile names nothing: it was checked
+    /// when the deletion was asked for.
+    pub fn delete(&mut self, deletion: &Deletion) {
+        let Ok(ids) = matching_series(self.index(), deletion.tenant, &deletion.matchers) else {
+            return;
+        };
+        let range = HiddenRange { start_ms: deletion.start_ms, end_ms: deletion.end_ms };
+        for id in ids {
+            self.delete_samples(SeriesId(id), range);
+        }
+    }
+
+    /// Deletes the samples of a series in `range`; returns how many.
+    pub fn delete_samples(&mut self, id: SeriesId, range: HiddenRange) -> u64 {
+        let mut deleted = 0;
+        let list = std::mem::take(&mut self.sealed[id.0 as usize]);
+        self.counts.chunks -= list.len() as u64;
+        self.sealed_bytes -= list.iter().map(Sealed::heap_bytes).sum::<u64>()
+            + (list.capacity() * size_of::<Sealed>()) as u64;
+        for sealed in list {
+            if sealed.max_ms < range.start_ms || range.end_ms < sealed.min_ms {
+                self.push_sealed(id.0, sealed.chunk);
+                continue;
+            }
+            let before = u64::from(sealed.chunk.count());
+            let kept = keep(&sealed.chunk, range);
+            deleted += before - kept.as_ref().map_or(0, |chunk| u64::from(chunk.count()));
+            if let Some(chunk) = kept {
+                self.push_sealed(id.0, chunk);
+            }
+        }
+        let mut open = self.hot[id.0 as usize].open;
+        deleted += delete_points(&mut open, &mut self.points, range);
+        self.hot[id.0 as usize].open = open;
+        if let Some(mut side) = self.side.get(&id.0).copied() {
+            deleted += delete_points(&mut side, &mut self.points, range);
+            match side.len {
+                0 => self.side.remove(&id.0),
+                _ => self.side.insert(id.0, side),
+            };
+        }
+        self.counts.samples = self.counts.samples.saturating_sub(deleted);
+        self.drop_generation += 1;
+        deleted
+    }
+}
+
+/// What is left of a chunk. One that does not decode stays as it is.
+fn keep(chunk: &Chunk, range: HiddenRange) -> Option<Chunk> {
+    if range.holds(chunk.min_timestamp_ms()) && range.holds(chunk.max_timestamp_ms()) {
+        return None;
+    }
+    let mut samples = Vec::new();
+    if chunk.decode(&mut samples).is_err() {
+        return Some(chunk.clone());
+    }
+    samples.retain(|sample| !range.holds(sample.timestamp_ms));
+    let times: Vec<_> = samples.iter().map(|sample| sample.timestamp_ms).collect();
+    let values: Vec<_> = samples.iter().map(|sample| sample.value).collect();
+    if times.is_empty() { None } else { Some(Chunk::encode(&times, &values)) }
+}
+
+fn delete_points(buffer: &mut Buffer, points: &mut Points, range: HiddenRange) -> u64 {
+    let own = buffer.points(points);
+    let kept: Vec<Sample> =
+        own.iter().copied().filter(|point| !range.holds(point.timestamp_ms)).collect();
+    let deleted = own.len() - kept.len();
+    if deleted > 0 {
+        buffer.release(points);
+        for sample in kept {
+            let put = buffer.put(points, sample);
+            assert!(put == Put::Added); // Fewer than before, and in order.
+        }
+    }
+    deleted as u64
+}
