@@ -42,7 +42,7 @@ impl PlainShard {
         let (event_sender, events) = flume::bounded(8);
         let events_in = QueueSender::new(event_sender, Arc::new(NoWake));
         let shard = Shard { folder: folder.to_owned(), identity: IDENTITY, events: events_in };
-        let (background, sender) = Background::start(vec![shard], None).expect("an executor");
+        let (background, sender) = Background::start(vec![shard], None, None).expect("an executor");
         let config = LogConfig {
             segment_bytes: SEGMENT_BYTES_MIN,
             buffer_bytes_max: 512 << 10,
@@ -306,7 +306,7 @@ fn a_missing_folder_is_an_answer_and_not_a_crash() {
     let (event_sender, events) = flume::bounded(8);
     let events_in = QueueSender::new(event_sender, Arc::new(NoWake));
     let shard = Shard { folder: gone, identity: IDENTITY, events: events_in };
-    let (background, sender) = Background::start(vec![shard], None).expect("an executor");
+    let (background, sender) = Background::start(vec![shard], None, None).expect("an executor");
     let prepare = SegmentCommand::Prepare { shard: 0, segment: 1, bytes: SEGMENT_BYTES_MIN };
     sender.try_send_segment(prepare).expect("room");
     let event = events.recv_timeout(PATIENCE).expect("an answer");

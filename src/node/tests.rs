@@ -1,14 +1,17 @@
 //! What the tests of this folder feed their parts with: frames as the gateway half encodes them, a
 //! disk of one segment, and the records read back from it.
 
-use super::head::{Head, HeadLimits, TimeRange};
+use super::block::FlushSeries;
+use super::flush::FlushCourse;
+use super::head::{FlushCut, Head, HeadLimits, TimeRange};
 use super::log::{
     BLOCK_BYTES, Log, LogConfig, LogIdentity, LogOperation, LogPosition, ReaderStep, Record,
     SEGMENT_BYTES_MIN, SegmentReader, SegmentRequest,
 };
+use super::snapshot::SnapshotCourse;
 use crate::base::bytes::AlignedBuffer;
 use crate::model::labels::encode_label;
-use crate::model::series::{SeriesHash, TenantId};
+use crate::model::series::{SeriesHash, SeriesId, TenantId};
 use crate::wire::frame::PAYLOAD_ALIGN;
 use crate::wire::write::WritePayload;
 use rkyv::util::AlignedVec;
@@ -53,7 +56,7 @@ pub fn frame(sequence: u64, samples: &[(Named, i64, f64)]) -> AlignedVec<PAYLOAD
         payload.timestamp_ms.push(timestamp_ms);
         payload.value.push(value);
     }
-    payload.encode_frame(sequence, 0, AlignedVec::new())
+    payload.encode_frame((sequence, 0), 0, AlignedVec::new())
 }
 
 pub fn head() -> Head {
@@ -70,6 +73,20 @@ pub fn points(head: &Head, id: u32) -> Vec<(i64, f64)> {
     let mut samples = Vec::new();
     head.copy_points(id, TimeRange { start_ms: i64::MIN, end_ms: i64::MAX }, &mut samples);
     samples.iter().map(|sample| (sample.timestamp_ms, sample.value)).collect()
+}
+
+/// No snapshot by itself, and flushes that nobody drives.
+pub fn courses() -> (SnapshotCourse, FlushCourse) {
+    (SnapshotCourse::new(u64::MAX / 4), FlushCourse::new(WINDOW_MS, 0))
+}
+
+/// Puts the chunks that end at `until_ms` or before, and the points up to there, nowhere.
+pub fn flush(head: &mut Head, until_ms: i64) -> Vec<FlushSeries> {
+    let cut = FlushCut { chunks_until_ms: until_ms, points_until_ms: until_ms };
+    let ids = (0..head.series_count()).map(SeriesId);
+    let taken: Vec<_> = ids.filter_map(|id| head.take_flush(id, cut)).collect();
+    taken.iter().for_each(|(_, taken)| head.drop_flushed(*taken, cut));
+    taken.into_iter().map(|(series, _)| series).collect()
 }
 
 /// A log without any segment yet.

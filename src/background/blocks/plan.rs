@@ -210,7 +210,7 @@ mod tests {
         let blocks = [block(2, 2..4, (2, 2), 10), block(1, 0..2, (1, 1), 10)];
         let month_hours = 30 * 24;
         let old = |hours: i64| plan_retention(&blocks, &RULES, (month_hours + hours) * HOUR_MS);
-        assert_eq!(old(1), []);
+        assert_eq!(old(1), [0_u64; 0]);
         assert_eq!(old(2), [1]);
         assert_eq!(old(4), [1, 2]);
         let rules = StoreRules { retention_ms: 0, retention_bytes: 15, ..RULES };

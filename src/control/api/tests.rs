@@ -17,7 +17,7 @@ use crate::base::queue::{QueueSender, Wake};
 use crate::base::varint::write_varint;
 use crate::control::exposition::tests::check_page;
 use crate::control::report::ShardReport;
-use crate::control::shards::{ShardHandle, ShardRequest};
+use crate::control::shards::{Done, ShardHandle, ShardRequest};
 use crate::model::chunk::Chunk;
 use crate::model::labels::iterate;
 use crate::model::matcher::{MatchOperator, Matcher};
@@ -126,6 +126,9 @@ fn spawn_shard(all: Vec<SelectedSeries>) -> ShardHandle {
                     let mut report = Box::<ShardReport>::default();
                     report.head.series = all.len() as u64;
                     let _gone = reply.send(report);
+                }
+                ShardRequest::Flush { reply } | ShardRequest::Delete { reply, .. } => {
+                    let _gone = reply.send(Done);
                 }
             }
         }

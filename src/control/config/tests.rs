@@ -78,8 +78,8 @@ fn file_formats() {
     let size = Settings { body_bytes_max: Some(ByteSize(4096)), ..Settings::default() };
     check("body_bytes_max: 4096\n", &size);
     check("body_bytes_max: 4KiB\n", &size);
-    let never = Settings { head_retention: Some(Period::from_secs(0)), ..Settings::default() };
-    check("head_retention: 0\n", &never);
+    let never = Settings { retention: Some(Period::from_secs(0)), ..Settings::default() };
+    check("retention: 0\n", &never);
 }
 
 #[test]

@@ -29,7 +29,8 @@ fn part(slot: u32, series: &[(&str, &[(i64, f64)])]) -> Part {
         batch.push_series(hash, span);
     }
     let request = RequestKey { shard: 0, slot, generation: 0 };
-    Part { request, tenant: TenantId(0), batch, bytes: Arc::new(bytes) }
+    let lateness = Lateness::Window;
+    Part { request, tenant: TenantId(0), lateness, batch, bytes: Arc::new(bytes) }
 }
 
 fn owner() -> Owner {

@@ -66,12 +66,6 @@ pub(super) struct PairPage {
     pub first_value: Box<[u8]>,
 }
 
-impl NameEntry {
-    pub(super) fn value_count(&self) -> u64 {
-        self.pages.iter().map(|page| u64::from(page.count)).sum()
-    }
-}
-
 impl Directory {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();

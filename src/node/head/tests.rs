@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::model::matcher::{MatchOperator, Matcher};
 use crate::model::sample::STALE_NAN_BITS;
+use crate::node::block::{BLOCK_RANGE_MS, FlushSeries};
 use crate::wire::ack::RefusedSample;
+use crate::wire::delete::Deletion;
 
 /// SplitMix64: enough chance for tests, repeatable from its seed.
 pub(super) struct Random(pub(super) u64);
@@ -391,41 +394,52 @@ fn labels_that_are_not_canonical_are_refused() {
 }
 
 #[test]
-fn retention_frees_what_is_wholly_older() {
+fn what_was_flushed_leaves_and_nothing_else() {
     let mut random = Random(12);
     let series = 50;
     let mut head = Head::new(LIMITS);
     (0..series).for_each(|number| {
         register(&mut head, number);
     });
-    let mut clock_ms = vec![1_000_000; series as usize];
-    for _ in 0..20 {
+    // The range ends in the middle of what is written.
+    let range_end_ms = BLOCK_RANGE_MS;
+    let mut clock_ms = vec![range_end_ms - 12_000; series as usize];
+    let mut flushed: Vec<BTreeMap<i64, u64>> = vec![BTreeMap::new(); series as usize];
+    for round in 0..20 {
         append(&mut head, &mut random_batch(&mut random, &mut clock_ms, 3000));
-    }
-    let horizon_ms = 1_005_000;
-    let before: Vec<_> = (0..series).map(|id| read(&head, id)).collect();
-    let mut freed = 0;
-    let mut calls = 0;
-    loop {
-        let progress = head.drop_before(horizon_ms, 7);
-        freed += progress.samples;
-        calls += 1;
-        if progress.finished {
-            break;
+        let cut_ms = range_end_ms - 1;
+        let cut = match round % 3 {
+            0 => FlushCut { chunks_until_ms: cut_ms, points_until_ms: cut_ms },
+            1 => FlushCut { chunks_until_ms: i64::MAX, points_until_ms: cut_ms },
+            _ => FlushCut { chunks_until_ms: i64::MAX, points_until_ms: i64::MAX },
+        };
+        let ids = (0..series).map(SeriesId);
+        let before: Vec<_> = ids.clone().map(|id| read(&head, id.0)).collect();
+        let taken: Vec<_> = ids.filter_map(|id| head.take_flush(id, cut)).collect();
+        // What comes behind stays, however late.
+        append(&mut head, &mut random_batch(&mut random, &mut clock_ms, 3000));
+        let with_late: Vec<_> = (0..series).map(|id| read(&head, id)).collect();
+        for (series, taken) in &taken {
+            let id = taken.id.0;
+            let out = decoded(series);
+            assert!(out.keys().all(|time_ms| before[id as usize].contains_key(time_ms)));
+            head.drop_flushed(*taken, cut);
+            let after = read(&head, id);
+            // The head above the block reads as before, and what is only in the block was taken.
+            let mut merged = out.clone();
+            merged.extend(&after);
+            assert_eq!(merged, with_late[id as usize], "series={id} round={round}");
+            flushed[id as usize].extend(out);
+        }
+        check_counts(&head);
+        if round % 3 == 2 {
+            assert!(taken.len() > 40);
         }
     }
-    assert_eq!(calls, 8);
-    assert!(freed > 1000);
-    check_counts(&head);
-    for id in 0..series {
-        let after = read(&head, id);
-        let kept = before[id as usize].range(horizon_ms..);
-        assert!(after.range(horizon_ms..).eq(kept), "series={id}");
-        assert!(after.len() <= before[id as usize].len());
-    }
-    head.drop_before(i64::MAX, u32::MAX);
+    assert!(flushed.iter().all(|samples| samples.len() > 500));
+    crate::node::tests::flush(&mut head, i64::MAX);
     assert_eq!((head.report().samples, head.report().open_bytes), (0, 0));
-    check_counts(&head);
+    assert_eq!((head.report().chunks, head.sealed_bytes()), (0, 0));
     // A series that lost all its points still takes the next, and a late one.
     let newest_ms = clock_ms[3];
     let mut refused = Vec::new();
@@ -433,4 +447,45 @@ fn retention_frees_what_is_wholly_older() {
     head.append(&[3; 4], &times, &[1.0; 4], &mut refused);
     assert_eq!(read(&head, 3).len(), 3);
     assert_eq!(refused.len(), 1);
+}
+
+fn decoded(series: &FlushSeries) -> BTreeMap<i64, u64> {
+    let mut samples = Vec::new();
+    series.chunks.iter().for_each(|chunk| chunk.decode(&mut samples).expect("our own chunk"));
+    samples.iter().map(|sample| (sample.timestamp_ms, sample.value.to_bits())).collect()
+}
+
+#[test]
+fn deletions_hit_what_they_name_and_nothing_else() {
+    let mut random = Random(13);
+    let series = 40;
+    let mut head = Head::new(LIMITS);
+    (0..series).for_each(|number| {
+        register(&mut head, number);
+    });
+    let mut clock_ms = vec![BLOCK_RANGE_MS - 12_000; series as usize];
+    let mut id = 0;
+    for round in 0..60 {
+        append(&mut head, &mut random_batch(&mut random, &mut clock_ms, 1500));
+        let before: Vec<_> = (0..series).map(|id| read(&head, id)).collect();
+        id += 1;
+        let metric = random.below(7);
+        let start_ms = BLOCK_RANGE_MS - 13_000 + random.below(20_000).cast_signed();
+        let end_ms = start_ms + random.below(5_000).cast_signed();
+        let (start_ms, end_ms) =
+            if round % 20 == 19 { (i64::MIN, i64::MAX) } else { (start_ms, end_ms) };
+        let value = format!("metric_{metric}");
+        let matcher =
+            Matcher { name: "__name__".to_owned(), operator: MatchOperator::Equal, value };
+        let tenant = TenantId(0);
+        head.delete(&Deletion { id, tenant, matchers: vec![matcher], start_ms, end_ms });
+        for (number, before) in (0..series).zip(before) {
+            let mut want = before;
+            if u64::from(number % 7) == metric {
+                want.retain(|time_ms, _| *time_ms < start_ms || end_ms < *time_ms);
+            }
+            assert_eq!(read(&head, number), want, "series={number} round={round}");
+        }
+        check_counts(&head);
+    }
 }

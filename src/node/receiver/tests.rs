@@ -7,7 +7,7 @@ use crate::wire::frame::FRAME_HEADER_BYTES;
 fn apply(head: &mut Head, samples: &[(Named, i64, f64)]) -> Receipt {
     let frame = frame(1, samples);
     let view = WriteView::check(&frame[FRAME_HEADER_BYTES..]).expect("encoded");
-    Receiver::default().apply(&view, head)
+    Receiver::default().apply(&view, 0, head)
 }
 
 fn indices(receipt: &Receipt, reason: Refusal) -> Vec<u32> {
@@ -73,7 +73,7 @@ fn nothing_is_left_of_the_frame_before() {
     let mut apply = |samples: &[(Named, i64, f64)]| {
         let frame = frame(1, samples);
         let view = WriteView::check(&frame[FRAME_HEADER_BYTES..]).expect("encoded");
-        receiver.apply(&view, &mut head).refused.len()
+        receiver.apply(&view, 0, &mut head).refused.len()
     };
     assert_eq!(apply(&[(Named::New(10), 10 * WINDOW_MS, 0.0), (Named::Malformed, 1, 9.0)]), 1);
     assert_eq!(apply(&[(Named::Id(0), 1, 9.0), (Named::Id(0), 2, 9.0)]), 2);

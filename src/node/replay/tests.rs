@@ -3,9 +3,8 @@
 use super::*;
 use crate::base::time::monotonic_now;
 use crate::node::shard::{FrameReceipt, NodeShard};
-use crate::node::snapshot::SnapshotCourse;
 use crate::node::tests::{
-    Disk, Named, WINDOW_MS, empty_log, frame, hash_of, head, points, provide,
+    Disk, Named, WINDOW_MS, courses, empty_log, frame, hash_of, head, points, provide,
 };
 
 type Samples<'a> = &'a [(Named, i64, f64)];
@@ -14,7 +13,7 @@ type Samples<'a> = &'a [(Named, i64, f64)];
 fn written(frames: &[Samples]) -> (NodeShard, Disk) {
     let (mut log, mut disk) = (empty_log(), Disk::new());
     provide(&mut log);
-    let mut shard = NodeShard::new(head(), log, SnapshotCourse::new(u64::MAX / 4));
+    let mut shard = NodeShard::new(head(), log, courses(), 0);
     for (sequence, samples) in (1..).zip(frames) {
         assert_eq!(shard.handle_frame(&frame(sequence, samples)), FrameReceipt::Taken);
     }

@@ -8,6 +8,7 @@ use super::*;
 use crate::model::matcher::{MatchOperator, Matcher};
 use crate::model::series::{SeriesHash, TenantId};
 use crate::node::head::HeadLimits;
+use crate::node::tests::flush;
 
 const LIMITS: HeadLimits = HeadLimits { out_of_order_window_ms: 1000, bytes_max: 1 << 30 };
 
@@ -368,7 +369,7 @@ fn a_long_series_is_copied_in_turns() {
             let batch: Vec<i64> = (next_ms..next_ms + 100).collect();
             fixture.head.append(&[0; 100], &batch, &[1.0; 100], &mut Vec::new());
             if drop_at_turn == Some(turns) {
-                fixture.head.drop_before(64 * 100, 1);
+                flush(&mut fixture.head, 64 * 100 - 1);
             }
         };
         assert!(turns >= 3);

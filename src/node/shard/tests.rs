@@ -3,11 +3,11 @@
 use super::*;
 use crate::base::time::{Duration, monotonic_now};
 use crate::model::series::SeriesId;
-use crate::node::tests::{Disk, Named, empty_log, frame, full_head, head, points};
+use crate::node::tests::{Disk, Named, courses, empty_log, frame, full_head, head, points};
 
 /// A shard whose log has no segment yet.
 fn unprovided(head: Head) -> NodeShard {
-    NodeShard::new(head, empty_log(), SnapshotCourse::new(u64::MAX / 4))
+    NodeShard::new(head, empty_log(), courses(), 0)
 }
 
 fn provide(shard: &mut NodeShard, outcome: Result<(), i32>) {
