@@ -18,7 +18,7 @@ mod tests;
 use roaring::RoaringBitmap;
 
 use super::head::{Head, TimeRange};
-use super::index::Index;
+use super::index::{Condition, Index};
 use crate::model::chunk::Chunk;
 use crate::model::matcher::Matcher;
 use crate::model::series::{SeriesId, TenantId};
@@ -35,6 +35,11 @@ const ANSWER_STRINGS_MAX: usize = 4096;
 const CHUNKS_PER_STEP: usize = 16;
 /// Chunks of one series that are copied without looking at the budget.
 const CHUNKS_PER_TURN: usize = 1024;
+
+/// Whether every regular expression compiles; the error is the text of what is wrong with one.
+pub fn check_matchers(matchers: &[Matcher]) -> Result<(), String> {
+    matchers.iter().try_for_each(|matcher| Condition::compile(matcher).map(drop))
+}
 
 /// How long one poll may work.
 #[derive(Clone, Copy, Debug)]

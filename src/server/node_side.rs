@@ -167,6 +167,10 @@ impl NodeSide {
                     tracing::warn!(shard, %error, "cannot write blocks; memory and log keep all");
                 }
                 node.handle_flush_done(flush, outcome);
+                if outcome.is_err() {
+                    // Whoever waits sees the channel close; it is tried again by itself.
+                    self.flush_waiters.clear();
+                }
             }
             BackgroundEvent::SnapshotDone { .. } => node.handle_snapshot_done(Ok(())),
             BackgroundEvent::SnapshotFailed { errno, .. } => {

@@ -2,7 +2,7 @@
 //! metrics, as an axum router.
 //!
 //! `parameters` reads requests, `admission` lets so many in, `query`, `series` and `export` answer
-//! them, `status` says how the process is; `json`, `body` and `error` write answers. It asks the
+//! them, `admin` deletes and keeps up, `status` says how the process is; `json`, `body` and `error` write answers. It asks the
 //! shards through `control/gather` and touches no socket.
 
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 
 use crate::control::api::admission::Admission;
 use crate::control::api::error::ApiError;
@@ -24,6 +24,7 @@ use crate::control::shards::Shards;
 pub mod admission;
 pub mod parameters;
 
+pub mod admin;
 pub mod export;
 pub mod query;
 pub mod series;
@@ -60,6 +61,8 @@ pub struct ApiState {
     /// Unix milliseconds.
     pub(crate) clock: fn() -> i64,
     pub(crate) started_at_ms: i64,
+    /// One deletion at a time.
+    pub(crate) deleting: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl ApiState {
@@ -71,7 +74,15 @@ impl ApiState {
         clock: fn() -> i64,
     ) -> Self {
         let admission = Arc::new(Admission::new(limits));
-        Self { shards, server, limits, admission, clock, started_at_ms: clock() }
+        Self {
+            shards,
+            server,
+            limits,
+            admission,
+            clock,
+            started_at_ms: clock(),
+            deleting: Arc::default(),
+        }
     }
 
     /// What every answer is to warn of, as the end of its JSON: `,"warnings":[...]`, or nothing.
@@ -105,6 +116,7 @@ pub fn router(state: ApiState) -> Router {
         .route("/api/v1/labels", get(series::labels).post(series::labels))
         .route("/api/v1/label/{name}/values", get(series::label_values))
         .route("/api/v1/export", get(export::export).post(export::export))
+        .nest("/api/v1/admin/tsdb", admin_routes())
         .route_layer(middleware::from_fn_with_state(state.clone(), refuse_in_replay));
     Router::new()
         .merge(data)
@@ -118,6 +130,17 @@ pub fn router(state: ApiState) -> Router {
         .fallback(unknown_path)
         .method_not_allowed_fallback(other_method)
         .with_state(state)
+}
+
+/// `PUT` as in Prometheus.
+fn admin_routes() -> Router<ApiState> {
+    let delete_series = admin::delete_series;
+    Router::new()
+        .route("/delete_series", post(delete_series).put(delete_series))
+        .route("/clean_tombstones", post(admin::clean_tombstones).put(admin::clean_tombstones))
+        .route("/snapshot", post(admin::snapshot).put(admin::snapshot))
+        .route("/flush", post(admin::flush))
+        .route("/compact", post(admin::compact))
 }
 
 /// A head that is half read would answer with holes that look like data: wait instead.

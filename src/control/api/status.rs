@@ -37,7 +37,14 @@ Query (Prometheus' HTTP API: give Grafana this address as a Prometheus data sour
   /api/v1/label/job/values
   /api/v1/export?match[]=up  raw samples as JSON lines
 
-Operate
+Operate (POST)
+  /api/v1/admin/tsdb/delete_series?match[]=up&start=...&end=...
+  /api/v1/admin/tsdb/clean_tombstones  what is deleted leaves the disk
+  /api/v1/admin/tsdb/snapshot          a folder with everything, by hard links
+  /api/v1/admin/tsdb/flush             memory into blocks, now
+  /api/v1/admin/tsdb/compact           blocks into fewer, now
+
+Watch
   /metrics    what it does, in numbers
   /-/healthy  200 while the process lives
   /-/ready    200 when it takes samples, else 503 with the reason
