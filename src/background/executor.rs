@@ -39,8 +39,6 @@ const SNAPSHOT_SHARES: usize = 200;
 const READ_SHARES: usize = 600;
 const FLUSH_SHARES: usize = 300;
 const MERGE_SHARES: usize = 100;
-/// Selects on blocks at a time.
-const READERS: usize = 4;
 
 /// Where a shard's files are, and where its answers go.
 pub struct Shard {
@@ -180,13 +178,14 @@ async fn run_blocks(
         }
     };
     let jobs = Jobs::new(store, rules, state, shards.len());
-    for reader in 0..READERS {
+    for name in ["read-0", "read-1", "read-2", "read-3"] {
         let (jobs, selects) = (Rc::clone(&jobs), selects.clone());
-        let name = ["read-0", "read-1", "read-2", "read-3"][reader];
         detach(spawn(name, READ_SHARES, async move { jobs.run_selects(selects).await }));
     }
-    let own = Rc::clone(&jobs);
-    detach(spawn("requests", MERGE_SHARES, async move { own.run_requests(requests).await }));
+    for name in ["requests-0", "requests-1", "requests-2", "requests-3"] {
+        let (own, requests) = (Rc::clone(&jobs), requests.clone());
+        detach(spawn(name, MERGE_SHARES, async move { own.run_requests(requests).await }));
+    }
     let is_over = Rc::new(Cell::new(false));
     let (own, over) = (Rc::clone(&jobs), Rc::clone(&is_over));
     let upkeep = spawn("merge", MERGE_SHARES, async move { own.run_upkeep(&over).await });

@@ -15,7 +15,7 @@ use crate::model::labels;
 use crate::model::matcher::Matcher;
 use crate::model::sample::Sample;
 use crate::model::series::TenantId;
-use crate::node::block::request::BlockSelect;
+use crate::node::block::request::{BlockSelect, StoreReport, StoreRequest};
 use crate::query::merge::{MergeFault, Merger, Window};
 use crate::wire::select::{SelectAnswer, SelectFault, SelectRequest, SelectWant, SelectedSeries};
 
@@ -168,6 +168,17 @@ pub async fn gather_reports(shards: &Shards, patience: Duration) -> Vec<Option<B
         found.push(report.await.ok().and_then(Result::ok).flatten());
     }
     found
+}
+
+/// What the blocks tell about themselves.
+pub async fn gather_store(shards: &Shards, patience: Duration) -> Option<Box<StoreReport>> {
+    let blocks = shards.blocks()?;
+    let (reply, reports) = flume::bounded(1);
+    let ask = async {
+        blocks.requests.send_async(StoreRequest::Report { reply }).await.ok()?;
+        reports.recv_async().await.ok()
+    };
+    tokio::time::timeout(patience, ask).await.ok().flatten()
 }
 
 async fn report(shard: &ShardHandle) -> Option<Box<ShardReport>> {

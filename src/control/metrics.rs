@@ -6,6 +6,8 @@ use crate::control::host::ProcessUsage;
 use crate::control::readiness::Readiness;
 use crate::control::report::{LogState, RequestCounts, RequestKind, ShardReport};
 use crate::model::refusal::Refusal;
+use crate::node::block::BlockMeta;
+use crate::node::block::request::StoreReport;
 
 /// What the page is made of.
 #[derive(Debug)]
@@ -18,6 +20,8 @@ pub struct MetricsInput<'a> {
     pub usage: ProcessUsage,
     /// Unix seconds.
     pub started_at_seconds: f64,
+    /// The blocks; `None` where they did not answer in time.
+    pub store: Option<&'a StoreReport>,
     /// The control plane's own.
     pub queries: QueryReport,
 }
@@ -202,6 +206,9 @@ pub fn render(input: &MetricsInput) -> String {
         .filter_map(|(name, report)| Some((name.as_str(), report.as_deref()?)))
         .collect();
     render_process(&mut page, input);
+    if let Some(store) = input.store {
+        render_store(&mut page, store);
+    }
     page.family("tidegate_shard_up", FamilyKind::Gauge, "1 if the shard answered for this page");
     for (name, report) in names.iter().zip(input.reports) {
         page.sample(&[("shard", name)], u64::from(report.is_some()));
@@ -230,6 +237,11 @@ fn render_process(page: &mut Exposition, input: &MetricsInput) {
     page.sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
     page.family("tidegate_ready", Gauge, "1 if /-/ready says so");
     page.sample(&[], u64::from(input.readiness == Readiness::Ready));
+    if let Readiness::Replaying { done_bytes, total_bytes } = input.readiness {
+        page.family("tidegate_replay_bytes", Gauge, "Log and snapshots to be read at this start");
+        page.sample(&[("state", "done")], done_bytes);
+        page.sample(&[("state", "total")], total_bytes);
+    }
     page.family("tidegate_queries_running", Gauge, "Queries being worked on");
     page.sample(&[], input.queries.running);
     page.family("tidegate_queries_waiting", Gauge, "Queries waiting for query-concurrency-max");
@@ -254,6 +266,56 @@ fn render_process(page: &mut Exposition, input: &MetricsInput) {
             page.family(name, Gauge, help);
             page.sample(&[], value);
         }
+    }
+}
+
+/// The blocks of the node.
+fn render_store(page: &mut Exposition, store: &StoreReport) {
+    use FamilyKind::{Counter, Gauge};
+    type Read = fn(&(BlockMeta, u64)) -> u64;
+    let by_level: [(&str, &str, Read); 4] = [
+        ("tidegate_blocks", "Blocks on disk, by how often they were merged", |_| 1),
+        ("tidegate_block_bytes", "Bytes of blocks on disk", |block| block.1),
+        ("tidegate_block_samples", "Samples in blocks", |block| block.0.samples),
+        ("tidegate_block_series", "Series in blocks, counted in each", |block| block.0.series),
+    ];
+    let mut levels: Vec<u32> = store.blocks.iter().map(|(meta, _)| meta.level).collect();
+    levels.sort_unstable();
+    levels.dedup();
+    for (name, help, read) in by_level {
+        page.family(name, Gauge, help);
+        for level in &levels {
+            let own = store.blocks.iter().filter(|(meta, _)| meta.level == *level);
+            page.sample(&[("level", &level.to_string())], own.map(read).sum::<u64>());
+        }
+    }
+    let numbers = [
+        ("tidegate_block_merges_total", Counter, "Merges of blocks", store.merges),
+        ("tidegate_block_failures_total", Counter, "Upkeep that the disk refused", store.failures),
+        ("tidegate_blocks_retired_total", Counter, "Blocks deleted by retention", store.retired),
+        (
+            "tidegate_blocks_set_aside",
+            Gauge,
+            "Files set aside: damaged or foreign",
+            store.set_aside,
+        ),
+        (
+            "tidegate_blocks_missing",
+            Gauge,
+            "Blocks listed and not there",
+            store.missing.len() as u64,
+        ),
+        ("tidegate_tombstones", Gauge, "Deletions that wait for merges", store.tombstones),
+        ("tidegate_block_selects_total", Counter, "Selects on blocks", store.selects),
+        ("tidegate_block_selects_failed_total", Counter, "Those that failed", store.selects_failed),
+        ("tidegate_block_cache_hits_total", Counter, "Pages found in memory", store.cache_hits),
+        ("tidegate_block_cache_misses_total", Counter, "Pages read from disk", store.cache_misses),
+        ("tidegate_block_cache_bytes", Gauge, "Pages in memory", store.cache_bytes),
+        ("tidegate_disk_free_bytes", Gauge, "Free on the data disk", store.disk_free_bytes),
+    ];
+    for (name, kind, help, value) in numbers {
+        page.family(name, kind, help);
+        page.sample(&[], value);
     }
 }
 
@@ -309,13 +371,16 @@ mod tests {
         report.head.series = 11;
         report.log.state = LogState::Open;
         report.vm_json.accepted = 5;
+        let store = StoreReport { tombstones: 3, ..StoreReport::default() };
         let page = render(&MetricsInput {
             reports: &[Some(report), None],
             readiness: Readiness::Ready,
             usage: ProcessUsage { resident_bytes: Some(4096), ..ProcessUsage::default() },
             started_at_seconds: 1.5,
+            store: Some(&store),
             queries: QueryReport::default(),
         });
+
         let samples = check_page(&page);
         let requests = "tidegate_http_requests_total{shard=\"0\",endpoint=\"remote_write\",code=";
         check(&samples, &format!("{requests}\"2xx\"}}"), 1);
@@ -328,6 +393,7 @@ mod tests {
         check(&samples, "tidegate_log_state{shard=\"0\",state=\"failed\"}", 0);
         check(&samples, "tidegate_shard_up{shard=\"0\"}", 1);
         check(&samples, "tidegate_shard_up{shard=\"1\"}", 0);
+        check(&samples, "tidegate_tombstones", 3);
         check(&samples, "tidegate_ready", 1);
         check(&samples, "process_resident_memory_bytes", 4096);
         assert!(!samples.contains_key("tidegate_head_series{shard=\"1\"}"));

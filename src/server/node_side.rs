@@ -82,8 +82,14 @@ impl NodeSide {
     }
 
     /// The node half is replayed and takes frames from now on.
-    pub fn handle_node(&mut self, node: Box<NodeShard>, background: BackgroundSender) {
+    pub fn handle_node(
+        &mut self,
+        mut node: Box<NodeShard>,
+        background: BackgroundSender,
+        now: Now,
+    ) {
         assert!(self.node.is_none());
+        node.handle_second(now.unix_ms);
         self.node = Some(node);
         self.background = Some(background);
     }

@@ -94,5 +94,6 @@ pub fn query_limits(config: &Config) -> QueryLimits {
         wait_max: config.query_wait_max.duration(),
         timeout: config.query_timeout.duration(),
         lookback: config.query_lookback.duration(),
+        retention: config.retention.duration(),
     }
 }

@@ -262,7 +262,7 @@ impl Shard {
 
     fn handle_mail(&mut self) {
         if let Ok(handover) = self.mail.node.try_recv() {
-            self.node.handle_node(handover.node, handover.background);
+            self.node.handle_node(handover.node, handover.background, self.now);
         }
         // As many as lay there at first: what arrives meanwhile is for the next turn.
         for _ in 0..self.mail.gateway.len() {

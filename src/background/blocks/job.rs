@@ -35,6 +35,8 @@ pub struct Jobs<D: Disk> {
     pub state: Arc<ServerState>,
     /// Deletions that a flush under way has seen, by shard.
     flushing: RefCell<Vec<Option<u64>>>,
+    /// One merge or retirement at a time: it is planned by what there is.
+    merging: tokio::sync::Mutex<()>,
     /// Deletions that every shard has logged, and since when.
     confirmed: Cell<(u64, Option<Instant>)>,
     settled: Cell<u64>,
@@ -60,6 +62,7 @@ impl<D: Disk> Jobs<D> {
             rules,
             state,
             flushing: RefCell::new(vec![None; shard_count]),
+            merging: tokio::sync::Mutex::new(()),
             confirmed: Cell::new((newest, None)),
             settled: Cell::new(newest),
             merges: Cell::new(0),
@@ -155,7 +158,10 @@ impl<D: Disk> Jobs<D> {
 
     async fn step(&self) -> Result<Upkeep, i32> {
         let settled = self.settled();
-        let did = upkeep(&self.store, &self.rules, unix_now_ms(), settled).await?;
+        let turn = self.merging.lock().await;
+        let did = upkeep(&self.store, &self.rules, unix_now_ms(), settled).await;
+        drop(turn);
+        let did = did?;
         match did {
             Upkeep::Merged { blocks } => {
                 tracing::debug!(blocks, "merged blocks");
@@ -197,7 +203,8 @@ impl<D: Disk> Jobs<D> {
         }
     }
 
-    /// Does what the control plane asks, one after the other.
+    /// Does what the control plane asks; several of these run side by side, so that a long merge
+    /// holds up nothing else.
     pub async fn run_requests(&self, requests: flume::Receiver<StoreRequest>) {
         let disk = |errno| StoreRefusal::Disk { errno };
         while let Ok(request) = requests.recv_async().await {
@@ -213,7 +220,9 @@ impl<D: Disk> Jobs<D> {
                     self.confirmed.set((tombstone, Some(monotonic_now())));
                 }
                 StoreRequest::CleanTombstones { reply } => {
+                    let turn = self.merging.lock().await;
                     let cleaned = clean_tombstones(&self.store, self.settled()).await;
+                    drop(turn);
                     let _ = reply.try_send(cleaned.map_err(disk));
                 }
                 StoreRequest::Compact { reply } => {
@@ -232,12 +241,14 @@ impl<D: Disk> Jobs<D> {
 
     /// Merges until there is nothing to merge; returns how often.
     async fn compact(&self) -> Result<u64, i32> {
+        let turn = self.merging.lock().await;
         let mut merges = 0;
         while let Some(sources) = plan_merge_now(&merge::planned(&self.store), &self.rules) {
             merge::merge(&self.store, &sources).await?;
             self.merges.set(self.merges.get() + 1);
             merges += 1;
         }
+        drop(turn);
         Ok(merges)
     }
 

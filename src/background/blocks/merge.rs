@@ -127,7 +127,7 @@ pub async fn merge<D: Disk>(store: &BlockStore<D>, sources: &[u64]) -> Result<Up
         Err(fault) => {
             sink.abandon().await;
             let (block, fault) = fault;
-            if !fault.is_damage() {
+            if block == 0 || !fault.is_damage() {
                 return Err(errno_of(fault));
             }
             store.set_aside(block, fault).await?;
@@ -163,7 +163,7 @@ async fn copy<D: Disk>(
     loop {
         let Some(first) = first_of(&sources) else { return Ok(()) };
         let (tenant, labels) = (first.tenant, first.labels.clone());
-        let mut inputs = Vec::new();
+        let (mut inputs, mut blocks) = (Vec::new(), Vec::new());
         // In the order of their flushes, so that the later one wins.
         for source in &mut sources {
             let is_same = source
@@ -171,14 +171,17 @@ async fn copy<D: Disk>(
                 .front()
                 .is_some_and(|(series, _)| series.tenant == tenant && series.labels == labels);
             if is_same && let Some((_, chunks)) = source.ready.pop_front() {
-                inputs.extend(chunks);
                 let id = source.block;
+                blocks.extend(chunks.iter().map(|_| id));
+                inputs.extend(chunks);
                 source.fill().await.map_err(|fault| (id, fault))?;
             }
         }
-        let chunks = recoder.recode_all(inputs);
-        // Their checksums held: we wrote it so.
-        let chunks = chunks.map_err(|_| (0, BlockFault::Malformed { offset: 0 }))?;
+        let chunks = recoder.recode_all(inputs.clone()).map_err(|_| {
+            let is_bad = |input: &RecodeInput| input.chunk.decode(&mut Vec::new()).is_err();
+            let bad = inputs.iter().position(is_bad).map_or(0, |at| blocks[at]);
+            (bad, BlockFault::Malformed { offset: 0 })
+        })?;
         if !chunks.is_empty() {
             let columns = chunks.iter().map(Chunk::columns);
             let added = sink.add_series(tenant, &labels, columns).await;

@@ -20,7 +20,6 @@ use crate::control::api::json::{self, LabelNames};
 use crate::control::api::parameters::Parameters;
 use crate::control::gather::{GatherFault, GatherLimits, Question, SeriesRun, gather_samples};
 use crate::model::sample::Sample;
-use crate::model::series::TenantId;
 use crate::query::expression::parse_match;
 use crate::query::instant::{TIME_MS_MAX, TIME_MS_MIN, parse_export_time_ms};
 use crate::query::merge::Window;
@@ -42,7 +41,7 @@ pub async fn export(
     State(state): State<ApiState>,
     parameters: Parameters,
 ) -> Result<Response, ApiError> {
-    let question = question(&parameters, (state.clock)())?;
+    let question = question(&state, &parameters)?;
     let rows_max = rows_per_line_max(&parameters)?;
     let timeout = state.admission.timeout(parameters.duration_ms("timeout")?);
     let place = state.admission.place().await;
@@ -67,7 +66,8 @@ pub async fn export(
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], body).into_response())
 }
 
-fn question(parameters: &Parameters, now_ms: i64) -> Result<Question, ApiError> {
+fn question(state: &ApiState, parameters: &Parameters) -> Result<Question, ApiError> {
+    let now_ms = (state.clock)();
     let mut groups = Vec::new();
     for name in ["match[]", "match"] {
         for text in parameters.get_all(name) {
@@ -90,7 +90,7 @@ fn question(parameters: &Parameters, now_ms: i64) -> Result<Question, ApiError> 
         return Err(ApiError::parameter("end", "end timestamp must not be before start time"));
     }
     let window = Window { start_ms, end_ms };
-    Ok(Question { tenant: TenantId::default(), groups, window })
+    Ok(state.question(groups, window))
 }
 
 fn rows_per_line_max(parameters: &Parameters) -> Result<usize, ApiError> {
@@ -115,9 +115,12 @@ async fn send_lines(
     let limits =
         GatherLimits { samples_max: limits.samples_max.min(STRETCH_SAMPLES_MAX), ..limits };
     let mut piece = Vec::new();
-    // The earliest last.
-    let mut stretches = vec![question.window];
+    // The earliest last. Hardly anything is of the future, which has no end.
+    let mut stretches = Vec::from(parts_at(question.window, (state.clock)()));
     while let Some(window) = stretches.pop() {
+        if window.end_ms < window.start_ms {
+            continue;
+        }
         let stretch = Question { window, ..question.clone() };
         let series = match gather_samples(&state.shards, &stretch, limits).await {
             Ok((series, _)) => series,
@@ -144,6 +147,15 @@ async fn send_lines(
         let _nobody_listens = sender.send(Ok(Bytes::from(piece))).await;
     }
     Ok(())
+}
+
+/// What is after `now_ms`, and what is not. One of them may be empty.
+fn parts_at(window: Window, now_ms: i64) -> [Window; 2] {
+    let Window { start_ms, end_ms } = window;
+    [
+        Window { start_ms: start_ms.max(now_ms.saturating_add(1)), end_ms },
+        Window { start_ms, end_ms: end_ms.min(now_ms) },
+    ]
 }
 
 /// Cuts a stretch of time in two.

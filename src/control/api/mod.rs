@@ -17,9 +17,12 @@ use axum::routing::{get, post};
 
 use crate::control::api::admission::Admission;
 use crate::control::api::error::ApiError;
-use crate::control::gather::GatherLimits;
+use crate::control::gather::{GatherLimits, Question};
 use crate::control::readiness::{Readiness, ServerState};
 use crate::control::shards::Shards;
+use crate::model::matcher::Matcher;
+use crate::model::series::TenantId;
+use crate::query::merge::Window;
 
 pub mod admission;
 pub mod parameters;
@@ -49,6 +52,8 @@ pub struct QueryLimits {
     pub timeout: Duration,
     /// How old a sample may be to be seen at an instant.
     pub lookback: Duration,
+    /// Older samples are not shown, whether they have left the disk or not; 0 shows all.
+    pub retention: Duration,
 }
 
 /// What the API needs of the process. Cheap to clone.
@@ -99,6 +104,17 @@ impl ApiState {
         }
         let list = serde_json::to_string(&warnings).expect("texts");
         format!(",\"warnings\":{list}").into_bytes()
+    }
+
+    /// What to ask the shards and blocks: nothing older than the retention.
+    pub(crate) fn question(&self, groups: Vec<Vec<Matcher>>, window: Window) -> Question {
+        let retention_ms = i64::try_from(self.limits.retention.as_millis()).unwrap_or(i64::MAX);
+        let oldest_ms = match retention_ms {
+            0 => i64::MIN,
+            _ => (self.clock)().saturating_sub(retention_ms),
+        };
+        let window = Window { start_ms: window.start_ms.max(oldest_ms), ..window };
+        Question { tenant: TenantId::default(), groups, window }
     }
 
     pub(crate) fn gather_limits(&self) -> GatherLimits {

@@ -10,10 +10,9 @@ use crate::control::api::body::{PIECE_BYTES, from_pieces};
 use crate::control::api::error::ApiError;
 use crate::control::api::json::{self, LabelNames};
 use crate::control::api::parameters::Parameters;
-use crate::control::gather::{GatherFault, Question, SeriesRun, gather_samples};
+use crate::control::gather::{GatherFault, SeriesRun, gather_samples};
 use crate::model::labels;
 use crate::model::sample::Sample;
-use crate::model::series::TenantId;
 use crate::query::evaluate::Instants;
 use crate::query::expression::{Expression, Selector};
 use crate::query::instant::TIME_MS_MAX;
@@ -157,11 +156,8 @@ async fn evaluate(
     selector: &Selector,
     reach_ms: i64,
 ) -> Result<Vec<SeriesRun>, ApiError> {
-    let question = Question {
-        tenant: TenantId::default(),
-        groups: selector.groups.clone(),
-        window: selector.window(plan.instants, reach_ms),
-    };
+    let window = selector.window(plan.instants, reach_ms);
+    let question = state.question(selector.groups.clone(), window);
     let (mut series, mut budget) =
         gather_samples(&state.shards, &question, state.gather_limits()).await?;
     for (index, series) in series.iter_mut().enumerate() {

@@ -10,7 +10,6 @@ use crate::control::api::error::ApiError;
 use crate::control::api::json::{self, LabelNames};
 use crate::control::api::parameters::Parameters;
 use crate::control::gather::{Question, gather_labels, gather_strings};
-use crate::model::series::TenantId;
 use crate::wire::select::SelectWant;
 
 /// The label sets of the series that match any `match[]` and have a sample from `start` to `end`.
@@ -18,7 +17,7 @@ pub async fn series(
     State(state): State<ApiState>,
     parameters: Parameters,
 ) -> Result<Response, ApiError> {
-    let question = question(&parameters)?;
+    let question = question(&state, &parameters)?;
     if question.groups.is_empty() {
         return Err(ApiError::BadData("no match[] parameter provided".into()));
     }
@@ -59,7 +58,7 @@ async fn strings(
     parameters: &Parameters,
     want: SelectWant,
 ) -> Result<Response, ApiError> {
-    let mut question = question(parameters)?;
+    let mut question = question(state, parameters)?;
     if question.groups.is_empty() {
         // One group without a matcher: every series.
         question.groups.push(Vec::new());
@@ -73,12 +72,8 @@ async fn strings(
     Ok(respond(state, &found, limit, write))
 }
 
-fn question(parameters: &Parameters) -> Result<Question, ApiError> {
-    Ok(Question {
-        tenant: TenantId::default(),
-        groups: parameters.groups()?,
-        window: parameters.window()?,
-    })
+fn question(state: &ApiState, parameters: &Parameters) -> Result<Question, ApiError> {
+    Ok(state.question(parameters.groups()?, parameters.window()?))
 }
 
 /// `U__http_2e_status` -> `http.status`: `_hex_` is a character, `__` an underscore

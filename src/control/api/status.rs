@@ -1,6 +1,7 @@
 //! How the process is: health, readiness, metrics, build, and the page at `/` that says where
 //! things are.
 
+use std::fmt::Write;
 use std::time::Duration;
 
 use axum::extract::State;
@@ -9,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 
 use crate::control::api::ApiState;
 use crate::control::api::json;
-use crate::control::gather::gather_reports;
+use crate::control::gather::{gather_reports, gather_store};
 use crate::control::host::ProcessUsage;
 use crate::control::metrics::{MetricsInput, render};
 use crate::control::readiness::Readiness;
@@ -69,7 +70,15 @@ pub async fn health() -> &'static str {
 /// 200 when clients should come, else 503 with the reason.
 pub async fn ready(State(state): State<ApiState>) -> Response {
     let readiness = state.server.readiness();
-    let text = format!("{}\n", readiness.describe());
+    let mut text = format!("{}\n", readiness.describe());
+    let lost = state.server.blocks_lost();
+    if lost > 0 {
+        let _ = writeln!(
+            text,
+            "{lost} blocks are damaged (see blocks/aside in the data folder) or missing: answers \
+             lack their samples; `tidegate check data` says which"
+        );
+    }
     match readiness {
         Readiness::Ready => text.into_response(),
         _ => (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "5")], text).into_response(),
@@ -79,7 +88,9 @@ pub async fn ready(State(state): State<ApiState>) -> Response {
 /// The page that Prometheus scrapes.
 pub async fn metrics(State(state): State<ApiState>) -> Response {
     let reports = gather_reports(&state.shards, REPORT_TIMEOUT).await;
+    let store = gather_store(&state.shards, REPORT_TIMEOUT).await;
     let page = render(&MetricsInput {
+        store: store.as_deref(),
         reports: &reports,
         readiness: state.server.readiness(),
         usage: ProcessUsage::read(),

@@ -144,6 +144,7 @@ fn limits() -> QueryLimits {
         wait_max: Duration::from_millis(20),
         timeout: Duration::from_secs(60),
         lookback: Duration::from_secs(300),
+        retention: Duration::ZERO,
     }
 }
 
