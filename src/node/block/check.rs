@@ -6,8 +6,10 @@
 use hashbrown::HashMap;
 use roaring::RoaringBitmap;
 
+use super::directory::{NameEntry, PairPage};
 use super::format::{BLOCK_EDGE_BYTES, BlockFault};
 use super::meta::BlockMeta;
+use super::pair_page::{Malformed, RESTART_PAIRS};
 use super::reader::{BlockIndex, BlockReader, BlockSections, BlockSource};
 use crate::model::labels;
 use crate::model::series::TenantId;
@@ -177,34 +179,18 @@ impl<S: BlockSource> Check<'_, S> {
         let directory = index.directory();
         for name in &directory.names {
             let mut having = RoaringBitmap::new();
-            let mut before: Option<Box<[u8]>> = None;
+            let mut before: Option<Vec<u8>> = None;
             for page in &name.pages {
-                let pairs = match self.reader.pairs_of_page(page).await {
-                    Ok(pairs) => pairs,
+                let bytes = match self.reader.source.page(page.page).await {
+                    Ok(bytes) => bytes,
                     Err(fault) => {
                         self.fault("a page of labels", fault);
                         continue;
                     }
                 };
-                if pairs.first().is_none_or(|first| first.value != page.first_value) {
-                    self.flaw(page.page.offset, "a page of labels begins with another value");
-                }
-                for pair in pairs.iter() {
-                    if before.as_ref().is_some_and(|before| *before >= pair.value) {
-                        self.flaw(page.page.offset, "values are not in order");
-                    }
-                    before = Some(pair.value.clone());
-                    let mut set = RoaringBitmap::new();
-                    if let Err(fault) = self.reader.add_postings(pair, &mut set).await {
-                        self.fault("postings", fault);
-                        continue;
-                    }
-                    let key = (name.tenant, name.name.to_vec(), pair.value.to_vec());
-                    let implied = self.implied.remove(&key).unwrap_or_default();
-                    if implied != set || set.len() != u64::from(pair.series) {
-                        self.flaw(page.page.offset, "postings are not those of the series");
-                    }
-                    having |= set;
+                let checked = self.check_pairs(name, page, &bytes, &mut having, &mut before).await;
+                if checked.is_err() {
+                    self.flaw(page.page.offset, "a page of labels contradicts itself");
                 }
                 self.reader.source.yield_if_needed().await;
             }
@@ -219,6 +205,47 @@ impl<S: BlockSource> Check<'_, S> {
         if !self.implied.is_empty() {
             self.flaw(directory.columns_end, "labels without postings");
         }
+    }
+
+    /// The pairs of one page: in order, found from each restart, with the postings of the series.
+    async fn check_pairs(
+        &mut self,
+        name: &NameEntry,
+        page: &PairPage,
+        bytes: &[u8],
+        having: &mut RoaringBitmap,
+        before: &mut Option<Vec<u8>>,
+    ) -> Result<(), Malformed> {
+        let view = page.view(bytes)?;
+        let mut pairs = view.walk();
+        let mut index = 0;
+        while let Some(pair) = pairs.next()? {
+            if index == 0 && *pair.value != *page.first_value {
+                self.flaw(page.page.offset, "a page of labels begins with another value");
+            }
+            if index % RESTART_PAIRS == 0
+                && view.walk_from(index / RESTART_PAIRS)?.next()? != Some(pair)
+            {
+                self.flaw(page.page.offset, "a page of labels restarts elsewhere");
+            }
+            index += 1;
+            if before.as_ref().is_some_and(|before| **before >= *pair.value) {
+                self.flaw(page.page.offset, "values are not in order");
+            }
+            *before = Some(pair.value.to_vec());
+            let mut set = RoaringBitmap::new();
+            if let Err(fault) = self.reader.add_postings(pair.postings, &mut set).await {
+                self.fault("postings", fault);
+                continue;
+            }
+            let key = (name.tenant, name.name.to_vec(), pair.value.to_vec());
+            let implied = self.implied.remove(&key).unwrap_or_default();
+            if implied != set || set.len() != u64::from(pair.series) {
+                self.flaw(page.page.offset, "postings are not those of the series");
+            }
+            *having |= set;
+        }
+        Ok(())
     }
 
     /// Between the last part and the trailer are zeros, and the parts follow each other.

@@ -11,7 +11,8 @@
 
 use roaring::RoaringBitmap;
 
-use super::format::{PageRef, Walk, write_text};
+use super::format::{BlockFault, PageRef, Walk, write_text};
+use super::pair_page::{Malformed, PairPageView};
 use crate::base::varint::write_varint;
 use crate::model::series::TenantId;
 
@@ -64,6 +65,18 @@ pub(super) struct PairPage {
     /// Where the postings of its pairs begin.
     pub postings_at: u64,
     pub first_value: Box<[u8]>,
+}
+
+impl PairPage {
+    /// The pairs in its bytes.
+    pub(super) fn view<'a>(&self, bytes: &'a [u8]) -> Result<PairPageView<'a>, Malformed> {
+        PairPageView::new(bytes, self.count, self.postings_at)
+    }
+
+    /// Its checksum held, and what it says cannot be.
+    pub(super) fn malformed(&self) -> BlockFault {
+        BlockFault::Malformed { offset: self.page.offset }
+    }
 }
 
 impl Directory {

@@ -9,6 +9,7 @@ mod chunks;
 mod directory;
 pub mod format;
 pub mod meta;
+mod pair_page;
 pub mod reader;
 pub mod recode;
 pub mod request;

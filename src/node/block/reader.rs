@@ -11,21 +11,20 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use roaring::RoaringBitmap;
 
-use super::directory::{Directory, NameEntry, PairPage, decode_postings};
+use super::directory::{Directory, NameEntry, decode_postings};
 use super::format::{
     BLOCK_EDGE_BYTES, BlockFault, HEADER_MAGIC, ORDER_ENTRIES, PART_BYTES_MAX, PageRef,
     TRAILER_MAGIC, VERSION, Walk,
 };
 use super::meta::BlockMeta;
-use super::series_page::{self, PagePair, PageSeries, PairPostings};
+use super::pair_page::PairPostings;
+use super::series_page::{self, PageSeries};
 use crate::base::checksum::crc32c;
 use crate::model::labels::encode_label;
 use crate::model::series::TenantId;
 
 /// Decoded label pairs that a reader keeps, so that series in a row share them.
 const PAIRS_KEPT: usize = 1 << 16;
-/// Decoded pages of pairs that a reader keeps.
-const PAIR_PAGES_KEPT: usize = 64;
 
 /// Where the bytes of one block come from.
 #[expect(async_fn_in_trait, reason = "readers are local to their thread")]
@@ -164,14 +163,12 @@ pub struct BlockReader<'a, S> {
     pub(super) source: &'a S,
     /// Encoded labels by pair ref.
     labels: RefCell<HashMap<u32, Rc<[u8]>>>,
-    pair_pages: RefCell<HashMap<u32, Rc<Vec<PagePair>>>>,
 }
 
 impl<'a, S: BlockSource> BlockReader<'a, S> {
     /// A reader of the block that `index` was opened from.
     pub fn new(index: &'a BlockIndex, source: &'a S) -> Self {
-        let (labels, pair_pages) = Default::default();
-        Self { index, source, labels, pair_pages }
+        Self { index, source, labels: RefCell::default() }
     }
 
     /// What the block says of itself.
@@ -245,13 +242,16 @@ impl<'a, S: BlockSource> BlockReader<'a, S> {
         let rank = bytes.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
         let rank = rank.map(u32::from_le_bytes).ok_or(malformed)?;
         let (name, page) = directory.pair_page(rank).ok_or(malformed)?;
-        let pairs = self.pairs_of_page(page).await?;
-        let pair_of_rank = pairs.get((rank - page.first_rank) as usize).ok_or(malformed)?;
         if name.tenant != tenant {
             return Err(malformed);
         }
-        let mut label = Vec::new();
-        encode_label(&mut label, &name.name, &pair_of_rank.value);
+        let bytes = self.source.page(page.page).await?;
+        let mut value = Vec::new();
+        let copied =
+            page.view(&bytes).and_then(|view| view.copy_value(rank - page.first_rank, &mut value));
+        copied.map_err(|_| page.malformed())?;
+        let mut label = Vec::with_capacity(name.name.len() + value.len() + 16);
+        encode_label(&mut label, &name.name, &value);
         let label: Rc<[u8]> = label.into();
         let mut labels = self.labels.borrow_mut();
         if labels.len() >= PAIRS_KEPT {
@@ -259,26 +259,6 @@ impl<'a, S: BlockSource> BlockReader<'a, S> {
         }
         labels.insert(pair, Rc::clone(&label));
         Ok(label)
-    }
-
-    pub(super) async fn pairs_of_page(
-        &self,
-        page: &PairPage,
-    ) -> Result<Rc<Vec<PagePair>>, BlockFault> {
-        if let Some(pairs) = self.pair_pages.borrow().get(&page.first_rank) {
-            return Ok(Rc::clone(pairs));
-        }
-        let bytes = self.source.page(page.page).await?;
-        let pairs = series_page::decode_pairs(&bytes, page.postings_at);
-        let pairs = pairs.filter(|pairs| pairs.len() == page.count as usize);
-        let pairs = pairs.ok_or(BlockFault::Malformed { offset: page.page.offset })?;
-        let pairs = Rc::new(pairs);
-        let mut kept = self.pair_pages.borrow_mut();
-        if kept.len() >= PAIR_PAGES_KEPT {
-            kept.clear();
-        }
-        kept.insert(page.first_rank, Rc::clone(&pairs));
-        Ok(pairs)
     }
 
     /// The series that have a name.
@@ -289,10 +269,10 @@ impl<'a, S: BlockSource> BlockReader<'a, S> {
     /// Adds the series of a pair.
     pub(super) async fn add_postings(
         &self,
-        pair: &PagePair,
+        postings: PairPostings,
         set: &mut RoaringBitmap,
     ) -> Result<(), BlockFault> {
-        match pair.postings {
+        match postings {
             PairPostings::One(id) if id < self.index.directory.series => {
                 set.insert(id);
             }

@@ -88,9 +88,11 @@ impl<S: BlockSource> BlockReader<'_, S> {
                 for value in values {
                     let page = name.pages.partition_point(|page| *page.first_value <= **value);
                     let Some(page) = page.checked_sub(1) else { continue };
-                    let pairs = self.pairs_of_page(&name.pages[page]).await?;
-                    if let Ok(at) = pairs.binary_search_by(|pair| pair.value.cmp(value)) {
-                        self.add_postings(&pairs[at], &mut hits).await?;
+                    let page = &name.pages[page];
+                    let bytes = self.source.page(page.page).await?;
+                    let found = page.view(&bytes).and_then(|view| view.find(value));
+                    if let Some(postings) = found.map_err(|_| page.malformed())? {
+                        self.add_postings(postings, &mut hits).await?;
                     }
                 }
             }
@@ -103,9 +105,12 @@ impl<S: BlockSource> BlockReader<'_, S> {
                     if beyond(&page.first_value) {
                         break;
                     }
-                    for pair in self.pairs_of_page(page).await?.iter() {
-                        if pair.value.starts_with(prefix) && test.matches(&pair.value) {
-                            self.add_postings(pair, &mut hits).await?;
+                    let bytes = self.source.page(page.page).await?;
+                    let malformed = |_| page.malformed();
+                    let mut pairs = page.view(&bytes).map_err(malformed)?.walk();
+                    while let Some(pair) = pairs.next().map_err(malformed)? {
+                        if pair.value.starts_with(prefix) && test.matches(pair.value) {
+                            self.add_postings(pair.postings, &mut hits).await?;
                         }
                     }
                     self.source.yield_if_needed().await;
@@ -141,11 +146,14 @@ impl<S: BlockSource> BlockReader<'_, S> {
         let mut values = Vec::new();
         let Some(name) = self.index.directory().name(tenant, name) else { return Ok(values) };
         for page in &name.pages {
-            for pair in self.pairs_of_page(page).await?.iter() {
+            let bytes = self.source.page(page.page).await?;
+            let malformed = |_| page.malformed();
+            let mut pairs = page.view(&bytes).map_err(malformed)?.walk();
+            while let Some(pair) = pairs.next().map_err(malformed)? {
                 let mut set = RoaringBitmap::new();
-                self.add_postings(pair, &mut set).await?;
+                self.add_postings(pair.postings, &mut set).await?;
                 if !set.is_disjoint(selected) {
-                    values.push(pair.value.clone());
+                    values.push(pair.value.into());
                 }
             }
             self.source.yield_if_needed().await;

@@ -2,7 +2,7 @@
 //!
 //! The layout stands in `format`.
 
-use super::format::{PageRef, Walk};
+use super::format::Walk;
 
 /// Pairs of a series, as many as a frame's label bytes can hold; bounds what damage can make.
 const PAIRS_MAX: usize = 1 << 16;
@@ -111,43 +111,4 @@ impl Last {
             crc: walk.u32()?,
         })
     }
-}
-
-/// A label pair of a pair page.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct PagePair {
-    pub value: Box<[u8]>,
-    /// Series that carry it.
-    pub series: u32,
-    pub postings: PairPostings,
-}
-
-/// The series of a pair.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum PairPostings {
-    One(u32),
-    Stored(PageRef),
-}
-
-/// The pairs of a page, whose postings begin at `postings_at`; `None` if it is none.
-pub(super) fn decode_pairs(bytes: &[u8], postings_at: u64) -> Option<Vec<PagePair>> {
-    let mut walk = Walk::new(bytes);
-    let mut pairs: Vec<PagePair> = Vec::new();
-    let mut at = postings_at;
-    while !walk.is_done() {
-        let before = pairs.last().map_or(&[][..], |before| &before.value);
-        let mut value = before.get(..walk.len()?)?.to_vec();
-        value.extend_from_slice(walk.text()?);
-        let series = walk.varint_u32()?;
-        let postings = if series == 1 {
-            PairPostings::One(walk.varint_u32()?)
-        } else {
-            let len = walk.varint_u32()?;
-            let page = PageRef { offset: at, len, crc: walk.u32()? };
-            at = at.checked_add(u64::from(len))?;
-            PairPostings::Stored(page)
-        };
-        pairs.push(PagePair { value: value.into(), series, postings });
-    }
-    Some(pairs)
 }

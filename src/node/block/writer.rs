@@ -15,6 +15,7 @@ use super::format::{
     TRAILER_MAGIC, VERSION, shared_len, write_text, write_zigzag,
 };
 use super::meta::BlockMeta;
+use super::pair_page::RESTART_PAIRS;
 use crate::base::checksum::{crc32c, crc32c_append};
 use crate::base::varint::write_varint;
 use crate::model::chunk::ChunkColumns;
@@ -515,6 +516,8 @@ struct OpenPairPage {
     postings_at: u64,
     first_value: Box<[u8]>,
     before: Vec<u8>,
+    count: u32,
+    restarts: Vec<u8>,
 }
 
 impl OpenPairPage {
@@ -522,11 +525,21 @@ impl OpenPairPage {
         (self.first_rank, self.postings_at) = (rank, postings_at);
         self.first_value = value.into();
         self.before.clear();
+        self.count = 0;
     }
 
     fn add(&mut self, value: &[u8], runs: &mut Runs, postings: &mut Vec<u8>) {
         let start = postings.len();
         runs.encode(postings);
+        if self.count.is_multiple_of(RESTART_PAIRS) {
+            self.before.clear();
+            let postings = start as u64 - self.postings_at;
+            for number in [self.bytes.len() as u64, postings] {
+                let number = u32::try_from(number).expect("postings of a page are below 4 GiB");
+                self.restarts.extend_from_slice(&number.to_le_bytes());
+            }
+        }
+        self.count += 1;
         let shared = shared_len(&self.before, value);
         write_varint(&mut self.bytes, shared as u64);
         write_text(&mut self.bytes, &value[shared..]);
@@ -545,6 +558,7 @@ impl OpenPairPage {
 
     /// Appends the page to `out`, whose first byte lies at `out_offset`.
     fn close(&mut self, next_rank: u32, out_offset: u64, out: &mut Vec<u8>) -> PairPage {
+        self.bytes.append(&mut self.restarts);
         let page = PageRef::of(out_offset + out.len() as u64, &self.bytes);
         out.append(&mut self.bytes);
         PairPage {
