@@ -70,8 +70,8 @@ impl<'a> PairPageView<'a> {
         Ok(PairWalk { walk: Walk::new(entries), value: Vec::new(), postings_at, left })
     }
 
-    /// Appends the value of the pair with this number.
-    pub(super) fn copy_value(&self, index: u32, out: &mut Vec<u8>) -> Result<(), Malformed> {
+    /// Appends the value of the pair with this number; returns how many series have it.
+    pub(super) fn copy_value(&self, index: u32, out: &mut Vec<u8>) -> Result<u32, Malformed> {
         if self.count <= index {
             return Err(Malformed);
         }
@@ -79,8 +79,9 @@ impl<'a> PairPageView<'a> {
         for _ in 0..index % RESTART_PAIRS {
             walk.next()?;
         }
-        out.extend_from_slice(walk.next()?.ok_or(Malformed)?.value);
-        Ok(())
+        let pair = walk.next()?.ok_or(Malformed)?;
+        out.extend_from_slice(pair.value);
+        Ok(pair.series)
     }
 
     /// The series of the pair with this value, if it is in the page.

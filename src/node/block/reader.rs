@@ -26,6 +26,10 @@ use crate::model::series::TenantId;
 /// Decoded label pairs that a reader keeps, so that series in a row share them.
 const PAIRS_KEPT: usize = 1 << 16;
 
+/// Room that is made for labels and values before they are seen: most fit.
+const LABEL_BYTES_AHEAD: usize = 512;
+const VALUE_BYTES_AHEAD: usize = 64;
+
 /// Where the bytes of one block come from.
 #[expect(async_fn_in_trait, reason = "readers are local to their thread")]
 pub trait BlockSource {
@@ -162,7 +166,7 @@ pub struct BlockReader<'a, S> {
     pub(super) index: &'a BlockIndex,
     pub(super) source: &'a S,
     /// Encoded labels by pair ref.
-    labels: RefCell<HashMap<u32, Rc<[u8]>>>,
+    labels: RefCell<HashMap<u32, Box<[u8]>>>,
 }
 
 impl<'a, S: BlockSource> BlockReader<'a, S> {
@@ -219,19 +223,24 @@ impl<'a, S: BlockSource> BlockReader<'a, S> {
     }
 
     async fn labels(&self, pairs: &[u32], tenant: TenantId) -> Result<Box<[u8]>, BlockFault> {
-        let mut labels = Vec::new();
+        let mut labels = Vec::with_capacity(LABEL_BYTES_AHEAD);
         for pair in pairs {
-            let known = self.labels.borrow().get(pair).cloned();
-            let label = match known {
-                Some(label) => label,
-                None => self.load_label(*pair, tenant).await?,
-            };
-            labels.extend_from_slice(&label);
+            if let Some(label) = self.labels.borrow().get(pair) {
+                labels.extend_from_slice(label);
+                continue;
+            }
+            self.load_label(*pair, tenant, &mut labels).await?;
         }
         Ok(labels.into())
     }
 
-    async fn load_label(&self, pair: u32, tenant: TenantId) -> Result<Rc<[u8]>, BlockFault> {
+    /// Appends a label, and keeps it if other series have it too.
+    async fn load_label(
+        &self,
+        pair: u32,
+        tenant: TenantId,
+        out: &mut Vec<u8>,
+    ) -> Result<(), BlockFault> {
         let directory = &self.index.directory;
         let order = directory.order_pages.get((pair / ORDER_ENTRIES) as usize);
         let malformed = BlockFault::Malformed { offset: directory.columns_end };
@@ -246,19 +255,20 @@ impl<'a, S: BlockSource> BlockReader<'a, S> {
             return Err(malformed);
         }
         let bytes = self.source.page(page.page).await?;
-        let mut value = Vec::new();
+        let mut value = Vec::with_capacity(VALUE_BYTES_AHEAD);
         let copied =
             page.view(&bytes).and_then(|view| view.copy_value(rank - page.first_rank, &mut value));
-        copied.map_err(|_| page.malformed())?;
-        let mut label = Vec::with_capacity(name.name.len() + value.len() + 16);
-        encode_label(&mut label, &name.name, &value);
-        let label: Rc<[u8]> = label.into();
-        let mut labels = self.labels.borrow_mut();
-        if labels.len() >= PAIRS_KEPT {
-            labels.clear();
+        let series = copied.map_err(|_| page.malformed())?;
+        let start = out.len();
+        encode_label(out, &name.name, &value);
+        if series > 1 {
+            let mut labels = self.labels.borrow_mut();
+            if labels.len() >= PAIRS_KEPT {
+                labels.clear();
+            }
+            labels.insert(pair, out[start..].into());
         }
-        labels.insert(pair, Rc::clone(&label));
-        Ok(label)
+        Ok(())
     }
 
     /// The series that have a name.

@@ -7,6 +7,9 @@ use super::format::Walk;
 /// Pairs of a series, as many as a frame's label bytes can hold; bounds what damage can make.
 const PAIRS_MAX: usize = 1 << 16;
 
+/// Room for so many chunks is made before they are seen.
+const CHUNKS_AHEAD: usize = 64;
+
 /// A series of a page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct PageSeries {
@@ -55,15 +58,17 @@ pub(super) fn decode(bytes: &[u8], values_base: u64, columns_end: u64) -> Option
         let before = series.last().map_or(&[][..], |before| &before.pairs);
         let shared = walk.len()?;
         let rest = walk.len()?;
-        if rest > PAIRS_MAX {
+        if shared > PAIRS_MAX || rest > PAIRS_MAX {
             return None;
         }
-        let mut pairs = before.get(..shared)?.to_vec();
+        let mut pairs = Vec::with_capacity(shared.checked_add(rest)?);
+        pairs.extend_from_slice(before.get(..shared)?);
         for _ in 0..rest {
             pairs.push(walk.varint_u32()?);
         }
-        let mut chunks = Vec::new();
-        for _ in 0..walk.varint()? {
+        let count = walk.len()?;
+        let mut chunks = Vec::with_capacity(count.min(CHUNKS_AHEAD));
+        for _ in 0..count {
             let chunk = last.next(&mut walk)?;
             let times_end = chunk.times_at.checked_add(u64::from(chunk.times_len))?;
             if times_end > columns_end || last.values_end > columns_end {
