@@ -128,7 +128,7 @@ impl<D: Disk> BlockStore<D> {
 
     async fn load(&self) -> Result<OpenReport, StoreFault> {
         let io = |errno| StoreFault::Io { path: self.folder.clone(), errno };
-        self.disk.make_folder(&self.folder.join(ASIDE)).await.map_err(io)?;
+        self.make_folders().await.map_err(io)?;
         let names = self.disk.list(&self.folder).await.map_err(io)?;
         let mut report = OpenReport::default();
         let mut ids = Vec::new();
@@ -166,6 +166,17 @@ impl<D: Disk> BlockStore<D> {
         self.remove_leftover().await;
         report.blocks = self.state.borrow().blocks.len() as u64;
         Ok(report)
+    }
+
+    /// The folders' own names are made durable too: a file in a folder whose name a power cut takes
+    /// is gone with it, synced or not.
+    async fn make_folders(&self) -> Result<(), i32> {
+        self.disk.make_folder(&self.folder.join(ASIDE)).await?;
+        self.disk.sync_folder(&self.folder).await?;
+        match self.folder.parent() {
+            Some(parent) => self.disk.sync_folder(parent).await,
+            None => Ok(()),
+        }
     }
 
     async fn read_list(
