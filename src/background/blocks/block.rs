@@ -162,7 +162,8 @@ impl<D: Disk> BlockSink<D> {
     }
 
     /// Makes the block durable under its name. `None`: there was no series, and there is no file.
-    /// After a fault the temporary file is gone, as far as the disk lets it.
+    /// After a fault the temporary file is gone, as far as the disk lets it; the block may have its
+    /// name, and is to be discarded.
     pub async fn finish(mut self) -> Result<Option<BlockMeta>, i32> {
         let Some(meta) = self.writer.finish() else {
             self.abandon().await;

@@ -76,7 +76,13 @@ impl Flush {
         });
         let mut written = Vec::new();
         for range_ms in ranges_of(run.iter().flat_map(|series| &series.chunks)) {
-            written.extend(self.write_block(store, &run, range_ms).await?);
+            match self.write_block(store, &run, range_ms).await {
+                Ok(id) => written.extend(id),
+                Err(errno) => {
+                    store.discard(&written).await;
+                    return Err(errno);
+                }
+            }
         }
         if !written.is_empty() {
             store.replace(&[], &written).await.map_err(errno_of)?;
@@ -118,7 +124,13 @@ impl Flush {
             }
             store.disk().yield_if_needed().await;
         }
-        Ok(sink.finish().await?.map(|meta| meta.id))
+        match sink.finish().await {
+            Ok(meta) => Ok(meta.map(|meta| meta.id)),
+            Err(errno) => {
+                store.discard(&[id]).await;
+                Err(errno)
+            }
+        }
     }
 }
 

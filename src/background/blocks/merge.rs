@@ -134,7 +134,13 @@ pub async fn merge<D: Disk>(store: &BlockStore<D>, sources: &[u64]) -> Result<Up
             return Ok(Upkeep::SetAside { block });
         }
     }
-    let added = sink.finish().await?.map(|meta| meta.id);
+    let added = match sink.finish().await {
+        Ok(meta) => meta.map(|meta| meta.id),
+        Err(errno) => {
+            store.discard(&[id]).await;
+            return Err(errno);
+        }
+    };
     store.replace(sources, added.as_slice()).await.map_err(errno_of)?;
     Ok(Upkeep::Merged { blocks: sources.len() as u64 })
 }

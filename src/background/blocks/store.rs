@@ -7,10 +7,13 @@
 //! DIR/blocks/aside/                 what is no block of ours or is damaged; never deleted
 //! ```
 //! A block is complete and durable under its name before `BLOCKS` lists it; one replacement of
-//! `BLOCKS` lists a merged block and drops its sources; then their files go. So after a crash:
-//! - a block that is not listed is a source of a listed one (it goes), or was about to be listed (it
-//!   counts: its samples are in the log as well, or in blocks that it replaces);
-//! - a block that is listed and not there is a loss, and is said.
+//! `BLOCKS` lists a merged block and drops its sources; then their files go. So after a crash a block
+//! that is not listed
+//! - is a source of a listed one, or older than the list, which knew it and left it out: it goes, as
+//!   what it holds may have been deleted since, and is in the log or in listed blocks if not;
+//! - or is younger than the list: it was about to be listed, and counts.
+//!
+//! A block that is listed and not there, or not whole, is a loss, and is said; then all others count.
 
 use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
@@ -48,7 +51,19 @@ struct State<D: Disk> {
     next_tombstone: u64,
     /// Removed from the list, but the disk kept the files.
     leftover: Vec<u64>,
+    /// Complete, but whether the list on the disk names them is not known: listing them failed. They
+    /// go after the next list, which does not.
+    orphans: Vec<u64>,
+    /// In no list, and to be removed. Not named as sources: they may name blocks that count.
+    remains: Vec<u64>,
     missing: Vec<u64>,
+}
+
+impl<D: Disk> State<D> {
+    /// Whether a change failed and left files behind.
+    fn has_remains(&self) -> bool {
+        !self.orphans.is_empty() || !self.remains.is_empty() || !self.leftover.is_empty()
+    }
 }
 
 /// What the start found that is not as it should be.
@@ -56,9 +71,9 @@ struct State<D: Disk> {
 pub struct OpenReport {
     /// Blocks that count.
     pub blocks: u64,
-    /// Complete, but not listed.
+    /// Complete, and not listed yet.
     pub adopted: Vec<u64>,
-    /// Replaced before, now removed.
+    /// Replaced before, or left behind by a change that failed; now removed.
     pub removed: Vec<u64>,
     /// Listed, and not there: their samples are lost.
     pub missing: Vec<u64>,
@@ -77,6 +92,20 @@ pub enum StoreFault {
     UnknownVersion { version: u32 },
     /// The folder belongs to another node.
     Foreign { node: u128 },
+}
+
+/// Why the list could not be written.
+#[derive(Clone, Copy, Debug)]
+struct SaveFault {
+    errno: i32,
+    /// Else a power cut may leave either list.
+    is_old_list_there: bool,
+}
+
+impl From<SaveFault> for i32 {
+    fn from(fault: SaveFault) -> Self {
+        fault.errno
+    }
 }
 
 impl std::fmt::Display for StoreFault {
@@ -111,6 +140,8 @@ impl<D: Disk> BlockStore<D> {
             next_block: 1,
             next_tombstone: 1,
             leftover: Vec::new(),
+            orphans: Vec::new(),
+            remains: Vec::new(),
             missing: Vec::new(),
         };
         let store = Self {
@@ -162,7 +193,7 @@ impl<D: Disk> BlockStore<D> {
         }
         self.settle(list, found, &mut report);
         self.set_aside.set(report.set_aside.len() as u64);
-        self.save().await.map_err(io)?;
+        self.save().await.map_err(|fault| io(fault.errno))?;
         self.remove_leftover().await;
         report.blocks = self.state.borrow().blocks.len() as u64;
         Ok(report)
@@ -219,14 +250,28 @@ impl<D: Disk> BlockStore<D> {
         let applied = found.iter().map(|block| block.meta.tombstones_applied).max().unwrap_or(0);
         state.next_tombstone = list.next_tombstone.max(applied + 1);
         state.tombstones = list.tombstones.into_iter().map(Rc::new).collect();
-        // Later blocks name earlier ones; what a block replaces is gone whoever else names it.
-        let sources: Vec<u64> =
-            found.iter().flat_map(|block| block.meta.sources.iter().copied()).collect();
+        let sources_of = |blocks: &mut dyn Iterator<Item = &Rc<Block<D>>>| -> Vec<u64> {
+            blocks.flat_map(|block| block.meta.sources.iter().copied()).collect()
+        };
+        // One that the list left out may name blocks that still count: a merge that failed.
+        let is_left_out = |block: &Rc<Block<D>>| {
+            !list.blocks.contains(&block.meta.id) && block.meta.id < list.next_block
+        };
+        let mut sources = sources_of(&mut found.iter().filter(|block| !is_left_out(block)));
+        let is_found =
+            |id: &u64| sources.contains(id) || found.iter().any(|block| block.meta.id == *id);
+        // If something is lost, what an older block holds is better than nothing.
+        let is_whole = !report.list_rebuilt && list.blocks.iter().all(is_found);
+        if !is_whole {
+            sources = sources_of(&mut found.iter());
+        }
         for block in found {
             let id = block.meta.id;
-            if sources.contains(&id) {
+            if sources.contains(&id) || is_whole && is_left_out(&block) {
                 report.removed.push(id);
-                state.leftover.push(id);
+                let is_replaced = sources.contains(&id);
+                let list = if is_replaced { &mut state.leftover } else { &mut state.remains };
+                list.push(id);
                 continue;
             }
             if !list.blocks.contains(&id) {
@@ -304,14 +349,19 @@ impl<D: Disk> BlockStore<D> {
 
     /// Lists blocks that are complete under their names, and drops `sources`, in one step.
     ///
-    /// After a fault nothing has changed for readers; the files stay, and the next start adopts
-    /// them.
+    /// After a fault nothing has changed for readers, and the files of `added` go.
     pub async fn replace(&self, sources: &[u64], added: &[u64]) -> Result<(), BlockFault> {
         let turn = self.turn.lock().await;
         let mut opened = Vec::new();
         for id in added {
             let path = self.folder.join(block_file_name(*id));
-            opened.push(Rc::new(Block::open(&self.disk, &path, &self.cache).await?));
+            match Block::open(&self.disk, &path, &self.cache).await {
+                Ok(block) => opened.push(Rc::new(block)),
+                Err(fault) => {
+                    self.discard(added).await;
+                    return Err(fault);
+                }
+            }
         }
         let before = self.state.borrow().blocks.clone();
         {
@@ -320,14 +370,35 @@ impl<D: Disk> BlockStore<D> {
             state.blocks.extend(opened);
             state.blocks.sort_by_key(|block| block.meta.newest_flush);
         }
-        if let Err(errno) = self.save().await {
+        if let Err(SaveFault { errno, is_old_list_there }) = self.save().await {
             self.state.borrow_mut().blocks = before;
+            if is_old_list_there {
+                self.discard(added).await;
+            } else {
+                self.state.borrow_mut().orphans.extend_from_slice(added);
+            }
             return Err(BlockFault::Io { errno });
         }
         self.state.borrow_mut().leftover.extend_from_slice(sources);
         self.remove_leftover().await;
         drop(turn);
         Ok(())
+    }
+
+    /// Removes blocks that are complete under their names and that no list has ever named; those
+    /// that the disk keeps with the next list.
+    pub async fn discard(&self, ids: &[u64]) {
+        for id in ids {
+            if !self.remove(*id).await {
+                self.state.borrow_mut().remains.push(*id);
+            }
+        }
+    }
+
+    /// Whether the file is gone.
+    async fn remove(&self, id: u64) -> bool {
+        let removed = self.disk.remove(&self.folder.join(block_file_name(id))).await;
+        matches!(removed, Ok(()) | Err(libc::ENOENT))
     }
 
     /// Moves a damaged block out of the way; queries go on without it.
@@ -344,11 +415,12 @@ impl<D: Disk> BlockStore<D> {
             "a block is damaged: it is set aside in blocks/aside, and its samples are missing from \
              answers; `tidegate check` says what is wrong, a backup may have it whole"
         );
-        self.put_aside(&block_file_name(id)).await?;
+        // Its samples are missing from answers from here on, whether the file moves or not.
         self.set_aside.set(self.set_aside.get() + 1);
+        self.put_aside(&block_file_name(id)).await?;
         let saved = self.save().await;
         drop(turn);
-        saved
+        Ok(saved?)
     }
 
     /// Writes a deletion down; returns it with its id. `None`: there are too many.
@@ -364,11 +436,14 @@ impl<D: Disk> BlockStore<D> {
             state.next_tombstone += 1;
             state.tombstones.push(Rc::new(tombstone.clone()));
         }
-        let saved = self.save().await;
+        if let Err(fault) = self.save().await {
+            // The shards will not hear of it: it would hide what they are given from now on. Its id
+            // is not used again, and if the disk has it, a start before the next list tells them.
+            self.state.borrow_mut().tombstones.retain(|each| each.id != id);
+            return Err(fault.errno);
+        }
         drop(turn);
-        // After a fault it stays: whether the disk has it is not known, and the next attempt writes
-        // it again.
-        saved.map(|()| Some(tombstone))
+        Ok(Some(tombstone))
     }
 
     /// Forgets deletions up to `settled` that no block needs any more. No shard can still publish a
@@ -383,16 +458,17 @@ impl<D: Disk> BlockStore<D> {
                 tombstone.id > settled
                     || blocks.iter().any(|block| is_needed(tombstone, &block.meta))
             });
-            if state.tombstones.len() == before.len() {
+            if state.tombstones.len() == before.len() && !state.has_remains() {
                 return Ok(());
             }
         }
-        let saved = self.save().await;
-        if saved.is_err() {
+        if let Err(fault) = self.save().await {
             self.state.borrow_mut().tombstones = before;
+            return Err(fault.errno);
         }
+        self.remove_leftover().await;
         drop(turn);
-        saved
+        Ok(())
     }
 
     /// Calls `link` with the ids of all blocks, none of which goes meanwhile; returns the text of
@@ -421,24 +497,34 @@ impl<D: Disk> BlockStore<D> {
         }
     }
 
-    async fn save(&self) -> Result<(), i32> {
-        let list = self.list();
-        let mut bytes = list.encode().into_bytes();
+    async fn save(&self) -> Result<(), SaveFault> {
+        let early = |errno| SaveFault { errno, is_old_list_there: true };
+        let late = |errno| SaveFault { errno, is_old_list_there: false };
+        self.write_list().await.map_err(early)?;
+        let (from, to) = (self.folder.join(LIST_TEMPORARY), self.folder.join(LIST_NAME));
+        self.disk.rename(&from, &to).await.map_err(late)?;
+        self.disk.sync_folder(&self.folder).await.map_err(late)?;
+        let state = &mut *self.state.borrow_mut();
+        state.remains.append(&mut state.orphans);
+        Ok(())
+    }
+
+    async fn write_list(&self) -> Result<(), i32> {
+        let mut bytes = self.list().encode().into_bytes();
         // Whole blocks, as direct writes ask; the reader does not mind spaces.
         bytes.resize(bytes.len().next_multiple_of(DISK_BLOCK_BYTES), b' ');
-        let temporary = self.folder.join(LIST_TEMPORARY);
-        let file = self.disk.create(&temporary).await?;
+        let file = self.disk.create(&self.folder.join(LIST_TEMPORARY)).await?;
         file.write_at(&bytes, 0).await?;
-        file.sync().await?;
-        self.disk.rename(&temporary, &self.folder.join(LIST_NAME)).await?;
-        self.disk.sync_folder(&self.folder).await
+        file.sync().await
     }
 
     async fn remove_leftover(&self) {
-        for id in self.leftover() {
-            let removed = self.disk.remove(&self.folder.join(block_file_name(id))).await;
-            if matches!(removed, Ok(()) | Err(libc::ENOENT)) {
-                self.state.borrow_mut().leftover.retain(|each| *each != id);
+        let remains = self.state.borrow().remains.clone();
+        for id in self.leftover().into_iter().chain(remains) {
+            if self.remove(id).await {
+                let state = &mut *self.state.borrow_mut();
+                state.leftover.retain(|each| *each != id);
+                state.remains.retain(|each| *each != id);
             }
         }
         // What this does not make durable is repeated by the next start.
