@@ -93,9 +93,7 @@ fn does_match(series: &[u8], matcher: &Matcher) -> bool {
         MatchOperator::Equal => value == matcher.value.as_bytes(),
         MatchOperator::NotEqual => value != matcher.value.as_bytes(),
         // The only one that is used.
-        MatchOperator::Regex => {
-            [&b"host-0"[..], b"host-1", b"host-2", b"host-4"].contains(&value)
-        }
+        MatchOperator::Regex => [&b"host-0"[..], b"host-1", b"host-2", b"host-4"].contains(&value),
         MatchOperator::NotRegex => unreachable!("not used"),
     }
 }
