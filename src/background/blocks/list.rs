@@ -5,6 +5,7 @@
 //! {"version":1,"node":"<32 hex>","next_block":7,"next_tombstone":2,"blocks":[3,6],"tombstones":[]}
 //! crc32c 01234567
 //! ```
+//! `"lost":[5]` stands behind the blocks if there are any.
 //! Text, because it is short, seldom written, and the first thing to look at by hand.
 
 use serde::{Deserialize, Serialize};
@@ -27,6 +28,9 @@ pub struct BlockList {
     pub next_tombstone: u64,
     /// Ids of the blocks that count, ascending.
     pub blocks: Vec<u64>,
+    /// Ids of blocks that counted and are gone or damaged: said at each start, and counted again
+    /// if they are put back.
+    pub lost: Vec<u64>,
     /// In order of their ids.
     pub tombstones: Vec<Tombstone>,
 }
@@ -47,6 +51,8 @@ struct Written {
     next_block: u64,
     next_tombstone: u64,
     blocks: Vec<u64>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    lost: Vec<u64>,
     tombstones: Vec<WrittenTombstone>,
 }
 
@@ -63,7 +69,14 @@ struct WrittenTombstone {
 impl BlockList {
     /// The list of a node that has no block yet.
     pub fn new(node: u128) -> Self {
-        Self { node, next_block: 1, next_tombstone: 1, blocks: Vec::new(), tombstones: Vec::new() }
+        Self {
+            node,
+            next_block: 1,
+            next_tombstone: 1,
+            blocks: Vec::new(),
+            lost: Vec::new(),
+            tombstones: Vec::new(),
+        }
     }
 
     /// The text of the file.
@@ -74,6 +87,7 @@ impl BlockList {
             next_block: self.next_block,
             next_tombstone: self.next_tombstone,
             blocks: self.blocks.clone(),
+            lost: self.lost.clone(),
             tombstones: self.tombstones.iter().map(write_tombstone).collect(),
         };
         let line = serde_json::to_string(&written).expect("numbers and texts");
@@ -97,6 +111,7 @@ impl BlockList {
             next_block: written.next_block,
             next_tombstone: written.next_tombstone,
             blocks: written.blocks,
+            lost: written.lost,
             tombstones: tombstones.collect::<Option<_>>().ok_or(ListFault::Damaged)?,
         })
     }
@@ -154,14 +169,16 @@ mod tests {
         ];
         let (start_ms, end_ms) = (i64::MIN, 5);
         let tombstone = Tombstone { id: 4, tenant: TenantId(0), matchers, start_ms, end_ms };
-        let (blocks, tombstones) = (vec![3, 6], vec![tombstone]);
-        BlockList { node: 1 << 100 | 7, next_block: 8, next_tombstone: 5, blocks, tombstones }
+        let (blocks, lost, tombstones) = (vec![3, 6], Vec::new(), vec![tombstone]);
+        BlockList { node: 1 << 100 | 7, next_block: 8, next_tombstone: 5, blocks, lost, tombstones }
     }
 
     #[test]
     fn round_trip_and_every_change_is_found() {
         let text = example().encode();
         assert_eq!(BlockList::decode(&text), Ok(example()));
+        let lossy = BlockList { lost: vec![1, 5], ..example() };
+        assert_eq!(BlockList::decode(&lossy.encode()), Ok(lossy));
         assert_eq!(BlockList::decode(&format!("{text}\0\0").replace('\0', " ")), Ok(example()));
         for at in 0..text.len() - 1 {
             let mut bytes = text.clone().into_bytes();

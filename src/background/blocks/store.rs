@@ -13,7 +13,8 @@
 //!   what it holds may have been deleted since, and is in the log or in listed blocks if not;
 //! - or is younger than the list: it was about to be listed, and counts.
 //!
-//! A block that is listed and not there, or not whole, is a loss, and is said; then all others count.
+//! A block that is listed and not there, or not whole, is a loss; then all others count. It is said at
+//! each start until the block is put back, from `aside` or from a backup.
 
 use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
@@ -30,6 +31,8 @@ const LIST_TEMPORARY: &str = "BLOCKS.tmp";
 const ASIDE: &str = "aside";
 /// More deletions than this wait for merges: the next is refused.
 pub const TOMBSTONES_MAX: usize = 1_000;
+/// So many lost blocks are remembered: the newest.
+const LOST_MAX: usize = 1_000;
 
 /// See the module's description.
 pub struct BlockStore<D: Disk> {
@@ -56,7 +59,10 @@ struct State<D: Disk> {
     orphans: Vec<u64>,
     /// In no list, and to be removed. Not named as sources: they may name blocks that count.
     remains: Vec<u64>,
+    /// Gone when it was opened.
     missing: Vec<u64>,
+    /// Those, and what was damaged: ascending.
+    lost: Vec<u64>,
 }
 
 impl<D: Disk> State<D> {
@@ -143,6 +149,7 @@ impl<D: Disk> BlockStore<D> {
             orphans: Vec::new(),
             remains: Vec::new(),
             missing: Vec::new(),
+            lost: Vec::new(),
         };
         let store = Self {
             disk: disk.clone(),
@@ -254,9 +261,9 @@ impl<D: Disk> BlockStore<D> {
             blocks.flat_map(|block| block.meta.sources.iter().copied()).collect()
         };
         // One that the list left out may name blocks that still count: a merge that failed.
-        let is_left_out = |block: &Rc<Block<D>>| {
-            !list.blocks.contains(&block.meta.id) && block.meta.id < list.next_block
-        };
+        let is_listed = |id: &u64| list.blocks.contains(id) || list.lost.contains(id);
+        let is_left_out =
+            |block: &Rc<Block<D>>| !is_listed(&block.meta.id) && block.meta.id < list.next_block;
         let mut sources = sources_of(&mut found.iter().filter(|block| !is_left_out(block)));
         let is_found =
             |id: &u64| sources.contains(id) || found.iter().any(|block| block.meta.id == *id);
@@ -274,19 +281,23 @@ impl<D: Disk> BlockStore<D> {
                 list.push(id);
                 continue;
             }
-            if !list.blocks.contains(&id) {
+            if !is_listed(&id) {
                 report.adopted.push(id);
             }
             state.blocks.push(block);
         }
         state.blocks.sort_by_key(|block| block.meta.newest_flush);
         let is_there = |id: &u64| {
-            state.blocks.iter().any(|block| block.meta.id == *id)
-                || sources.contains(id)
-                || report.set_aside.iter().any(|(name, _)| *name == block_file_name(*id))
+            state.blocks.iter().any(|block| block.meta.id == *id) || sources.contains(id)
         };
-        report.missing = list.blocks.iter().copied().filter(|id| !is_there(id)).collect();
+        let is_aside =
+            |id: &u64| report.set_aside.iter().any(|(name, _)| *name == block_file_name(*id));
+        let mut gone: Vec<_> =
+            list.blocks.iter().chain(&list.lost).copied().filter(|id| !is_there(id)).collect();
+        gone.sort_unstable();
+        report.missing = gone.iter().copied().filter(|id| !is_aside(id)).collect();
         state.missing.clone_from(&report.missing);
+        state.lost = gone;
     }
 
     /// Where the blocks lie.
@@ -417,6 +428,7 @@ impl<D: Disk> BlockStore<D> {
         );
         // Its samples are missing from answers from here on, whether the file moves or not.
         self.set_aside.set(self.set_aside.get() + 1);
+        self.state.borrow_mut().lost.push(id);
         self.put_aside(&block_file_name(id)).await?;
         let saved = self.save().await;
         drop(turn);
@@ -493,6 +505,7 @@ impl<D: Disk> BlockStore<D> {
             next_block: state.next_block,
             next_tombstone: state.next_tombstone,
             blocks,
+            lost: state.lost[state.lost.len().saturating_sub(LOST_MAX)..].to_vec(),
             tombstones: state.tombstones.iter().map(|each| Tombstone::clone(each)).collect(),
         }
     }

@@ -21,10 +21,14 @@ impl World {
         self.is_damaged = true;
         for _ in 0..1 + self.random.below(2) {
             let files = self.block_files();
-            if files.is_empty() {
+            if files.len() < 2 {
+                // Without any file it looks like a first start, and nobody can tell.
                 return;
             }
             let path = &files[self.random.below(files.len())];
+            // Only the list knows what is missing; a start that is cut short may be the one that says
+            // that it was damaged.
+            self.told += u64::from(path.file_name().is_some_and(|name| name == "BLOCKS"));
             let random = &mut self.random;
             match random.below(4) {
                 0 => self.disk.uproot(path),
