@@ -12,11 +12,11 @@ use crate::gateway::request::{RequestBytes, SeriesBatch};
 use crate::gateway::table::SeriesTable;
 use crate::model::labels::{LabelLimits, check_grammar};
 use crate::model::refusal::{Refusal, RefusalCounts};
-use crate::model::series::{SeriesHash, TenantId};
+use crate::model::series::{SeriesHash, SeriesId, TenantId};
 use crate::wire::ack::Ack;
 use crate::wire::frame::{FLAG_BACKFILL, FRAME_BYTES_MAX, PAYLOAD_ALIGN};
 use crate::wire::write::{NEW_SERIES_BYTES, SAMPLE_BYTES, WritePayload};
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use rkyv::util::AlignedVec;
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -35,6 +35,10 @@ pub struct Owner {
     node_shard: u32,
     label_limits: LabelLimits,
     table: SeriesTable,
+    /// Series that left while frames are in flight, whose acks may still give their ids...
+    left: HashSet<SeriesId>,
+    /// ...up to this sequence.
+    left_until: u64,
     gather: Gather,
     ready: VecDeque<Frame>,
     in_flight: VecDeque<FrameTrace>,
@@ -98,6 +102,8 @@ impl Owner {
             node_shard,
             label_limits,
             table: SeriesTable::default(),
+            left: HashSet::new(),
+            left_until: 0,
             gather: Gather::empty(),
             ready: VecDeque::new(),
             in_flight: VecDeque::new(),
@@ -175,9 +181,19 @@ impl Owner {
         assert!(trace.sequence == ack.sequence, "acks come in sequence order");
         assert!(trace.new_series.len() == ack.assigned.len(), "one id per new series");
         for (hash, assigned) in trace.new_series.iter().zip(&ack.assigned) {
-            if let Ok(id) = assigned {
+            if let Ok(id) = assigned
+                && !(ack.sequence <= self.left_until && self.left.contains(id))
+            {
                 self.table.insert(*hash, *id);
             }
+        }
+        if ack.sequence >= self.left_until {
+            self.left.clear();
+        }
+        if ack.refused.iter().any(|sample| sample.reason == Refusal::UnknownSeries) {
+            // Which of the ids it was that the node does not know, nobody says. A retry finds none
+            // and brings the labels.
+            self.table.clear();
         }
         let mut refused = ack.refused.iter().peekable();
         for run in &trace.runs {
@@ -189,6 +205,23 @@ impl Owner {
         for run in &trace.runs {
             self.close_frame_of(run.part);
         }
+    }
+
+    /// A series left the node, and its id with it. Only while there are no frames to send: they could
+    /// name it.
+    pub fn handle_left(&mut self, hash: SeriesHash, id: SeriesId) {
+        assert!(!self.has_frames_to_send(), "a frame that was made names what was known");
+        self.table.remove(hash, id);
+        if let Some(newest) = self.in_flight.back() {
+            // The ack of a frame that brought the series' labels would make the id known again.
+            self.left.insert(id);
+            self.left_until = newest.sequence;
+        }
+    }
+
+    /// Whether samples wait to be sent: gathered, or in frames that found no room.
+    pub fn has_frames_to_send(&self) -> bool {
+        !self.ready.is_empty() || !self.gather.payload.series.is_empty()
     }
 
     /// The next part whose samples are all durable or refused.

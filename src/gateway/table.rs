@@ -2,10 +2,15 @@
 //!
 //! In: hashes. Out: ids that a node gave. 24 bytes an entry and a byte of control, at most 8/7 of
 //! it in use. Can be thrown away at any time: a miss costs the label bytes on the wire, never a
-//! round trip.
+//! round trip. Series that leave the node leave here too.
 
 use crate::model::series::{SeriesHash, SeriesId};
 use hashbrown::HashTable;
+
+/// A table with room for so many times its entries gives most of it back.
+const SHRINK_FACTOR: usize = 8;
+/// Smaller tables keep their room.
+const SHRINK_CAPACITY_MIN: usize = 8192;
 
 /// Ids of the known series.
 #[derive(Default)]
@@ -45,6 +50,26 @@ impl SeriesTable {
         self.entries.insert_unique(hash.table_hash(), entry, |entry| entry.hash_low);
     }
 
+    /// Forgets that `hash` has `id`, if it does.
+    pub fn remove(&mut self, hash: SeriesHash, id: SeriesId) {
+        let found = self
+            .entries
+            .find_entry(hash.table_hash(), |entry| entry.is(hash) && entry.id == id);
+        if let Ok(entry) = found {
+            entry.remove();
+        }
+        let (len, capacity) = (self.entries.len(), self.entries.capacity());
+        // As long a pause as growing to this size was.
+        if capacity > SHRINK_CAPACITY_MIN && len < capacity / SHRINK_FACTOR {
+            self.entries.shrink_to(2 * len, |entry| entry.hash_low);
+        }
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.entries.clear();
+    }
+
     /// Known series.
     pub fn len(&self) -> usize {
         self.entries.len()
@@ -77,6 +102,20 @@ mod tests {
         assert_eq!(table.find(SeriesHash(1 << 64 | 8)), None);
         table.insert(hash, SeriesId(4));
         assert_eq!((table.find(hash), table.len()), (Some(SeriesId(4)), 1));
+    }
+
+    #[test]
+    fn forgets_what_left_and_gives_memory_back() {
+        let mut table = SeriesTable::default();
+        let hash = |n: u32| SeriesHash(u128::from(n).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        (0..50_000).for_each(|n| table.insert(hash(n), SeriesId(n)));
+        let full = table.memory_bytes();
+        table.remove(hash(7), SeriesId(8));
+        assert_eq!(table.find(hash(7)), Some(SeriesId(7)), "it has another id by now");
+        (0..49_990).for_each(|n| table.remove(hash(n), SeriesId(n)));
+        assert_eq!((table.len(), table.find(hash(49_995))), (10, Some(SeriesId(49_995))));
+        assert_eq!(table.find(hash(7)), None);
+        assert!(table.memory_bytes() < full / 4);
     }
 
     #[test]

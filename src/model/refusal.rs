@@ -47,6 +47,8 @@ pub enum Refusal {
     Draining,
     /// A request's method, content type or coding is none that its path takes.
     WrongHeaders,
+    /// The node no longer knows the series by its id; a retry sends its labels.
+    UnknownSeries,
 }
 
 /// Whose fault a refusal is, which decides the status.
@@ -60,7 +62,7 @@ pub enum Blame {
 
 impl Refusal {
     /// Every reason, in counter order.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::CorruptBody,
         Self::BadLine,
         Self::BodyTooLarge,
@@ -82,6 +84,7 @@ impl Refusal {
         Self::Replaying,
         Self::Draining,
         Self::WrongHeaders,
+        Self::UnknownSeries,
     ];
 
     /// Counters that are indexed by a reason have this many places.
@@ -111,6 +114,7 @@ impl Refusal {
             Self::Replaying => "replaying",
             Self::Draining => "draining",
             Self::WrongHeaders => "wrong_headers",
+            Self::UnknownSeries => "unknown_series",
         }
     }
 
@@ -122,7 +126,8 @@ impl Refusal {
             | Self::DiskFull
             | Self::LogFailed
             | Self::Replaying
-            | Self::Draining => Blame::Server,
+            | Self::Draining
+            | Self::UnknownSeries => Blame::Server,
             _ => Blame::Client,
         }
     }

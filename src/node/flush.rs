@@ -14,9 +14,8 @@
 
 use std::collections::VecDeque;
 
-use crate::model::series::SeriesId;
 use crate::node::block::{BLOCK_RANGE_MS, FlushSeries, range_start_ms};
-use crate::node::head::{FlushCut, Head, TakenSeries};
+use crate::node::head::{FlushCut, Head, Row, TakenSeries};
 
 /// Pieces that the background has not taken yet.
 pub const FLUSH_PIECES_AHEAD_MAX: u32 = 2;
@@ -90,8 +89,8 @@ enum Stage {
     Idle,
     Beginning,
     Walking {
-        next: SeriesId,
-        end: SeriesId,
+        next: Row,
+        end: Row,
         pieces_ahead: u32,
     },
     Ending,
@@ -206,8 +205,8 @@ impl FlushCourse {
                 None
             }
             Stage::Beginning => {
-                let end = SeriesId(head.series_count());
-                self.stage = Stage::Walking { next: SeriesId(0), end, pieces_ahead: 0 };
+                let end = Row(head.row_count());
+                self.stage = Stage::Walking { next: Row(0), end, pieces_ahead: 0 };
                 let tombstones_applied = self.tombstones_applied;
                 Some(FlushStep::Begin { flush: self.flush, tombstones_applied })
             }
@@ -244,9 +243,9 @@ impl FlushCourse {
     fn take_piece(
         &mut self,
         head: &mut Head,
-        from: SeriesId,
-        end: SeriesId,
-    ) -> (Vec<FlushSeries>, SeriesId) {
+        from: Row,
+        end: Row,
+    ) -> (Vec<FlushSeries>, Row) {
         let mut series = Vec::new();
         let mut label_bytes = 0;
         let mut next = from.0;
@@ -255,7 +254,7 @@ impl FlushCourse {
             && series.len() < PIECE_SERIES_MAX
             && label_bytes < PIECE_LABEL_BYTES_MAX
         {
-            if let Some((one, taken)) = head.take_flush(SeriesId(next), self.cut) {
+            if let Some((one, taken)) = head.take_flush(Row(next), self.cut) {
                 label_bytes += one.labels.len();
                 series.push(one);
                 self.taken.push_back(taken);
@@ -264,7 +263,7 @@ impl FlushCourse {
         }
         self.sent += series.len() as u64;
         self.stats.series += series.len() as u64;
-        (series, SeriesId(next))
+        (series, Row(next))
     }
 
     fn drop_published(&mut self, head: &mut Head) {

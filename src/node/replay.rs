@@ -1,26 +1,33 @@
 //! A node shard's head, rebuilt: snapshot pieces and log records in, a head out, and what did not
 //! fit into it.
 //!
-//! Records name series by the ids of the process that wrote them. These come out the same again,
-//! because registration is repeated in the same order, unless a record is missing; so each id is
-//! looked up in what the records themselves say. What names a series whose registration is lost is
-//! counted, never guessed. Pure; reading files is `background::replay`.
+//! Records name series by the ids that the process gave which wrote them: the snapshot says those of
+//! its series, a record those of its new ones, and the head takes them over. So ids mean the same
+//! from one process to the next, and none is given again. What names a series whose registration is
+//! lost is counted, never guessed. Pure; reading files is `background::replay`.
+//!
+//! That a series left is not in the log. A series that had left when the snapshot's position was
+//! taken is named by no record behind it. One that left later is still here after replay, and leaves
+//! again; what it holds is in blocks too, and the same. If it came back in between, a record
+//! registers its labels under a new id: from there on that is its id. Rejected: a record of what
+//! left, which replay would believe even if the block that held its samples was lost since.
 
 use crate::model::series::SeriesId;
-use crate::node::head::Head;
+use crate::node::head::{Head, Row};
 use crate::node::log::Record;
 use crate::wire::delete::Deletion;
 use crate::wire::frame::{FRAME_HEADER_BYTES, FrameKind, check_frame};
 use crate::wire::write::{NEW_SERIES, WriteView};
+use hashbrown::HashMap;
 
 /// Stands for an id that no record or piece gave to a series.
-const UNKNOWN: u32 = u32::MAX;
+const UNKNOWN: u32 = Row::NONE.0;
 
 /// A head under reconstruction.
 pub struct HeadReplay {
     head: Head,
-    /// Id in the log -> id in the head.
-    ids: Vec<u32>,
+    /// Id in the log -> id in the head, where they differ: nowhere, unless a log says two things.
+    moved: HashMap<u32, SeriesId>,
     series: Vec<u32>,
     skip: Vec<u32>,
     loss: ReplayLoss,
@@ -52,7 +59,7 @@ impl HeadReplay {
     pub fn new(head: Head) -> Self {
         Self {
             head,
-            ids: Vec::new(),
+            moved: HashMap::new(),
             series: Vec::new(),
             skip: Vec::new(),
             loss: ReplayLoss::default(),
@@ -64,9 +71,6 @@ impl HeadReplay {
         if self.head.load_piece(piece).is_err() {
             self.loss.pieces += 1;
         }
-        // In a snapshot the ids are dense and in order, so the log's are the head's.
-        self.ids
-            .extend(u32::try_from(self.ids.len()).expect("ids are u32")..self.head.series_count());
     }
 
     /// A record of the log, in order.
@@ -87,22 +91,21 @@ impl HeadReplay {
                 return;
             }
         };
-        let new_ids = self.register(&view, record);
+        let new_rows = self.register(&view, record);
         self.skip.clear();
         self.skip.extend(record.refused());
         self.skip.sort_unstable();
         self.series.clear();
         let mut unknown = 0;
         for (index, &entry) in (0u32..).zip(view.series) {
-            let id = match entry & NEW_SERIES {
-                0 => self.ids.get(entry as usize).copied().unwrap_or(UNKNOWN),
-                _ => new_ids[(entry & !NEW_SERIES) as usize],
+            let row = match entry & NEW_SERIES {
+                0 => self.row_of(entry),
+                _ => new_rows[(entry & !NEW_SERIES) as usize],
             };
-            let is_refused = self.skip.binary_search(&index).is_ok();
-            if id == UNKNOWN && !is_refused {
+            if row == UNKNOWN && self.skip.binary_search(&index).is_err() {
                 unknown += 1;
             }
-            self.series.push(id);
+            self.series.push(row);
         }
         self.loss.samples_of_unknown_series += unknown;
         if self.series.contains(&UNKNOWN) {
@@ -117,20 +120,28 @@ impl HeadReplay {
         (self.head, self.loss)
     }
 
-    /// Registers the record's new series again; returns their ids in the head.
+    fn row_of(&self, log_id: u32) -> u32 {
+        let id = if self.moved.is_empty() { None } else { self.moved.get(&log_id) };
+        self.head.row_of(id.copied().unwrap_or(SeriesId(log_id))).0
+    }
+
+    /// Registers the record's new series again; returns their rows in the head.
     fn register(&mut self, view: &WriteView<'_>, record: &Record<'_>) -> Vec<u32> {
         let assigned = view.new_series().zip(record.assigned());
         assigned
             .map(|(new, log_id)| {
-                let Some(SeriesId(log_id)) = log_id else { return UNKNOWN };
-                match self.head.register_again(new.tenant, new.hash, new.labels) {
-                    Ok(SeriesId(id)) => {
-                        self.loss.moved_ids += u64::from(id != log_id);
-                        remember(&mut self.ids, log_id, id);
-                        id
-                    }
-                    Err(_) => UNKNOWN,
+                let Some(log_id) = log_id else { return UNKNOWN };
+                let identity = (new.tenant, new.hash);
+                let Ok(id) = self.head.register_as(log_id, identity, new.labels) else {
+                    return UNKNOWN;
+                };
+                if id == log_id {
+                    self.moved.remove(&log_id.0);
+                } else {
+                    self.loss.moved_ids += 1;
+                    self.moved.insert(log_id.0, id);
                 }
+                self.head.row_of(id).0
             })
             .collect()
     }
@@ -138,21 +149,13 @@ impl HeadReplay {
     /// The rare way: some samples are of series that the head does not know, or were refused with
     /// their series.
     fn replay_known(&mut self, view: &WriteView<'_>) {
-        for (index, &id) in (0u32..).zip(&self.series) {
-            if id != UNKNOWN && self.skip.binary_search(&index).is_err() {
+        for (index, &row) in (0u32..).zip(&self.series) {
+            if row != UNKNOWN && self.skip.binary_search(&index).is_err() {
                 let at = index as usize;
-                self.head.replay(&[id], &view.timestamp_ms[at..=at], &view.value[at..=at], &[]);
+                self.head.replay(&[row], &view.timestamp_ms[at..=at], &view.value[at..=at], &[]);
             }
         }
     }
-}
-
-fn remember(ids: &mut Vec<u32>, log_id: u32, id: u32) {
-    let at = log_id as usize;
-    if at >= ids.len() {
-        ids.resize(at + 1, UNKNOWN);
-    }
-    ids[at] = id;
 }
 
 #[cfg(test)]

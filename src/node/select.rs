@@ -6,8 +6,10 @@
 //! series are a few steps; one regular expression on one label value is one; so is one series
 //! copied, and each 16 of its chunks.
 //!
-//! Series that come in while a select runs may or may not be seen. Not here: what a query does with
-//! the answer.
+//! Series that come in while a select runs may or may not be seen. One that leaves the head meanwhile
+//! has its samples in blocks, which are asked later; its row is not used again before the select is
+//! over, so that no series answers in the place of another. Not here: what a query does with the
+//! answer.
 
 mod matching;
 
@@ -17,11 +19,11 @@ mod tests;
 
 use roaring::RoaringBitmap;
 
-use super::head::{Head, TimeRange};
+use super::head::{Head, Reader, Row, TimeRange};
 use super::index::{Condition, Index};
 use crate::model::chunk::Chunk;
 use crate::model::matcher::Matcher;
-use crate::model::series::{SeriesId, TenantId};
+use crate::model::series::TenantId;
 use crate::wire::select::{SelectAnswer, SelectFault, SelectRequest, SelectWant, SelectedSeries};
 use matching::Matching;
 
@@ -66,6 +68,8 @@ pub struct SelectRun {
     series_max: u32,
     series_count: u32,
     stage: Stage,
+    /// Keeps the rows, pairs and names that it remembers from being used again.
+    _reader: Reader,
 }
 
 enum Stage {
@@ -77,7 +81,7 @@ enum Stage {
 /// What is left to copy, and what was copied but not given out.
 struct Copying {
     selected: RoaringBitmap,
-    /// Series below this are dealt with.
+    /// Rows below this are dealt with.
     next: u64,
     partial: Option<Partial>,
     series: Vec<SelectedSeries>,
@@ -127,7 +131,7 @@ impl SelectRun {
             Stage::Matching(matching)
         };
         let range = TimeRange { start_ms, end_ms };
-        Ok(Self { want, range, series_max, series_count: 0, stage })
+        Ok(Self { want, range, series_max, series_count: 0, stage, _reader: head.reader() })
     }
 
     /// Works on, for at most about `budget`, until there is something to answer. `head` is the one
@@ -238,7 +242,7 @@ impl Copying {
             SelectWant::LabelNames => {
                 steps.take(1);
                 for pair in index.pairs_of(id) {
-                    let name = index.pair_name(*pair);
+                    let name = index.pair_name(pair);
                     if self.seen.insert(name) {
                         self.push_string(index.name_text(name));
                     }
@@ -247,12 +251,12 @@ impl Copying {
             SelectWant::LabelValues(name) => {
                 steps.take(1);
                 let wanted =
-                    |pair: &&u32| index.name_text(index.pair_name(**pair)) == name.as_bytes();
-                let pair = index.pairs_of(id).iter().find(wanted);
+                    |pair: &u32| index.name_text(index.pair_name(*pair)) == name.as_bytes();
+                let pair = index.pairs_of(id).find(wanted);
                 if let Some(pair) = pair
-                    && self.seen.insert(*pair)
+                    && self.seen.insert(pair)
                 {
-                    self.push_string(index.pair_value(*pair));
+                    self.push_string(index.pair_value(pair));
                 }
             }
         }
@@ -263,6 +267,9 @@ impl Copying {
         if partial.drop_generation != head.drop_generation() {
             // A flush moved the chunks under the cursor. This is rare, and beginning anew is
             // cheap.
+            if head.id_at(Row(partial.id)).is_none() {
+                return; // It left altogether, for blocks.
+            }
             partial = Partial::new(head, partial.id);
         }
         let end = partial.chunk + CHUNKS_PER_TURN;
@@ -318,6 +325,6 @@ pub(in crate::node) fn matching_series(
 /// A series' labels, no samples yet.
 fn empty_series(head: &Head, id: u32) -> SelectedSeries {
     let mut labels = Vec::new();
-    head.encode_labels(SeriesId(id), &mut labels);
+    head.index().encode_labels(id, &mut labels);
     SelectedSeries { labels: labels.into(), chunks: Vec::new(), samples: Vec::new() }
 }

@@ -12,7 +12,7 @@ use crate::base::latency::LatencyBuckets;
 use crate::base::time::Instant;
 use crate::model::refusal::Refusal;
 use crate::node::flush::{FlushCourse, FlushStats, FlushStep};
-use crate::node::head::Head;
+use crate::node::head::{Head, IDLE_MS, LeftSeries, RetireCourse, RetireStats};
 use crate::node::log::{Log, LogOperation, LogRefusal, LogState, SegmentRequest};
 use crate::node::receiver::{Receipt, Receiver};
 use crate::node::snapshot::{SnapshotCourse, SnapshotStep};
@@ -29,6 +29,7 @@ pub struct NodeShard {
     receiver: Receiver,
     snapshot: SnapshotCourse,
     flush: FlushCourse,
+    retire: RetireCourse,
     retention_ms: i64,
     /// Deletions in the log, durable or not: position there, id.
     deletions: VecDeque<(u64, u64)>,
@@ -88,6 +89,7 @@ impl NodeShard {
             receiver: Receiver::default(),
             snapshot,
             flush,
+            retire: RetireCourse::new(IDLE_MS),
             retention_ms,
             deletions: VecDeque::new(),
             acks: VecDeque::new(),
@@ -250,6 +252,26 @@ impl NodeShard {
         };
         self.head.set_oldest_kept_ms(oldest_ms);
         self.flush.handle_second(&self.head, now_unix_ms);
+        self.retire.handle_second(&self.head, now_unix_ms);
+    }
+
+    /// Goes on with taking series without samples out of the head; appends to `left` which are gone
+    /// now. To be called only while no frame waits that was made before: it may name one of them,
+    /// and would be refused.
+    pub fn poll_retire(&mut self, left: &mut Vec<LeftSeries>) {
+        if self.wants_retire_step() {
+            self.retire.poll(&mut self.head, left);
+        }
+    }
+
+    /// Whether the next step of that waits for nothing but a turn.
+    pub fn wants_retire_step(&self) -> bool {
+        self.retire.is_ready() && !self.snapshot.is_walking()
+    }
+
+    /// What became of series without samples.
+    pub fn retire_stats(&self) -> RetireStats {
+        self.retire.stats()
     }
 
     /// Everything in the head is to go to blocks; it has when [`NodeShard::flushes_answered`] is at

@@ -1,13 +1,14 @@
 //! When the head is written out, and in which steps, so that the log does not grow without bound.
 //!
-//! A snapshot begins at a log position, walks the series in the order of their ids, a piece a turn,
-//! while samples go on arriving, and ends. What arrives behind the walk is in the log from that
-//! position on, so replaying both converges.
+//! A snapshot begins at a log position, walks the rows of the head, a piece a turn, while samples go
+//! on arriving, and ends. What arrives behind the walk is in the log from that position on, so
+//! replaying both converges. No series leaves the head while it walks: each id that the log names
+//! from that position on is in a piece, or in the log itself. There is at least one piece: it says
+//! which ids were given.
 //! Out: steps for the background, at most [`PIECES_AHEAD_MAX`] ahead of it. Not here: what a piece
 //! holds (`head`).
 
-use crate::model::series::SeriesId;
-use crate::node::head::Head;
+use crate::node::head::{Head, Row};
 use crate::node::log::{Log, LogPosition};
 
 /// Pieces that the background has not taken yet; bounds the memory of a slow disk.
@@ -45,12 +46,12 @@ pub struct SnapshotCourse {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Idle,
-    /// Up to `end`: the series that there were at `position`. Later ones are in the log from there
-    /// on, and a walk that followed them would never end while new series arrive.
+    /// Up to `end`: the rows that there were at `position`. Later ones are in the log from there on,
+    /// and a walk that followed them would never end while new series arrive.
     Walking {
         position: LogPosition,
-        next: SeriesId,
-        end: SeriesId,
+        next: Row,
+        end: Row,
         pieces_ahead: u32,
         bytes: u64,
     },
@@ -84,12 +85,12 @@ impl SnapshotCourse {
                 // Without a spare segment it begins a little later.
                 let position = log.begin_snapshot().ok()?;
                 self.is_early = false;
-                let (next, end) = (SeriesId(0), SeriesId(head.series_count()));
+                let (next, end) = (Row(0), Row(head.row_count()));
                 self.stage = Stage::Walking { position, next, end, pieces_ahead: 0, bytes: 0 };
                 Some(SnapshotStep::Begin(position))
             }
             Stage::Walking { pieces_ahead: PIECES_AHEAD_MAX.., .. } | Stage::Ending { .. } => None,
-            Stage::Walking { position, next, end, bytes, .. } if end <= next => {
+            Stage::Walking { position, next, end, bytes, .. } if end <= next && bytes > 0 => {
                 self.stage = Stage::Ending { position, bytes };
                 Some(SnapshotStep::End)
             }
@@ -151,6 +152,11 @@ impl SnapshotCourse {
         self.stage = Stage::Idle;
         self.is_early = false;
         self.postponed_bytes = u64::MAX / 2;
+    }
+
+    /// Whether no series may leave the head.
+    pub fn is_walking(&self) -> bool {
+        matches!(self.stage, Stage::Walking { .. })
     }
 
     /// Whether the next step waits for nothing but a turn.

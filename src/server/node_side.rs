@@ -11,6 +11,7 @@ use crate::control::shards::Done;
 use crate::model::refusal::Refusal;
 use crate::node::block::Tombstone;
 use crate::node::flush::FlushStep;
+use crate::node::head::LeftSeries;
 use crate::node::log::{LogOperation, LogState, SegmentRequest};
 use crate::node::select::{SelectBudget, SelectPoll, SelectRun};
 use crate::node::shard::{FrameReceipt, NodeShard};
@@ -114,6 +115,19 @@ impl NodeSide {
             Some(node) => node.handle_frame(frame),
             None => FrameReceipt::Refused(Refusal::Replaying),
         }
+    }
+
+    /// Takes some series without samples out of memory; appends to `left` which are gone now. Only
+    /// while the gateway half holds no frame that it could not hand over.
+    pub fn retire(&mut self, left: &mut Vec<LeftSeries>) {
+        if let Some(node) = &mut self.node {
+            node.poll_retire(left);
+        }
+    }
+
+    /// Whether there are series to look at in [`NodeSide::retire`].
+    pub fn wants_retire(&self) -> bool {
+        self.node.as_ref().is_some_and(|node| node.wants_retire_step())
     }
 
     /// The next frame that is durable.

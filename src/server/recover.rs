@@ -16,10 +16,9 @@ use crate::base::queue::QueueSender;
 use crate::base::ready::run_ready;
 use crate::base::time::{Duration, Instant, monotonic_now};
 use crate::control::readiness::ServerState;
-use crate::model::series::SeriesId;
 use crate::node::block::request::{BlockSelect, StoreRequest};
 use crate::node::flush::FlushCourse;
-use crate::node::head::{Head, SnapshotPiece};
+use crate::node::head::{Head, Row, SnapshotPiece};
 use crate::node::log::{Log, LogConfig, LogIdentity, LogPosition, Record};
 use crate::node::replay::{HeadReplay, ReplayLoss};
 use crate::node::shard::NodeShard;
@@ -30,6 +29,8 @@ use std::{fmt, io, thread};
 
 /// How often a long replay says how far it is.
 const TELL_EVERY: Duration = Duration::from_secs(2);
+/// Ids that a replay with losses leaves out: more than the records of a write give.
+const IDS_LOST_MAX: u32 = 1 << 20;
 /// Where the blocks lie in the data folder.
 const BLOCKS_FOLDER: &str = "blocks";
 const REBUILD_PIECE_BYTES: usize = 1 << 20;
@@ -115,7 +116,7 @@ pub fn recover(
         tell_damage(shard, one);
     }
     let must_rebuild = folder.manifest().shards != rules.shard_count
-        || replayed.iter().any(|one| one.loss.must_rebuild());
+        || replayed.iter().any(|one| one.loss.must_rebuild() || one.head.are_ids_scarce());
     if must_rebuild {
         return rebuild(folder, rules, replayed, (events, blocks));
     }
@@ -190,7 +191,11 @@ fn replay_all(
                         told_at: monotonic_now(),
                     };
                     let report = replay_shard(&path, &identity, &mut sink)?;
-                    let (head, loss) = sink.replay.finish();
+                    let (mut head, loss) = sink.replay.finish();
+                    if report.is_loss() {
+                        // What is lost may have given ids that somebody still knows.
+                        head.set_next_id(head.next_id().saturating_add(IDS_LOST_MAX));
+                    }
                     Ok(Replayed { head, report, loss })
                 })
             })
@@ -371,9 +376,9 @@ impl crate::base::queue::Wake for Awake {
 
 fn route(old: &Head, heads: &mut [Head]) -> Result<(), RecoverFault> {
     let shard_count = u32::try_from(heads.len()).expect("shards are counted in u32");
-    let mut next = SeriesId(0);
+    let mut next = Row(0);
     let mut bytes = Vec::new();
-    while next.0 < old.series_count() {
+    while next.0 < old.row_count() {
         bytes.clear();
         next = old.snapshot_piece(next, &mut bytes, REBUILD_PIECE_BYTES);
         let (piece, _) = SnapshotPiece::check(&bytes).map_err(|_| RecoverFault::Rebuild)?;
@@ -395,9 +400,9 @@ fn write_snapshot(
     let gone = || RecoverFault::Background(io::ErrorKind::BrokenPipe.into());
     let send = |command| sender.try_send_snapshot(command).map_err(|_| gone());
     send(SnapshotCommand::Begin { shard, position })?;
-    let mut next = SeriesId(0);
+    let mut next = Row(0);
     let mut bytes = Vec::new();
-    while next.0 < head.series_count() {
+    while next.0 < head.row_count() {
         next = head.snapshot_piece(next, &mut bytes, REBUILD_PIECE_BYTES);
         send(SnapshotCommand::Piece { shard, bytes: std::mem::take(&mut bytes) })?;
         bytes = match answers.recv().map_err(|_| gone())? {

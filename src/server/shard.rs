@@ -16,6 +16,7 @@ use crate::gateway::owner::{Frame, Owner};
 use crate::gateway::part::ShardMessage;
 use crate::http::reader::HttpLimits;
 use crate::model::refusal::Refusal;
+use crate::node::head::LeftSeries;
 use crate::node::shard::FrameReceipt;
 use crate::ring::{Event, Idle, Ring, Token};
 use crate::server::clients::{ClientKey, Clients};
@@ -132,6 +133,8 @@ pub struct Shard {
     pub(super) state: Arc<ServerState>,
     pub(super) reading_bytes: u64,
     pub(super) stats: ShardStats,
+    /// Series that left the node half in this turn; kept for its memory.
+    pub(super) left: Vec<LeftSeries>,
     pub(super) is_draining: bool,
     pub(super) is_quiet: bool,
 }
@@ -169,6 +172,7 @@ impl Shard {
             state,
             reading_bytes: 0,
             stats: ShardStats::default(),
+            left: Vec::new(),
             is_draining: false,
             is_quiet: false,
         }
@@ -189,6 +193,7 @@ impl Shard {
             }
             self.handle_mail();
             self.move_frames();
+            self.retire();
             self.node.work(self.now, &mut self.ring);
             self.move_acks();
             self.post.flush();
@@ -205,7 +210,8 @@ impl Shard {
             mail.is_empty() && !node.has_answer_to_send() && !has_stream_to_pump(clients, streaming)
         };
         let until = (!self.post.is_empty()).then(|| self.now.monotonic + POST_RETRY);
-        let idle = if self.node.has_slices_to_do() {
+        let may_retire = self.node.wants_retire() && !self.owner.has_frames_to_send();
+        let idle = if may_retire || self.node.has_slices_to_do() {
             Idle::Poll
         } else {
             Idle::Wait { until, is_idle: &is_idle }
@@ -322,6 +328,18 @@ impl Shard {
             }
         }
         true
+    }
+
+    /// Lets series without samples go. The gateway half forgets their ids before it makes another
+    /// frame, and has none left that was made before.
+    fn retire(&mut self) {
+        if self.owner.has_frames_to_send() {
+            return;
+        }
+        self.node.retire(&mut self.left);
+        for LeftSeries { hash, id } in self.left.drain(..) {
+            self.owner.handle_left(hash, id);
+        }
     }
 
     /// Carries what became durable back to where it came from.

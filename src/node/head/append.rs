@@ -54,8 +54,8 @@ enum Writer {
 }
 
 impl Head {
-    /// Appends samples. Ids are below [`Head::series_count`]; the caller checked. Those that are
-    /// refused are pushed to `refused`, by ascending index; all others are in.
+    /// Appends samples to the series in the rows `series`, which are there; the caller looked them
+    /// up. Those that are refused are pushed to `refused`, by ascending index; all others are in.
     ///
     /// A sample newer than all of its series is appended. One with the timestamp of another
     /// overwrites it; one older than the newest goes into its place while it is inside the

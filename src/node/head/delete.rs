@@ -6,7 +6,7 @@
 
 use super::buffer::{Buffer, Put};
 use super::points::Points;
-use super::{Head, Sealed};
+use super::{Head, Row, Sealed};
 use crate::model::chunk::Chunk;
 use crate::model::sample::Sample;
 use crate::model::series::SeriesId;
@@ -18,42 +18,49 @@ impl Head {
     /// Deletes what `deletion` names. A matcher that does not compile names nothing: it was checked
     /// when the deletion was asked for.
     pub fn delete(&mut self, deletion: &Deletion) {
-        let Ok(ids) = matching_series(self.index(), deletion.tenant, &deletion.matchers) else {
+        let Ok(rows) = matching_series(self.index(), deletion.tenant, &deletion.matchers) else {
             return;
         };
         let range = HiddenRange { start_ms: deletion.start_ms, end_ms: deletion.end_ms };
-        for id in ids {
-            self.delete_samples(SeriesId(id), range);
+        for row in rows {
+            self.delete_in_row(row, range);
         }
     }
 
     /// Deletes the samples of a series in `range`; returns how many.
     pub fn delete_samples(&mut self, id: SeriesId, range: HiddenRange) -> u64 {
+        match self.row_of(id) {
+            Row::NONE => 0,
+            Row(row) => self.delete_in_row(row, range),
+        }
+    }
+
+    fn delete_in_row(&mut self, row: u32, range: HiddenRange) -> u64 {
         let mut deleted = 0;
-        let list = std::mem::take(&mut self.sealed[id.0 as usize]);
+        let list = std::mem::take(&mut self.sealed[row as usize]);
         self.counts.chunks -= list.len() as u64;
         self.sealed_bytes -= list.iter().map(Sealed::heap_bytes).sum::<u64>()
             + (list.capacity() * size_of::<Sealed>()) as u64;
         for sealed in list {
             if sealed.max_ms < range.start_ms || range.end_ms < sealed.min_ms {
-                self.push_sealed(id.0, sealed.chunk);
+                self.push_sealed(row, sealed.chunk);
                 continue;
             }
             let before = u64::from(sealed.chunk.count());
             let kept = keep(&sealed.chunk, range);
             deleted += before - kept.as_ref().map_or(0, |chunk| u64::from(chunk.count()));
             if let Some(chunk) = kept {
-                self.push_sealed(id.0, chunk);
+                self.push_sealed(row, chunk);
             }
         }
-        let mut open = self.hot[id.0 as usize].open;
+        let mut open = self.hot[row as usize].open;
         deleted += delete_points(&mut open, &mut self.points, range);
-        self.hot[id.0 as usize].open = open;
-        if let Some(mut side) = self.side.get(&id.0).copied() {
+        self.hot[row as usize].open = open;
+        if let Some(mut side) = self.side.get(&row).copied() {
             deleted += delete_points(&mut side, &mut self.points, range);
             match side.len {
-                0 => self.side.remove(&id.0),
-                _ => self.side.insert(id.0, side),
+                0 => self.side.remove(&row),
+                _ => self.side.insert(row, side),
             };
         }
         self.counts.samples = self.counts.samples.saturating_sub(deleted);

@@ -3,7 +3,7 @@
 //! A chunk list only grows at its end while a flush runs, so what was taken is known by the length
 //! that the list had: late samples that are sealed behind it stay for the next flush.
 
-use super::Head;
+use super::{Head, Row};
 use crate::model::series::SeriesId;
 use crate::node::block::FlushSeries;
 
@@ -26,14 +26,11 @@ pub struct TakenSeries {
 }
 
 impl Head {
-    /// Takes what lies before `cut` of the series `id`; `None` if there is nothing.
-    pub fn take_flush(
-        &mut self,
-        id: SeriesId,
-        cut: FlushCut,
-    ) -> Option<(FlushSeries, TakenSeries)> {
-        self.seal_points(id.0, cut.points_until_ms);
-        let sealed = &self.sealed[id.0 as usize];
+    /// Takes what lies before `cut` of the series in `row`; `None` if there is nothing, or no series.
+    pub fn take_flush(&mut self, row: Row, cut: FlushCut) -> Option<(FlushSeries, TakenSeries)> {
+        let id = self.id_at(row)?;
+        self.seal_points(row.0, cut.points_until_ms);
+        let sealed = &self.sealed[row.0 as usize];
         let is_taken = |max_ms: i64| max_ms <= cut.chunks_until_ms;
         let count = sealed.iter().filter(|sealed| is_taken(sealed.max_ms)).count();
         if count == 0 {
@@ -44,8 +41,8 @@ impl Head {
         chunks.extend(taken.map(|sealed| sealed.chunk.clone()));
         let chunk_count = u32::try_from(sealed.len()).expect("a list is shorter than 2^32");
         let mut labels = Vec::new();
-        self.encode_labels(id, &mut labels);
-        let (tenant, _) = self.identity(id);
+        self.index.encode_labels(row.0, &mut labels);
+        let tenant = self.index.tenant_of(row.0);
         Some((
             FlushSeries { tenant, labels: labels.into(), chunks },
             TakenSeries { id, chunk_count },
@@ -74,9 +71,9 @@ impl Head {
     }
 
     /// Frees the chunks that `taken` says were taken with `cut`: they are in a block. Nothing but
-    /// appending has changed the series since.
+    /// appending has changed the series since: with its chunks it cannot have left.
     pub fn drop_flushed(&mut self, taken: TakenSeries, cut: FlushCut) {
-        let list = &mut self.sealed[taken.id.0 as usize];
+        let Some(list) = self.sealed.get_mut(self.ids.row(taken.id.0) as usize) else { return };
         let (before_len, before_capacity) = (list.len(), list.capacity());
         let (mut samples, mut bytes, mut index) = (0, 0, 0);
         list.retain(|sealed| {

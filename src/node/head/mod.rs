@@ -19,17 +19,24 @@
 //! - The newest point of a series is always in `open` (unless a flush took it): a repeat of it
 //!   overwrites in place.
 //!
-//! In: columns of ids, timestamps and values (`append`, `replay`), pieces of a snapshot. Out:
+//! A series has a *row* in the columns for as long as it is here, and an *id*, by which frames and
+//! log records name it. An id is given once: when a series leaves (`retire`), its row serves
+//! another, and its id nobody (`ids`). So memory follows the series that are here.
+//!
+//! In: columns of rows, timestamps and values (`append`, `replay`), pieces of a snapshot. Out:
 //! refusals, chunks, points. Cost: see the measurements in `measure.rs`. Columns and tables double
-//! when full: a pause of tens of milliseconds at a million series. Series are never removed within
-//! an incarnation, only their samples: into blocks (`flush`), or for good (`delete`).
+//! when full: a pause of tens of milliseconds at a million series. Samples leave into blocks
+//! (`flush`), or for good (`delete`).
 
 mod append;
 mod buffer;
 mod delete;
 mod flush;
+mod grace;
+mod ids;
 mod points;
 mod read;
+mod retire;
 mod snapshot;
 
 #[cfg(test)]
@@ -41,15 +48,21 @@ mod tests;
 
 use hashbrown::HashMap;
 
-use super::index::{IdTable, Index, IndexFault};
+use super::index::{IdTable, Index, IndexFault, Vacant};
 use crate::model::chunk::Chunk;
 use crate::model::refusal::Refusal;
 use crate::model::series::{SeriesHash, SeriesId, TenantId};
+use crate::wire::write::NEW_SERIES;
 use buffer::Buffer;
+use grace::Grace;
+use ids::{Ids, NO_ROW};
 use points::Points;
 
 pub use flush::{FlushCut, TakenSeries};
+pub use grace::Reader;
 pub(in crate::node) use read::TimeRange;
+use retire::LeftRows;
+pub use retire::{IDLE_MS, LeftSeries, RetireCourse, RetireStats};
 pub use snapshot::{SnapshotFault, SnapshotPiece, SnapshotSeries};
 
 /// What a head may hold and take.
@@ -64,13 +77,35 @@ pub struct HeadLimits {
 /// The default of [`HeadLimits::out_of_order_window_ms`]: one hour.
 pub const OUT_OF_ORDER_WINDOW_MS: i64 = 3_600_000;
 
+/// A place in the columns of a head, which a series has while it is there. `u32::MAX` is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Row(pub u32);
+
+impl Row {
+    /// No row.
+    pub const NONE: Self = Self(NO_ROW);
+}
+
+/// Ids are below this: frames mark with the bit that a series has none yet.
+const IDS_MAX: u32 = NEW_SERIES;
+/// In the id column: the row is free.
+const NO_ID: SeriesId = SeriesId(u32::MAX);
+
 /// See the module's description.
 pub struct Head {
     limits: HeadLimits,
     index: Index,
+    /// From hashes to rows.
     table: IdTable,
+    ids: Ids,
+    /// Above every id that was ever given.
+    next_id: u32,
+    /// Rows that may be used again, and those that may not yet.
+    vacant: Vacant,
+    grace: Grace<LeftRows>,
     hash: Vec<SeriesHash>,
-    tenant: Vec<TenantId>,
+    /// Row -> id, [`NO_ID`] without a series.
+    id: Vec<SeriesId>,
     /// What an append touches, 16 bytes a series.
     hot: Vec<Hot>,
     sealed: Vec<Vec<Sealed>>,
@@ -164,8 +199,12 @@ impl Head {
             limits,
             index: Index::default(),
             table: IdTable::default(),
+            ids: Ids::default(),
+            next_id: 0,
+            vacant: Vacant::default(),
+            grace: Grace::new(),
             hash: Vec::new(),
-            tenant: Vec::new(),
+            id: Vec::new(),
             hot: Vec::new(),
             sealed: Vec::new(),
             side: HashMap::new(),
@@ -180,16 +219,32 @@ impl Head {
     /// The id of a known series.
     #[inline]
     pub fn find(&self, hash: SeriesHash) -> Option<SeriesId> {
-        let found = self.table.find(hash.table_hash(), |id| self.hash[id as usize] == hash);
-        found.map(SeriesId)
+        self.find_row(hash).map(|row| self.id[row as usize])
     }
 
-    /// The id of a series, known or new. Ids are dense from 0.
+    #[inline]
+    fn find_row(&self, hash: SeriesHash) -> Option<u32> {
+        self.table.find(hash.table_hash(), |row| self.hash[row as usize] == hash)
+    }
+
+    /// The row of a series, [`Row::NONE`] if the id is none that is here.
+    #[inline]
+    pub fn row_of(&self, id: SeriesId) -> Row {
+        Row(self.ids.row(id.0))
+    }
+
+    /// While no series ever left, ids are rows: how many there are.
+    #[inline]
+    pub fn count_if_ids_are_rows(&self) -> Option<u32> {
+        self.ids.count_if_rows()
+    }
+
+    /// The id of a series, known or new. New ids ascend, and none is given twice.
     ///
     /// `labels` are canonical label bytes, and `hash` is [`SeriesHash::of`] them and `tenant`.
     /// # Errors
-    /// [`Refusal::HeadFull`] for a new series at the limit, [`Refusal::CorruptBody`] if `labels`
-    /// are not canonical.
+    /// [`Refusal::HeadFull`] for a new series at the limit, or when all ids were given;
+    /// [`Refusal::CorruptBody`] if `labels` are not canonical.
     pub fn register(
         &mut self,
         tenant: TenantId,
@@ -202,7 +257,7 @@ impl Head {
         if self.bytes() >= self.limits.bytes_max {
             return Err(Refusal::HeadFull);
         }
-        self.register_new(tenant, hash, labels)
+        self.register_new(tenant, hash, labels, SeriesId(self.next_id))
     }
 
     /// As [`Head::register`], but for what was accepted once already: the byte limit does not
@@ -215,8 +270,31 @@ impl Head {
     ) -> Result<SeriesId, Refusal> {
         match self.find(hash) {
             Some(id) => Ok(id),
-            None => self.register_new(tenant, hash, labels),
+            None => self.register_new(tenant, hash, labels, SeriesId(self.next_id)),
         }
+    }
+
+    /// As [`Head::register_again`], and under the id that it had, or gets now if it is known: an id
+    /// was given anew because the series had left in between. Another id only if that one is
+    /// another series', which no log of ours says.
+    pub fn register_as(
+        &mut self,
+        id: SeriesId,
+        (tenant, hash): (TenantId, SeriesHash),
+        labels: &[u8],
+    ) -> Result<SeriesId, Refusal> {
+        let is_free = id.0 < IDS_MAX && self.row_of(id) == Row::NONE;
+        let Some(row) = self.find_row(hash) else {
+            let id = if is_free { id } else { SeriesId(self.next_id) };
+            return self.register_new(tenant, hash, labels, id);
+        };
+        if is_free {
+            self.ids.remove(self.id[row as usize].0);
+            self.ids.insert(id.0, row);
+            self.id[row as usize] = id;
+            self.set_next_id(id.0 + 1);
+        }
+        Ok(self.id[row as usize])
     }
 
     fn register_new(
@@ -224,33 +302,79 @@ impl Head {
         tenant: TenantId,
         hash: SeriesHash,
         labels: &[u8],
+        id: SeriesId,
     ) -> Result<SeriesId, Refusal> {
-        let id = self.index.register(tenant, labels).map_err(|fault| match fault {
+        if id.0 >= IDS_MAX {
+            return Err(Refusal::HeadFull);
+        }
+        let row = self.vacant.lowest().unwrap_or_else(|| self.row_count());
+        self.index.register(row, tenant, labels).map_err(|fault| match fault {
             IndexFault::Malformed => Refusal::CorruptBody,
             IndexFault::Full => Refusal::HeadFull,
         })?;
-        assert!(id as usize == self.hash.len());
-        self.table.insert(hash.table_hash(), id);
-        self.hash.push(hash);
-        self.tenant.push(tenant);
-        self.hot.push(Hot::NEW);
-        self.sealed.push(Vec::new());
-        Ok(SeriesId(id))
+        self.table.insert(hash.table_hash(), row);
+        self.ids.insert(id.0, row);
+        self.set_next_id(id.0 + 1);
+        let at = row as usize;
+        if at < self.hash.len() {
+            self.vacant.take(row);
+            (self.hash[at], self.id[at], self.hot[at]) = (hash, id, Hot::NEW);
+        } else {
+            self.hash.push(hash);
+            self.id.push(id);
+            self.hot.push(Hot::NEW);
+            self.sealed.push(Vec::new());
+        }
+        Ok(id)
     }
 
-    /// Series known: ids are below this.
+    /// New ids are at least this. Ids are never given again, so it only rises.
+    pub fn set_next_id(&mut self, id: u32) {
+        self.next_id = self.next_id.max(id.min(IDS_MAX));
+    }
+
+    /// Above every id that was ever given.
+    pub fn next_id(&self) -> u32 {
+        self.next_id
+    }
+
+    /// Whether most ids were given: the next restart should begin a new incarnation, which counts
+    /// from 0.
+    pub fn are_ids_scarce(&self) -> bool {
+        self.next_id > IDS_MAX / 2
+    }
+
+    /// Series that are here.
     pub fn series_count(&self) -> u32 {
         self.index.series_count()
     }
 
+    /// Rows, of series or free: all are below this.
+    pub fn row_count(&self) -> u32 {
+        u32::try_from(self.hash.len()).expect("there are fewer rows than ids")
+    }
+
+    /// The series in a row.
+    #[inline]
+    pub fn id_at(&self, row: Row) -> Option<SeriesId> {
+        self.id.get(row.0 as usize).copied().filter(|id| *id != NO_ID)
+    }
+
     /// The identity of a known series.
     pub fn identity(&self, id: SeriesId) -> (TenantId, SeriesHash) {
-        (self.tenant[id.0 as usize], self.hash[id.0 as usize])
+        let Row(row) = self.row_of(id);
+        (self.index.tenant_of(row), self.hash[row as usize])
     }
 
     /// Appends the canonical label bytes of a known series.
     pub fn encode_labels(&self, id: SeriesId, out: &mut Vec<u8>) {
-        self.index.encode_labels(id.0, out);
+        self.index.encode_labels(self.row_of(id).0, out);
+    }
+
+    /// For a select to hold while it runs: what leaves meanwhile is not used again before it is
+    /// over, so that a row, pair or name that it remembers stays what it was, or is empty.
+    pub fn reader(&self) -> Reader {
+        self.grace.reader()
     }
 
     /// Bytes of everything, as held against [`HeadLimits::bytes_max`]. O(1).
@@ -261,11 +385,11 @@ impl Head {
 
     fn column_bytes(&self) -> u64 {
         let columns = self.hash.capacity() * size_of::<SeriesHash>()
-            + self.tenant.capacity() * size_of::<TenantId>()
+            + self.id.capacity() * size_of::<SeriesId>()
             + self.hot.capacity() * size_of::<Hot>()
             + self.sealed.capacity() * size_of::<Vec<Sealed>>()
             + self.side.allocation_size();
-        columns as u64 + self.table.bytes()
+        columns as u64 + self.table.bytes() + self.ids.bytes() + self.vacant.bytes()
     }
 
     /// What [`Head::bytes`] is held against.
@@ -297,8 +421,8 @@ impl Head {
         &self.index
     }
 
-    /// Seals the first `count` points of `buffer`, which is one of series `id`.
-    fn seal(&mut self, id: u32, buffer: &mut Buffer, count: u8) {
+    /// Seals the first `count` points of `buffer`, which is one of the series in `row`.
+    fn seal(&mut self, row: u32, buffer: &mut Buffer, count: u8) {
         let mut first = None;
         let mut others = Vec::new();
         buffer.seal(&mut self.points, count, |chunk| match first {
@@ -306,16 +430,16 @@ impl Head {
             Some(_) => others.push(chunk),
         });
         for chunk in first.into_iter().chain(others) {
-            self.push_sealed(id, chunk);
+            self.push_sealed(row, chunk);
         }
     }
 
     /// Adds a chunk behind all others of the series.
-    fn push_sealed(&mut self, id: u32, chunk: Chunk) {
+    fn push_sealed(&mut self, row: u32, chunk: Chunk) {
         let sealed = Sealed::new(chunk);
         self.sealed_bytes += sealed.heap_bytes();
         self.counts.chunks += 1;
-        let list = &mut self.sealed[id as usize];
+        let list = &mut self.sealed[row as usize];
         if list.len() == list.capacity() {
             // By half, from two: most series of a head have few chunks, and there may be a million
             // of them.

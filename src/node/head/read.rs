@@ -25,14 +25,14 @@ impl TimeRange {
 }
 
 impl Head {
-    /// Whether series `id` has a sample in `range`. Decodes a chunk only if both its ends lie
+    /// Whether the series in `row` has a sample in `range`. Decodes a chunk only if both its ends lie
     /// outside.
-    pub(in crate::node) fn has_sample_in(&self, id: u32, range: TimeRange) -> bool {
-        if self.raw_points(id).any(|point| range.contains(point.timestamp_ms)) {
+    pub(in crate::node) fn has_sample_in(&self, row: u32, range: TimeRange) -> bool {
+        if self.raw_points(row).any(|point| range.contains(point.timestamp_ms)) {
             return true;
         }
         // From the newest, which most queries ask for.
-        self.sealed[id as usize].iter().rev().any(|sealed| {
+        self.sealed[row as usize].iter().rev().any(|sealed| {
             if !range.overlaps(sealed.min_ms, sealed.max_ms) {
                 return false;
             }
@@ -45,40 +45,40 @@ impl Head {
         })
     }
 
-    /// How many chunks series `id` has: the bound of the cursor of [`Head::copy_chunks`].
-    pub(in crate::node) fn chunk_count(&self, id: u32) -> usize {
-        self.sealed[id as usize].len()
+    /// How many chunks the series in `row` has: the bound of the cursor of [`Head::copy_chunks`].
+    pub(in crate::node) fn chunk_count(&self, row: u32) -> usize {
+        self.sealed.get(row as usize).map_or(0, Vec::len)
     }
 
-    /// Appends those of the chunks `from..from + count` of series `id` that overlap `range`.
+    /// Appends those of the chunks `from..from + count` of the series in `row` that overlap `range`.
     ///
     /// A cursor stays good while samples are written, and is void once [`Head::drop_generation`]
     /// changes.
     pub(in crate::node) fn copy_chunks(
         &self,
-        id: u32,
+        row: u32,
         cursor: std::ops::Range<usize>,
         range: TimeRange,
         out: &mut Vec<Chunk>,
     ) {
-        let list = &self.sealed[id as usize];
+        let list = &self.sealed[row as usize];
         let end = cursor.end.min(list.len());
         let part = list.get(cursor.start..end).unwrap_or(&[]);
         let wanted = part.iter().filter(|sealed| range.overlaps(sealed.min_ms, sealed.max_ms));
         out.extend(wanted.map(|sealed| sealed.chunk.clone()));
     }
 
-    /// Appends the points of series `id` in `range` that are not sealed, ascending in time.
-    pub(in crate::node) fn copy_points(&self, id: u32, range: TimeRange, out: &mut Vec<Sample>) {
-        out.extend(self.raw_points(id).filter(|point| range.contains(point.timestamp_ms)));
+    /// Appends the points of the series in `row` in `range` that are not sealed, ascending in time.
+    pub(in crate::node) fn copy_points(&self, row: u32, range: TimeRange, out: &mut Vec<Sample>) {
+        out.extend(self.raw_points(row).filter(|point| range.contains(point.timestamp_ms)));
     }
 
     /// Side, then open: each ascends, and all of side is older than all of open.
-    fn raw_points(&self, id: u32) -> impl Iterator<Item = Sample> + '_ {
+    fn raw_points(&self, row: u32) -> impl Iterator<Item = Sample> + '_ {
         // Few heads have late samples at all; then there is no table to ask.
-        let side = if self.side.is_empty() { None } else { self.side.get(&id) };
+        let side = if self.side.is_empty() { None } else { self.side.get(&row) };
         let side = side.map_or(&[][..], |side| side.points(&self.points));
-        let open = self.hot[id as usize].open.points(&self.points);
+        let open = self.hot[row as usize].open.points(&self.points);
         side.iter().chain(open).copied()
     }
 

@@ -6,6 +6,11 @@
 
 use hashbrown::HashTable;
 
+/// A table with room for so many times its entries gives most of it back.
+const SHRINK_FACTOR: usize = 8;
+/// Smaller tables keep their room.
+const SHRINK_CAPACITY_MIN: usize = 8192;
+
 /// Maps hashes to ids; several ids may have the same hash.
 #[derive(Default)]
 pub(in crate::node) struct IdTable {
@@ -32,6 +37,19 @@ impl IdTable {
         let hash = fold(hash);
         let respread = |entry: &Entry| spread(entry.hash);
         self.entries.insert_unique(spread(hash), Entry { hash, id }, respread);
+    }
+
+    /// Takes out `id`, which is in the table with `hash`.
+    pub(in crate::node) fn remove(&mut self, hash: u64, id: u32) {
+        let hash = fold(hash);
+        if let Ok(entry) = self.entries.find_entry(spread(hash), |entry| entry.id == id) {
+            entry.remove();
+        }
+        // As long a pause as growing to this size was.
+        let (len, capacity) = (self.entries.len(), self.entries.capacity());
+        if capacity > SHRINK_CAPACITY_MIN && len < capacity / SHRINK_FACTOR {
+            self.entries.shrink_to(2 * len, |entry| spread(entry.hash));
+        }
     }
 
     /// Bytes that the table takes.

@@ -114,7 +114,7 @@ impl Matching {
             }
             (Test::Values(_), _) => Walk::Lookups,
             (Test::Regex(_), Some(name)) => {
-                let values = index.pairs_of_name(name).len() as u64;
+                let values = index.places_of_name(name) as u64;
                 let series = self.selected.as_ref().map_or(u64::MAX, RoaringBitmap::len);
                 let is_few = series.saturating_mul(VALUES_PER_SERIES) < values;
                 if is_few { Walk::Series } else { Walk::Values }
@@ -179,17 +179,18 @@ impl Scan {
                 }
             }
             (Walk::Values, test) => {
-                let pairs = index.pairs_of_name(name);
-                let rest = pairs.get(usize::try_from(self.cursor).unwrap_or(usize::MAX)..);
-                for pair in rest.unwrap_or(&[]) {
+                let from = usize::try_from(self.cursor).unwrap_or(usize::MAX);
+                for place in from..index.places_of_name(name) {
                     if steps.are_used_up() {
                         return false;
                     }
                     self.cursor += 1;
-                    let value = index.pair_value(*pair);
-                    steps.take(1 + value.len() / VALUE_BYTES_PER_STEP);
+                    steps.take(1);
+                    let Some(pair) = index.pair_at(name, place) else { continue };
+                    let value = index.pair_value(pair);
+                    steps.take(value.len() / VALUE_BYTES_PER_STEP);
                     if test.matches(value) {
-                        add_postings(index, *pair, &mut self.hits, steps);
+                        add_postings(index, pair, &mut self.hits, steps);
                     }
                 }
             }
@@ -215,9 +216,8 @@ impl Scan {
                 return false;
             }
             self.cursor = u64::from(id) + 1;
-            let pairs = index.pairs_of(id);
-            let pair = pairs.iter().find(|pair| index.pair_name(**pair) == name);
-            let value = pair.map_or(&[][..], |pair| index.pair_value(*pair));
+            let pair = index.pairs_of(id).find(|pair| index.pair_name(*pair) == name);
+            let value = pair.map_or(&[][..], |pair| index.pair_value(pair));
             steps.take(2 + value.len() / VALUE_BYTES_PER_STEP);
             let matches = match value {
                 [] => self.condition.matches_empty,

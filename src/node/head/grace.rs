@@ -1,0 +1,70 @@
+//! What left the head while selects that began before may still name it: used again only when the
+//! last of them is over.
+//!
+//! A select works in slices and keeps sets of rows, pairs and names between them. Were a row used
+//! again meanwhile, it would answer with the samples of one series under the matchers of another.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Held by a select for as long as it runs.
+#[derive(Clone, Debug)]
+pub struct Reader {
+    _holds: Arc<()>,
+}
+
+/// What waits, oldest first.
+pub(super) struct Grace<T> {
+    current: Arc<()>,
+    waiting: VecDeque<(Arc<()>, T)>,
+}
+
+impl<T> Grace<T> {
+    pub(super) fn new() -> Self {
+        Self { current: Arc::new(()), waiting: VecDeque::new() }
+    }
+
+    /// From now on what leaves waits for this reader.
+    pub(super) fn reader(&self) -> Reader {
+        Reader { _holds: Arc::clone(&self.current) }
+    }
+
+    /// `left` left: readers that there are may name it, those that come cannot.
+    pub(super) fn push(&mut self, left: T) {
+        let holds = std::mem::replace(&mut self.current, Arc::new(()));
+        self.waiting.push_back((holds, left));
+    }
+
+    /// The oldest that no reader can name any more.
+    pub(super) fn poll(&mut self) -> Option<T> {
+        let (holds, _) = self.waiting.front()?;
+        if Arc::strong_count(holds) > 1 {
+            return None;
+        }
+        self.waiting.pop_front().map(|(_, left)| left)
+    }
+
+    /// Whether nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_left_waits_for_older_readers_only() {
+        let mut grace = Grace::new();
+        let early = grace.reader();
+        grace.push(1);
+        let late = grace.reader();
+        grace.push(2);
+        assert_eq!(grace.poll(), None);
+        drop(early);
+        assert_eq!((grace.poll(), grace.poll()), (Some(1), None));
+        drop(late);
+        assert_eq!((grace.poll(), grace.is_empty()), (Some(2), true));
+    }
+}

@@ -1,0 +1,185 @@
+//! A series that has no samples here any more leaves: its row and its labels make room for others.
+//!
+//! When: it holds no sample (all are in blocks, or were deleted), and its newest one is older than
+//! [`IDLE_MS`] by the wall clock. A series that is written to every minute or so keeps open points
+//! from one flush to the next, so most that are empty are over. What the age keeps from leaving is a
+//! live series right after a flush of everything (somebody asked for it): it would come back with its
+//! labels a moment later. Rejected: the time of the last write, 8 bytes a series to spare such a
+//! return, which is cheap; backfilled series of old times do leave after each flush. A clock that
+//! jumps makes series leave early or late, and nothing wrong.
+//!
+//! What leaves with it: the time of its newest sample. When the series comes back, a late sample is
+//! taken that the out-of-order window would have refused.
+//!
+//! A sweep looks at all rows, some a turn, once a minute, or ten seconds after chunks left. Not while
+//! a snapshot walks: a series that was here when the snapshot's log position was taken is in its
+//! pieces, or replay would not know the ids of the log behind it (`node/replay.rs`). Row, pairs and
+//! names that are free are used again when no select remembers them (`grace`). A flush that is under
+//! way holds nothing of a series without chunks.
+
+use super::{Head, Hot, NO_ID, Row};
+use crate::model::series::{SeriesHash, SeriesId};
+use crate::node::index::{LeftLabels, cut_column};
+
+/// An empty series stays while its newest sample is not older than this: ten minutes.
+pub const IDLE_MS: i64 = 600_000;
+/// Rows that a turn looks at: about 20 microseconds.
+const ROWS_A_TURN: u32 = 2048;
+/// Series that a turn removes, at about 2 microseconds.
+const SERIES_A_TURN: usize = 64;
+/// Generations of free rows that a turn takes back.
+const GENERATIONS_A_TURN: usize = 8;
+/// Rows that are cut off the columns at a time.
+const CUT_STEPS: usize = 4096;
+/// Seconds between the beginnings of two sweeps...
+const SWEEP_SECONDS: u32 = 60;
+/// ...or this many, if chunks have left.
+const SWEEP_SOON_SECONDS: u32 = 10;
+
+/// A series that left: whoever knows it by its id forgets it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeftSeries {
+    /// Which.
+    pub hash: SeriesHash,
+    /// The id that it had, and that no series will have again.
+    pub id: SeriesId,
+}
+
+/// What is free once no select remembers it.
+#[derive(Default)]
+pub(super) struct LeftRows {
+    rows: Vec<u32>,
+    labels: LeftLabels,
+}
+
+/// What sweeps did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RetireStats {
+    /// Sweeps that are over.
+    pub sweeps: u64,
+    /// Series that left.
+    pub series: u64,
+}
+
+/// The sweeps of one head.
+#[derive(Debug)]
+pub struct RetireCourse {
+    idle_ms: i64,
+    /// The row that the sweep is at, and the newest sample of a series that may leave.
+    sweep: Option<(Row, i64)>,
+    seconds: u32,
+    drop_generation: u64,
+    stats: RetireStats,
+}
+
+impl RetireCourse {
+    /// Sweeps that take out what has no sample newer than `idle_ms`.
+    pub fn new(idle_ms: i64) -> Self {
+        let stats = RetireStats::default();
+        Self { idle_ms, sweep: None, seconds: 0, drop_generation: 0, stats }
+    }
+
+    /// Once a second: sees whether a sweep is due.
+    pub fn handle_second(&mut self, head: &Head, now_unix_ms: i64) {
+        self.seconds = self.seconds.saturating_add(1);
+        let has_dropped = self.drop_generation != head.drop_generation();
+        let is_due = self.seconds >= SWEEP_SECONDS
+            || self.seconds >= SWEEP_SOON_SECONDS && has_dropped;
+        if self.sweep.is_none() && is_due {
+            self.seconds = 0;
+            self.drop_generation = head.drop_generation();
+            self.sweep = Some((Row(0), now_unix_ms.saturating_sub(self.idle_ms)));
+        }
+    }
+
+    /// Whether the sweep's next step waits for nothing but a turn.
+    pub fn is_ready(&self) -> bool {
+        self.sweep.is_some()
+    }
+
+    /// Goes on with the sweep; appends to `left` which series are gone now.
+    pub fn poll(&mut self, head: &mut Head, left: &mut Vec<LeftSeries>) {
+        head.take_back_rows(GENERATIONS_A_TURN);
+        let Some((next, newest_max_ms)) = self.sweep else { return };
+        let before = left.len();
+        let next = head.retire_from(next, newest_max_ms, left);
+        self.stats.series += (left.len() - before) as u64;
+        self.sweep = Some((next, newest_max_ms)).filter(|_| next.0 < head.row_count());
+        self.stats.sweeps += u64::from(self.sweep.is_none());
+    }
+
+    /// What sweeps did.
+    pub fn stats(&self) -> RetireStats {
+        self.stats
+    }
+}
+
+impl Head {
+    /// Removes series that are empty and whose newest sample is at most `newest_max_ms`, from `next`
+    /// on, some rows and fewer series. Returns the first row that was not looked at.
+    pub fn retire_from(
+        &mut self,
+        next: Row,
+        newest_max_ms: i64,
+        left: &mut Vec<LeftSeries>,
+    ) -> Row {
+        let end = next.0.saturating_add(ROWS_A_TURN).min(self.row_count());
+        let before = left.len();
+        let mut free = LeftRows::default();
+        let mut row = next.0;
+        while row < end && left.len() - before < SERIES_A_TURN {
+            if self.is_idle(row, newest_max_ms) {
+                left.push(self.remove(row, &mut free));
+            }
+            row += 1;
+        }
+        if !free.rows.is_empty() {
+            self.grace.push(free);
+        }
+        Row(row)
+    }
+
+    /// Whether the row has a series without samples, whose newest was not after `newest_max_ms`.
+    #[inline]
+    fn is_idle(&self, row: u32, newest_max_ms: i64) -> bool {
+        let at = row as usize;
+        self.hot[at].open.len == 0
+            && self.sealed[at].is_empty()
+            && self.hot[at].newest_ms <= newest_max_ms
+            && self.id[at] != NO_ID
+            && !self.side.contains_key(&row)
+    }
+
+    fn remove(&mut self, row: u32, free: &mut LeftRows) -> LeftSeries {
+        let at = row as usize;
+        let (hash, id) = (self.hash[at], self.id[at]);
+        self.index.remove(row, &mut free.labels);
+        self.table.remove(hash.table_hash(), row);
+        self.ids.remove(id.0);
+        self.id[at] = NO_ID;
+        let mut open = self.hot[at].open;
+        open.release(&mut self.points);
+        self.hot[at] = Hot::NEW;
+        let list = std::mem::take(&mut self.sealed[at]);
+        self.sealed_bytes -= (list.capacity() * size_of::<super::Sealed>()) as u64;
+        free.rows.push(row);
+        LeftSeries { hash, id }
+    }
+
+    /// Rows that no select remembers may be used again; those at the end go.
+    fn take_back_rows(&mut self, generations: usize) {
+        for _ in 0..generations {
+            let Some(free) = self.grace.poll() else { break };
+            free.rows.iter().for_each(|row| self.vacant.give(*row));
+            self.index.vacate(&free.labels);
+        }
+        let rows = self.vacant.cut_off(self.hash.len(), CUT_STEPS);
+        if rows < self.hash.len() {
+            cut_column(&mut self.hash, rows);
+            cut_column(&mut self.id, rows);
+            cut_column(&mut self.hot, rows);
+            cut_column(&mut self.sealed, rows);
+            self.index.cut_rows(rows);
+        }
+    }
+}
