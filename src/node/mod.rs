@@ -16,4 +16,7 @@ pub mod shard;
 pub mod snapshot;
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "small numbers from a seeded generator")]
+mod churn_tests;
+#[cfg(test)]
 mod tests;

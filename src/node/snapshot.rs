@@ -40,6 +40,7 @@ pub struct SnapshotCourse {
     /// After a failure the log grows by a quarter of its limit before the next attempt.
     postponed_bytes: u64,
     stage: Stage,
+    piece_bytes: usize,
     memory: Vec<Vec<u8>>,
 }
 
@@ -70,8 +71,14 @@ impl SnapshotCourse {
             is_early: false,
             postponed_bytes: 0,
             stage: Stage::Idle,
+            piece_bytes: PIECE_BYTES,
             memory: Vec::new(),
         }
+    }
+
+    /// The same in pieces of so many bytes.
+    pub fn with_piece_bytes(self, piece_bytes: usize) -> Self {
+        Self { piece_bytes, ..self }
     }
 
     /// The next step, if one is due and the background keeps up.
@@ -97,7 +104,7 @@ impl SnapshotCourse {
             Stage::Walking { position, next, end, pieces_ahead, bytes } => {
                 let mut piece = self.memory.pop().unwrap_or_default();
                 piece.clear();
-                let next = head.snapshot_piece(next, &mut piece, PIECE_BYTES);
+                let next = head.snapshot_piece(next, &mut piece, self.piece_bytes);
                 self.stage = Stage::Walking {
                     position,
                     next,

@@ -3,7 +3,7 @@
 
 use super::block::FlushSeries;
 use super::flush::FlushCourse;
-use super::head::{FlushCut, Head, HeadLimits, TimeRange};
+use super::head::{FlushCut, Head, HeadLimits, Row, TimeRange};
 use super::log::{
     BLOCK_BYTES, Log, LogConfig, LogIdentity, LogOperation, LogPosition, ReaderStep, Record,
     SEGMENT_BYTES_MIN, SegmentReader, SegmentRequest,
@@ -11,7 +11,7 @@ use super::log::{
 use super::snapshot::SnapshotCourse;
 use crate::base::bytes::AlignedBuffer;
 use crate::model::labels::encode_label;
-use crate::model::series::{SeriesHash, SeriesId, TenantId};
+use crate::model::series::{SeriesHash, TenantId};
 use crate::wire::frame::PAYLOAD_ALIGN;
 use crate::wire::write::WritePayload;
 use rkyv::util::AlignedVec;
@@ -83,8 +83,8 @@ pub fn courses() -> (SnapshotCourse, FlushCourse) {
 /// Puts the chunks that end at `until_ms` or before, and the points up to there, nowhere.
 pub fn flush(head: &mut Head, until_ms: i64) -> Vec<FlushSeries> {
     let cut = FlushCut { chunks_until_ms: until_ms, points_until_ms: until_ms };
-    let ids = (0..head.series_count()).map(SeriesId);
-    let taken: Vec<_> = ids.filter_map(|id| head.take_flush(id, cut)).collect();
+    let rows = (0..head.row_count()).map(Row);
+    let taken: Vec<_> = rows.filter_map(|row| head.take_flush(row, cut)).collect();
     taken.iter().for_each(|(_, taken)| head.drop_flushed(*taken, cut));
     taken.into_iter().map(|(series, _)| series).collect()
 }

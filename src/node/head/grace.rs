@@ -43,11 +43,6 @@ impl<T> Grace<T> {
         }
         self.waiting.pop_front().map(|(_, left)| left)
     }
-
-    /// Whether nothing waits.
-    pub(super) fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
-    }
 }
 
 #[cfg(test)]
@@ -65,6 +60,6 @@ mod tests {
         drop(early);
         assert_eq!((grace.poll(), grace.poll()), (Some(1), None));
         drop(late);
-        assert_eq!((grace.poll(), grace.is_empty()), (Some(2), true));
+        assert_eq!((grace.poll(), grace.poll()), (Some(2), None));
     }
 }

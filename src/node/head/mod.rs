@@ -44,7 +44,7 @@ mod snapshot;
 mod measure;
 #[cfg(test)]
 #[expect(clippy::cast_possible_truncation, reason = "small numbers from a seeded generator")]
-mod tests;
+pub(in crate::node) mod tests;
 
 use hashbrown::HashMap;
 

@@ -10,10 +10,10 @@ use crate::wire::ack::RefusedSample;
 use crate::wire::delete::Deletion;
 
 /// SplitMix64: enough chance for tests, repeatable from its seed.
-pub(super) struct Random(pub(super) u64);
+pub(in crate::node) struct Random(pub(in crate::node) u64);
 
 impl Random {
-    pub(super) fn next(&mut self) -> u64 {
+    pub(in crate::node) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut word = self.0;
         word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -21,7 +21,7 @@ impl Random {
         word ^ word >> 31
     }
 
-    pub(super) fn below(&mut self, limit: u64) -> u64 {
+    pub(in crate::node) fn below(&mut self, limit: u64) -> u64 {
         self.next() % limit
     }
 }
@@ -231,8 +231,8 @@ fn snapshot_and_log_converge() {
             append(&mut head, &mut random_batch(&mut random, &mut clock_ms, 300));
         }
         let mut pieces = Vec::new();
-        let mut next = SeriesId(0);
-        while next.0 < head.series_count() {
+        let mut next = Row(0);
+        while next.0 < head.row_count() {
             next = head.snapshot_piece(next, &mut pieces, 4000);
             if random.below(2) == 0 {
                 let samples = random.below(300) as usize;
@@ -276,8 +276,8 @@ fn absorbing_twice_changes_nothing() {
     let mut clock_ms = vec![1_000_000; 5];
     append(&mut head, &mut random_batch(&mut random, &mut clock_ms, 5000));
     let mut piece = Vec::new();
-    let end = head.snapshot_piece(SeriesId(0), &mut piece, usize::MAX);
-    assert_eq!(end, SeriesId(5));
+    let end = head.snapshot_piece(Row(0), &mut piece, usize::MAX);
+    assert_eq!(end, Row(5));
     assert_eq!(head.snapshot_piece(end, &mut piece, usize::MAX), end);
     let mut loaded = Head::new(LIMITS);
     for _ in 0..2 {
@@ -298,7 +298,7 @@ fn damaged_pieces_are_refused() {
     register(&mut head, 0);
     append(&mut head, &mut random_batch(&mut random, &mut [1_000_000], 200));
     let mut piece = Vec::new();
-    head.snapshot_piece(SeriesId(0), &mut piece, usize::MAX);
+    head.snapshot_piece(Row(0), &mut piece, usize::MAX);
     for bit in 0..piece.len() * 8 {
         let mut bad = piece.clone();
         bad[bit / 8] ^= 1 << (bit % 8);
@@ -320,7 +320,7 @@ fn forged_pieces_never_panic() {
     let mut clock_ms = vec![1_000_000; 2];
     append(&mut head, &mut random_batch(&mut random, &mut clock_ms, 300));
     let mut piece = Vec::new();
-    head.snapshot_piece(SeriesId(0), &mut piece, usize::MAX);
+    head.snapshot_piece(Row(0), &mut piece, usize::MAX);
     let mut faults = 0;
     for _ in 0..20_000 {
         let mut bad = piece.clone();
@@ -413,9 +413,9 @@ fn what_was_flushed_leaves_and_nothing_else() {
             1 => FlushCut { chunks_until_ms: i64::MAX, points_until_ms: cut_ms },
             _ => FlushCut { chunks_until_ms: i64::MAX, points_until_ms: i64::MAX },
         };
-        let ids = (0..series).map(SeriesId);
-        let before: Vec<_> = ids.clone().map(|id| read(&head, id.0)).collect();
-        let taken: Vec<_> = ids.filter_map(|id| head.take_flush(id, cut)).collect();
+        let rows = (0..series).map(Row);
+        let before: Vec<_> = rows.clone().map(|row| read(&head, row.0)).collect();
+        let taken: Vec<_> = rows.filter_map(|row| head.take_flush(row, cut)).collect();
         // What comes behind stays, however late.
         append(&mut head, &mut random_batch(&mut random, &mut clock_ms, 3000));
         let with_late: Vec<_> = (0..series).map(|id| read(&head, id)).collect();

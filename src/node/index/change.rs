@@ -9,7 +9,7 @@ use super::cells::NONE;
 use super::postings::{Left, Postings, insert_row};
 use super::vacant::cut_column;
 use super::{
-    HOLE, Index, IndexFault, LAST, NO_HOLE, Name, Pair, SET_BYTES, Text, labels, len_u32,
+    EMPTY, HOLE, Index, IndexFault, LAST, NO_HOLE, Name, Pair, SET_BYTES, Text, labels, len_u32,
     name_hash, pair_hash,
 };
 use crate::model::series::TenantId;
@@ -37,9 +37,6 @@ impl Index {
             label.map_err(|_| IndexFault::Malformed)?;
             label_count += 1;
         }
-        if label_count == 0 {
-            return Err(IndexFault::Malformed);
-        }
         let pairs_fit = self.pairs.len() + label_count < NO_HOLE as usize;
         let texts_fit = self.texts.has_room(labels.len().div_ceil(4) + 2 * label_count);
         if !pairs_fit || !texts_fit || !self.lists.has_room(label_count) {
@@ -65,10 +62,12 @@ impl Index {
     /// Stores the scratch as the list of `row`.
     fn set_list(&mut self, row: u32) {
         let count = self.scratch.len();
-        let start = self.lists.allocate(count);
-        let list = self.lists.cell_mut(start, count);
-        list.copy_from_slice(&self.scratch);
-        list[count - 1] |= LAST;
+        let mut start = EMPTY;
+        if let Some(last) = self.scratch.last_mut() {
+            *last |= LAST;
+            start = self.lists.allocate(count);
+            self.lists.cell_mut(start, count).copy_from_slice(&self.scratch);
+        }
         let row = row as usize;
         if row >= self.list_of.len() {
             self.list_of.resize(row + 1, NONE);
@@ -166,11 +165,11 @@ impl Index {
         let mut pairs = std::mem::take(&mut self.scratch);
         pairs.clear();
         pairs.extend(self.pairs_of(row));
-        if pairs.is_empty() {
-            return;
-        }
         let start = std::mem::replace(&mut self.list_of[row as usize], NONE);
-        self.lists.release(start, pairs.len());
+        assert!(start != NONE, "the row has a series");
+        if start != EMPTY {
+            self.lists.release(start, pairs.len());
+        }
         self.series_count -= 1;
         self.label_count -= pairs.len() as u64;
         for pair in &pairs {

@@ -49,7 +49,7 @@ pub(in crate::node) struct Index {
     pair_table: IdTable,
     /// The pairs of each series; the last one of a list has [`LAST`] set.
     lists: Cells,
-    /// Row -> its list, [`NONE`] without a series.
+    /// Row -> its list, [`NONE`] without a series, [`EMPTY`] for one without labels.
     list_of: Vec<u32>,
     series_count: u32,
     pair_count: u32,
@@ -62,6 +62,8 @@ pub(in crate::node) struct Index {
     scratch: Vec<u32>,
 }
 
+/// The list of a series without labels, which the grammar of labels refuses, and this does not.
+const EMPTY: u32 = NONE - 1;
 /// Set in the last pair of a series' list.
 const LAST: u32 = 1 << 31;
 /// Set in an entry of a name's pairs that is none; the rest is the place of the next such one.
@@ -101,7 +103,7 @@ const _: () = assert!(size_of::<Pair>() == 32);
 /// Why a series cannot be indexed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::node) enum IndexFault {
-    /// The label bytes are not in canonical form, or there are none.
+    /// The label bytes are not in canonical form.
     Malformed,
     /// Texts or pairs no longer fit their numbers.
     Full,
@@ -129,7 +131,7 @@ impl Index {
     /// The pairs of the series in `row`, in canonical order; none if there is no series.
     pub(in crate::node) fn pairs_of(&self, row: u32) -> impl Iterator<Item = u32> + '_ {
         let start = self.list_of.get(row as usize).copied().unwrap_or(NONE);
-        let list = if start == NONE { &[][..] } else { self.lists.from(start) };
+        let list = if start >= EMPTY { &[][..] } else { self.lists.from(start) };
         let end = list.iter().position(|pair| pair & LAST != 0).map_or(0, |last| last + 1);
         list[..end].iter().map(|pair| pair & !LAST)
     }
@@ -146,8 +148,11 @@ impl Index {
 
     /// Whose the series in `row` is.
     pub(in crate::node) fn tenant_of(&self, row: u32) -> TenantId {
-        let name = self.pairs_of(row).next().map(|pair| self.pairs[pair as usize].name);
-        name.map(|name| self.names[name as usize].tenant).unwrap_or_default()
+        let Some(pair) = self.pairs_of(row).next() else {
+            let of = self.tenants.iter().find(|(_, rows)| rows.contains(row));
+            return of.map(|(tenant, _)| *tenant).unwrap_or_default();
+        };
+        self.names[self.pairs[pair as usize].name as usize].tenant
     }
 
     /// The name's number, if a series of `tenant` has it.
