@@ -52,9 +52,8 @@ impl SeriesTable {
 
     /// Forgets that `hash` has `id`, if it does.
     pub fn remove(&mut self, hash: SeriesHash, id: SeriesId) {
-        let found = self
-            .entries
-            .find_entry(hash.table_hash(), |entry| entry.is(hash) && entry.id == id);
+        let found =
+            self.entries.find_entry(hash.table_hash(), |entry| entry.is(hash) && entry.id == id);
         if let Ok(entry) = found {
             entry.remove();
         }

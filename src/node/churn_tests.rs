@@ -315,7 +315,8 @@ impl World {
                 self.shard.handle_flush_published(flush, count);
             }
             if self.flush_ended {
-                let is_good = self.random.below(4) > 0 && self.flush.as_ref().is_some_and(|one| one.1.is_empty());
+                let is_good = self.random.below(4) > 0
+                    && self.flush.as_ref().is_some_and(|one| one.1.is_empty());
                 self.shard.handle_flush_done(flush, if is_good { Ok(()) } else { Err(5) });
                 (self.flush, self.flush_ended) = (None, false);
             }
@@ -381,28 +382,30 @@ impl World {
 
     fn poll_selects(&mut self, steps: u32) {
         let mut selects = std::mem::take(&mut self.selects);
-        selects.retain_mut(|select| match select.run.poll(self.shard.head(), SelectBudget { steps }) {
-            SelectPoll::Answer(SelectAnswer::Series(series)) => {
-                for one in series {
-                    let number = self.check_series(&one);
-                    assert!(select.answered.insert(number), "seed={}: twice", self.seed);
-                    let name = format!("metric_{number}");
-                    let is_digit = || {
-                        let digit = select.matcher.value.as_bytes().last();
-                        name.as_bytes().last() == digit
-                    };
-                    let is_match = match select.matcher.operator {
-                        MatchOperator::Regex => is_digit(),
-                        MatchOperator::NotRegex => !is_digit(),
-                        _ => name == select.matcher.value,
-                    };
-                    assert!(is_match, "seed={}: {name} for {:?}", self.seed, select.matcher);
+        selects.retain_mut(|select| {
+            match select.run.poll(self.shard.head(), SelectBudget { steps }) {
+                SelectPoll::Answer(SelectAnswer::Series(series)) => {
+                    for one in series {
+                        let number = self.check_series(&one);
+                        assert!(select.answered.insert(number), "seed={}: twice", self.seed);
+                        let name = format!("metric_{number}");
+                        let is_digit = || {
+                            let digit = select.matcher.value.as_bytes().last();
+                            name.as_bytes().last() == digit
+                        };
+                        let is_match = match select.matcher.operator {
+                            MatchOperator::Regex => is_digit(),
+                            MatchOperator::NotRegex => !is_digit(),
+                            _ => name == select.matcher.value,
+                        };
+                        assert!(is_match, "seed={}: {name} for {:?}", self.seed, select.matcher);
+                    }
+                    true
                 }
-                true
+                SelectPoll::Answer(SelectAnswer::Fault(fault)) => panic!("{fault:?}"),
+                SelectPoll::Answer(_) | SelectPoll::Pending => true,
+                SelectPoll::Done => false,
             }
-            SelectPoll::Answer(SelectAnswer::Fault(fault)) => panic!("{fault:?}"),
-            SelectPoll::Answer(_) | SelectPoll::Pending => true,
-            SelectPoll::Done => false,
         });
         self.selects = selects;
     }

@@ -240,12 +240,7 @@ impl FlushCourse {
         self.stage = Stage::Beginning;
     }
 
-    fn take_piece(
-        &mut self,
-        head: &mut Head,
-        from: Row,
-        end: Row,
-    ) -> (Vec<FlushSeries>, Row) {
+    fn take_piece(&mut self, head: &mut Head, from: Row, end: Row) -> (Vec<FlushSeries>, Row) {
         let mut series = Vec::new();
         let mut label_bytes = 0;
         let mut next = from.0;

@@ -101,9 +101,9 @@ impl Receiver {
             }
             let reason = match entry & NEW_SERIES {
                 0 => Refusal::UnknownSeries,
-                _ => assigned[(entry & !NEW_SERIES) as usize]
-                    .err()
-                    .unwrap_or(Refusal::UnknownSeries),
+                _ => {
+                    assigned[(entry & !NEW_SERIES) as usize].err().unwrap_or(Refusal::UnknownSeries)
+                }
             };
             self.refused.push(RefusedSample { index, reason });
         }

@@ -75,6 +75,54 @@ fn a_series_travels_with_its_labels_until_it_has_an_id() {
     assert_eq!((view(&frame).series, view(&frame).new_series_count()), (&[8][..], 0));
 }
 
+/// Red when `handle_left` leaves the table as it is, or an ack is believed that was on its way.
+#[test]
+fn a_series_that_left_travels_with_its_labels_again() {
+    let mut owner = owner();
+    let one = |owner: &mut Owner, slot| owner.handle_part(part(slot, &[("a", &[(1, 1.0)])]));
+    let hash = {
+        let mut labels = Vec::new();
+        encode_label(&mut labels, b"__name__", b"a");
+        SeriesHash::of(TenantId(0), &labels)
+    };
+    one(&mut owner, 1);
+    take_and_ack(&mut owner, 7, Vec::new());
+    // Another id of the same series left long before.
+    owner.handle_left(hash, SeriesId(3));
+    assert_eq!(owner.series_count(), 1);
+    owner.handle_left(hash, SeriesId(7));
+    assert_eq!(owner.series_count(), 0);
+    // It comes again, and leaves before its ack has come.
+    one(&mut owner, 2);
+    let frame = owner.poll_frame().expect("a frame");
+    assert_eq!(view(&frame).new_series_count(), 1);
+    owner.handle_frame_taken(frame);
+    owner.handle_left(hash, SeriesId(8));
+    let ack = |sequence, id| Ack { sequence, assigned: vec![Ok(id)], refused: Vec::new() };
+    owner.handle_ack(&ack(2, SeriesId(8)));
+    assert_eq!(owner.series_count(), 0);
+    one(&mut owner, 3);
+    let frame = owner.poll_frame().expect("a frame");
+    assert_eq!(view(&frame).new_series_count(), 1);
+    owner.handle_frame_taken(frame);
+    owner.handle_ack(&ack(3, SeriesId(9)));
+    assert_eq!(owner.series_count(), 1);
+}
+
+#[test]
+fn what_the_node_does_not_know_is_refused_and_sent_with_labels_by_a_retry() {
+    let mut owner = owner();
+    owner.handle_part(part(1, &[("a", &[(1, 1.0)])]));
+    take_and_ack(&mut owner, 7, Vec::new());
+    owner.handle_part(part(2, &[("a", &[(2, 1.0)])]));
+    let refused = RefusedSample { index: 0, reason: Refusal::UnknownSeries };
+    take_and_ack(&mut owner, 8, vec![refused]);
+    let answers: Vec<_> = std::iter::from_fn(|| owner.poll_answer()).collect();
+    assert_eq!(answers[1].refused.get(Refusal::UnknownSeries), 1);
+    owner.handle_part(part(3, &[("a", &[(2, 1.0)])]));
+    assert_eq!(view(&owner.poll_frame().expect("a frame")).new_series_count(), 1);
+}
+
 #[test]
 fn refusals_reach_the_part_whose_sample_it_was() {
     let mut owner = owner();

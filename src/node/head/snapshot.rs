@@ -157,11 +157,7 @@ fn take_len(rest: &mut &[u8]) -> Option<usize> {
     usize::try_from(u32::from_le_bytes(take_array(rest)?)).ok()
 }
 
-fn take_series<'a>(
-    rest: &mut &'a [u8],
-    has_ids: bool,
-    index: u32,
-) -> Option<SnapshotSeries<'a>> {
+fn take_series<'a>(rest: &mut &'a [u8], has_ids: bool, index: u32) -> Option<SnapshotSeries<'a>> {
     let id = if has_ids { Some(SeriesId(u32::from_le_bytes(take_array(rest)?))) } else { None };
     let tenant = TenantId(u32::from_le_bytes(take_array(rest)?));
     let hash = SeriesHash(u128::from_le_bytes(take_array(rest)?));

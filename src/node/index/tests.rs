@@ -23,7 +23,10 @@ fn random_labels(random: &mut Random, number: u64) -> Labels {
         }
     }
     if random.below(40) == 0 {
-        labels.insert(format!("rare_{}", random.below(100)), "x".repeat(random.below(900) as usize + 1));
+        labels.insert(
+            format!("rare_{}", random.below(100)),
+            "x".repeat(random.below(900) as usize + 1),
+        );
     }
     labels
 }
@@ -39,8 +42,12 @@ fn encode(labels: &Labels) -> Vec<u8> {
 fn random_matcher(random: &mut Random) -> Matcher {
     let names = ["__name__", "instance", "mode", "zone", "rare_7", "absent"];
     let values = ["metric_2", "metric_.*", "host-.*7", "", ".+", "v+3", "vvv1|vv2|metric_1", "v.*"];
-    let operators =
-        [MatchOperator::Equal, MatchOperator::NotEqual, MatchOperator::Regex, MatchOperator::NotRegex];
+    let operators = [
+        MatchOperator::Equal,
+        MatchOperator::NotEqual,
+        MatchOperator::Regex,
+        MatchOperator::NotRegex,
+    ];
     Matcher {
         name: names[random.below(6) as usize].into(),
         operator: operators[random.below(4) as usize],
