@@ -1,17 +1,54 @@
 //! The `tidegate` program: its commands, and nothing else.
 
 use clap::Parser;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
-use tidegate::control::config::command::{Command, CommandLine, ServeArguments};
+use tidegate::control::config::command::{
+    BackupArguments, CheckCommand, Command, CommandLine, InspectArguments, RestoreArguments,
+    ServeArguments,
+};
 use tidegate::control::config::load;
 use tidegate::control::host::HostFacts;
+use tidegate::offline::inspect::InspectOptions;
+use tidegate::offline::{backup, check, inspect, restore};
 use tidegate::server::start;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     match CommandLine::parse().command {
         Command::Serve(arguments) => serve(&arguments),
+        command => offline(&command),
+    }
+}
+
+/// The commands that work on files; what they find goes to stdout.
+fn offline(command: &Command) -> ExitCode {
+    let out = &mut std::io::BufWriter::new(std::io::stdout().lock());
+    let (outcome, code_of_fault) = match command {
+        Command::Serve(_) => unreachable!("it is no command on files"),
+        Command::Check { what: CheckCommand::Data { dir, json } } => {
+            (check::run(dir, *json, out), 2)
+        }
+        Command::Inspect(InspectArguments { file, json, samples }) => {
+            let options = InspectOptions { is_json: *json, series: *samples };
+            (inspect::run(file, options, out), 2)
+        }
+        Command::Backup(BackupArguments { url, target, json }) => {
+            (backup::run(url, target, *json, out).map(|()| true), 1)
+        }
+        Command::Restore(RestoreArguments { target, dir, json }) => {
+            (restore::run(target, dir, *json, out).map(|()| true), 1)
+        }
+    };
+    match outcome {
+        Ok(is_whole) => ExitCode::from(u8::from(!is_whole)),
+        Err(fault) if fault.is_reader_gone() => ExitCode::SUCCESS,
+        Err(fault) => {
+            // What was found until then.
+            let _ = out.flush();
+            eprintln!("tidegate: {fault}");
+            ExitCode::from(code_of_fault)
+        }
     }
 }
 

@@ -120,6 +120,9 @@ fn imports_go_one_way() {
     refuses(rule, "src/newcomer/mod.rs", "//! Not in the table.");
     passes(rule, "src/gateway/a.rs", "use crate::{base::queue, wire::{frame, ack}, gateway::b};");
     passes(rule, "src/node/mod.rs", "// crate::gateway\n#[cfg(test)]\nmod tests { use super::*; }");
+    refuses(rule, "src/offline/a.rs", "use crate::server::start;");
+    refuses(rule, "src/background/a.rs", "use crate::offline::check;");
+    passes(rule, "src/offline/a.rs", "use crate::{background::folder, node::block};");
     passes(rule, "src/server/a.rs", "use crate::{ring::Ring, gateway::a, node::b, query::c};");
     check_repository(rule);
 }

@@ -5,6 +5,7 @@
 //! DIR/LOCK                            locked while a process uses the folder; holds its pid
 //! DIR/MANIFEST                        see `manifest`
 //! DIR/incarnation-<n>/shard-<k>/      segment-*.log, retired-*.log, snapshot-*.snap
+//! DIR/blocks/, DIR/snapshots/         see `blocks/store` and `blocks/snapshot`
 //! ```
 //! Only the incarnation that the manifest names counts. Another shard count makes a new one: it is
 //! built fully beside the old one, then the manifest is switched, then the old one deleted. A crash
@@ -21,12 +22,20 @@ use nix::sys::statvfs::statvfs;
 use crate::base::bytes::{AlignedBuffer, BUFFER_ALIGN_BYTES};
 use crate::node::log::LogIdentity;
 
+use super::blocks::block::parse_block_file_name;
+
 pub use super::manifest::{Manifest, ManifestFault};
 
-const LOCK_NAME: &str = "LOCK";
-const MANIFEST_NAME: &str = "MANIFEST";
-const INCARNATION_PREFIX: &str = "incarnation-";
-const TEMPORARY_SUFFIX: &str = ".tmp";
+/// The file that is locked.
+pub const LOCK_NAME: &str = "LOCK";
+/// The file of the manifest.
+pub const MANIFEST_NAME: &str = "MANIFEST";
+/// The folder of the blocks.
+pub const BLOCKS_NAME: &str = "blocks";
+/// What the folders of incarnations begin with; their number follows.
+pub const INCARNATION_PREFIX: &str = "incarnation-";
+/// What is not complete ends with it.
+pub const TEMPORARY_SUFFIX: &str = ".tmp";
 
 /// A data folder that this process has locked.
 #[derive(Debug)]
@@ -81,7 +90,11 @@ impl std::fmt::Display for FolderFault {
             }
             Self::NoManifest { path } => {
                 let path = path.display();
-                write!(out, "cannot use the data folder {path}: it has data but no {MANIFEST_NAME}")
+                write!(
+                    out,
+                    "cannot use the data folder {path}: it has data but no {MANIFEST_NAME}; after \
+                     an interrupted restore empty it and restore again"
+                )
             }
             Self::Io { action, path, error } => {
                 write!(out, "cannot {action} {}: {error}", path.display())
@@ -105,8 +118,27 @@ impl DataFolder {
             None => make_first(path, shards)?,
         };
         let folder = Self { path: path.to_owned(), manifest, _lock: lock };
+        folder.begin_restored()?;
         folder.remove_remains()?;
         Ok(folder)
+    }
+
+    /// A restored backup has blocks and a manifest, but no log: it begins with an empty one. One
+    /// that was interrupted here has shard folders without a file.
+    fn begin_restored(&self) -> Result<(), FolderFault> {
+        let folder = self.incarnation_folder(self.manifest.incarnation);
+        if has_files(&folder) {
+            return Ok(());
+        }
+        if !folder.exists() {
+            let path = folder.display();
+            tracing::warn!(
+                "there is no {path}: a snapshot or a backup, which begins with an empty log; if \
+                 it is neither, what was only in the log is lost"
+            );
+        }
+        make_shard_folders(&folder, self.manifest.shards)?;
+        sync_folder(&self.path)
     }
 
     /// What the manifest says.
@@ -267,8 +299,13 @@ fn read_manifest(folder: &Path) -> Result<Option<Manifest>, FolderFault> {
 fn make_first(folder: &Path, shards: u32) -> Result<Manifest, FolderFault> {
     let incarnation = folder.join(format!("{INCARNATION_PREFIX}1"));
     // A first start that was interrupted leaves shard folders without a file. Files without a
-    // manifest are someone's data.
-    if list(folder)?.iter().any(|path| has_prefix(path, INCARNATION_PREFIX) && has_files(path)) {
+    // manifest are someone's data, or what an interrupted restore left: with a manifest made anew
+    // all blocks would be those of another node.
+    let is_data = |path: &PathBuf| {
+        has_prefix(path, INCARNATION_PREFIX) && has_files(path)
+            || has_prefix(path, BLOCKS_NAME) && list(path).is_ok_and(|files| has_blocks(&files))
+    };
+    if list(folder)?.iter().any(is_data) {
         return Err(FolderFault::NoManifest { path: folder.to_owned() });
     }
     make_shard_folders(&incarnation, shards)?;
@@ -276,6 +313,11 @@ fn make_first(folder: &Path, shards: u32) -> Result<Manifest, FolderFault> {
     let manifest = Manifest { node: random_node_id()?, incarnation: 1, shards };
     write_manifest(folder, &manifest)?;
     Ok(manifest)
+}
+
+fn has_blocks(files: &[PathBuf]) -> bool {
+    let names = files.iter().filter_map(|path| path.file_name()?.to_str());
+    names.filter_map(parse_block_file_name).count() > 0
 }
 
 fn has_files(incarnation: &Path) -> bool {

@@ -39,7 +39,8 @@ pub enum ManifestFault {
 }
 
 impl Manifest {
-    pub(super) fn encode(&self) -> String {
+    /// The text of the file.
+    pub fn encode(&self) -> String {
         let Self { node, incarnation, shards } = self;
         let body = format!(
             "{TITLE}\nformat {FORMAT}\nnode {node:032x}\nincarnation {incarnation}\n\
@@ -49,7 +50,8 @@ impl Manifest {
         format!("{body}crc32c {crc:08x}\n")
     }
 
-    pub(super) fn decode(text: &str) -> Result<Self, ManifestFault> {
+    /// Reads what `encode` wrote.
+    pub fn decode(text: &str) -> Result<Self, ManifestFault> {
         let mut lines = text.lines();
         if lines.next() != Some(TITLE) {
             return Err(ManifestFault::Line { line: 1 });

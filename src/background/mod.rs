@@ -11,11 +11,11 @@ pub mod disk;
 pub mod executor;
 pub mod folder;
 pub mod replay;
+pub mod snapshot_format;
 
 mod block_file;
 mod manifest;
 mod segments;
-mod snapshot_format;
 mod snapshots;
 
 #[cfg(test)]

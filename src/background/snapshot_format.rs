@@ -25,16 +25,16 @@ const VERSION: u32 = 1;
 /// In the place of a piece's length: the footer follows.
 const FOOTER_MARK: u32 = u32::MAX;
 /// Length and checksum of a piece, or the mark and checksum of the footer.
-pub(super) const PIECE_HEAD_BYTES: usize = 8;
+pub const PIECE_HEAD_BYTES: usize = 8;
 /// What of the footer follows its head.
-pub(super) const FOOTER_TAIL_BYTES: usize = 20;
+pub const FOOTER_TAIL_BYTES: usize = 20;
 
 const NAME_PREFIX: &str = "snapshot-";
 const NAME_SUFFIX: &str = ".snap";
 
 /// What a snapshot is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct SnapshotHeader {
+pub struct SnapshotHeader {
     pub identity: LogIdentity,
     pub position: LogPosition,
 }
@@ -92,7 +92,7 @@ impl SnapshotHeader {
 
 /// Counts and sums up the pieces, for the footer: the same when writing and when reading.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct PieceTally {
+pub struct PieceTally {
     pub count: u64,
     pub bytes: u64,
     crc: u32,
@@ -150,7 +150,7 @@ impl PieceTally {
 
 /// What follows in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum PieceHead {
+pub enum PieceHead {
     Piece { len: usize, crc: u32 },
     Footer { crc: u32 },
 }
@@ -168,12 +168,12 @@ impl PieceHead {
 }
 
 /// The file name of the snapshot that replay continues from at `segment`.
-pub(super) fn snapshot_file_name(segment: u64) -> String {
+pub fn snapshot_file_name(segment: u64) -> String {
     format!("{NAME_PREFIX}{segment:020}{NAME_SUFFIX}")
 }
 
 /// The segment in the file name `name`.
-pub(super) fn parse_snapshot_file_name(name: &str) -> Option<u64> {
+pub fn parse_snapshot_file_name(name: &str) -> Option<u64> {
     let digits = name.strip_prefix(NAME_PREFIX)?.strip_suffix(NAME_SUFFIX)?;
     if digits.len() != 20 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;

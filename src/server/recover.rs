@@ -10,7 +10,7 @@ use crate::background::blocks::store::{BlockStore, OpenReport, StoreFault};
 use crate::background::command::{BackgroundEvent, SnapshotCommand};
 use crate::background::disk::plain::PlainDisk;
 use crate::background::executor::{self, Background, BackgroundSender, Blocks};
-use crate::background::folder::{DataFolder, FolderFault};
+use crate::background::folder::{BLOCKS_NAME, DataFolder, FolderFault};
 use crate::background::replay::{ReplayFault, ReplayReport, ReplaySink, replay_shard};
 use crate::base::queue::QueueSender;
 use crate::base::ready::run_ready;
@@ -31,8 +31,6 @@ use std::{fmt, io, thread};
 const TELL_EVERY: Duration = Duration::from_secs(2);
 /// Ids that a replay with losses leaves out: more than the records of a write give.
 const IDS_LOST_MAX: u32 = 1 << 20;
-/// Where the blocks lie in the data folder.
-const BLOCKS_FOLDER: &str = "blocks";
 const REBUILD_PIECE_BYTES: usize = 1 << 20;
 /// Segments ready ahead: one thread makes those of all shards, a snapshot takes one at its
 /// beginning, and a fast shard fills one in less time than the next takes to be made.
@@ -139,7 +137,7 @@ fn open_blocks(
     state: &Arc<ServerState>,
     queues: BlockQueues,
 ) -> Result<(Blocks, u64), RecoverFault> {
-    let (path, node) = (folder.path().join(BLOCKS_FOLDER), folder.manifest().node);
+    let (path, node) = (folder.path().join(BLOCKS_NAME), folder.manifest().node);
     let opened = run_ready(BlockStore::open(&PlainDisk, &path, node, 0));
     let (store, report) = opened.map_err(RecoverFault::Blocks)?;
     let newest_tombstone = store.newest_tombstone();

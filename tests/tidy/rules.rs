@@ -8,7 +8,7 @@ pub const FUNCTION_LINES_MAX: usize = 70;
 pub const LINE_COLUMNS_MAX: usize = 100;
 
 /// What each top-level module of the library may name of the others; itself always. One way only.
-const IMPORTS: [(&str, &[&str]); 10] = [
+const IMPORTS: [(&str, &[&str]); 11] = [
     ("base", &[]),
     ("model", &["base"]),
     ("ring", &["base"]),
@@ -19,6 +19,7 @@ const IMPORTS: [(&str, &[&str]); 10] = [
     ("query", &["base", "model", "http", "wire"]),
     ("control", &["base", "model", "http", "wire", "gateway", "node", "query"]),
     ("background", &["base", "model", "http", "wire", "gateway", "node", "query"]),
+    ("offline", &["base", "model", "wire", "node", "control", "background"]),
 ];
 
 /// Files outside `src/ring` that may hold `unsafe`: decoders whose gain stands in BENCHMARKS.md.

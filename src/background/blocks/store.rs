@@ -26,9 +26,11 @@ use super::list::{BlockList, ListFault};
 use crate::background::disk::{DISK_BLOCK_BYTES, Disk, DiskFile};
 use crate::node::block::{BlockFault, Tombstone};
 
-const LIST_NAME: &str = "BLOCKS";
+/// The file of the list.
+pub const LIST_NAME: &str = "BLOCKS";
 const LIST_TEMPORARY: &str = "BLOCKS.tmp";
-const ASIDE: &str = "aside";
+/// The folder for what is no block of ours or is damaged.
+pub const ASIDE: &str = "aside";
 /// More deletions than this wait for merges: the next is refused.
 pub const TOMBSTONES_MAX: usize = 1_000;
 /// So many lost blocks are remembered: the newest.

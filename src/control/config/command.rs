@@ -18,6 +18,10 @@ Let Prometheus send to it, in prometheus.yml:
 
 See what arrived:
   curl 'http://127.0.0.1:8428/api/v1/query?query=up'
+
+Keep it safe:
+  tidegate backup --url http://127.0.0.1:8428 /mnt/backup/tidegate
+  tidegate check data ./tidegate-data   of a server that is stopped
 ";
 
 const SERVE_AFTER_HELP: &str = "\
@@ -35,6 +39,57 @@ log_bytes_max: and TIDEGATE_LOG_BYTES_MAX. A flag wins over the environment, the
 over the file, the file over the default.
 Sizes are written 64MiB, 1GiB or 4096; lengths of time 10s, 1h30m or 0.";
 
+const CHECK_AFTER_HELP: &str = "\
+Examples:
+  tidegate check data /var/lib/tidegate
+      reads every byte of a stopped server's folder, and says what is wrong where
+  tidegate check data /mnt/backup/tidegate --json
+      the same of a backup or snapshot: {\"files\":..,\"bytes\":..,\"samples\":..,
+      \"faults\":[{\"file\":..,\"offset\":..,\"what\":..}],\"notes\":[..]}
+
+A fault is data that is damaged or missing. A note is normal, but worth knowing: the torn end of
+the log after a crash, a file that is not ours.
+Nothing is written. A sample that is in the log and in a block counts twice.
+Exit: 0 nothing is wrong, 1 faults were found, 2 it could not be checked.";
+
+const INSPECT_AFTER_HELP: &str = "\
+Examples:
+  tidegate inspect tidegate-data/blocks/block-00000000000000000001.blk
+      times, sizes by section, codecs, the labels with the most values
+  tidegate inspect tidegate-data/blocks/block-00000000000000000001.blk --samples 2
+      and all samples of its first two series
+  tidegate inspect tidegate-data/incarnation-1/shard-0/segment-00000000000000000001.log
+      the records of the log
+  tidegate inspect tidegate-data/incarnation-1/shard-0/snapshot-00000000000000000002.snap
+  tidegate inspect tidegate-data/blocks/BLOCKS --json | jq .blocks
+
+The kind is told by the first bytes, not by the name. A server may run on the folder.
+Exit: 0 the file is whole, 1 a part of it is damaged, 2 it cannot be read.";
+
+const BACKUP_AFTER_HELP: &str = "\
+Examples:
+  tidegate backup --url http://127.0.0.1:8428 /mnt/backup/tidegate
+      everything acknowledged until now; the first time all blocks, later only new ones
+  0 3 * * *  tidegate backup --url http://127.0.0.1:8428 /mnt/backup/tidegate --json
+      each night, from cron
+
+The server keeps running, on this host. TARGET is a whole backup of one moment at all times:
+interrupted, it is the one before. To keep several, copy TARGET (cp -al makes links), or give each
+weekday a TARGET of its own.
+  tidegate check data /mnt/backup/tidegate
+      reads it to the last byte
+Exit: 0 done, 1 not done; the backup before is untouched.";
+
+const RESTORE_AFTER_HELP: &str = "\
+Examples:
+  tidegate restore /mnt/backup/tidegate /var/lib/tidegate
+  tidegate serve --data /var/lib/tidegate
+
+DIR must be missing or empty. Every byte is checked; if a block is damaged nothing is restored, and
+the message names it. A snapshot (DATA/snapshots/NAME) can be restored as well.
+A restored folder is the same node as before: don't run it beside the one that it was copied from.
+Exit: 0 done, 1 not done; DIR is as it was.";
+
 /// `tidegate ...`
 #[derive(Debug, clap::Parser)]
 #[command(name = "tidegate", version, about = ABOUT, after_help = AFTER_HELP, max_term_width = 100)]
@@ -50,6 +105,74 @@ pub enum Command {
     /// Runs gateway and node in one process.
     #[command(after_help = SERVE_AFTER_HELP)]
     Serve(Box<ServeArguments>),
+    /// Checks every checksum and invariant of files that no server uses.
+    #[command(after_help = CHECK_AFTER_HELP)]
+    Check {
+        /// What to check.
+        #[command(subcommand)]
+        what: CheckCommand,
+    },
+    /// Prints what a block, a log segment, a head snapshot or a list of blocks holds.
+    #[command(after_help = INSPECT_AFTER_HELP)]
+    Inspect(InspectArguments),
+    /// Copies a running server's data, incrementally.
+    #[command(after_help = BACKUP_AFTER_HELP)]
+    Backup(BackupArguments),
+    /// Makes a data folder of a backup.
+    #[command(after_help = RESTORE_AFTER_HELP)]
+    Restore(RestoreArguments),
+}
+
+/// `tidegate check ...`
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum CheckCommand {
+    /// Checks a data folder, a snapshot or a backup.
+    #[command(after_help = CHECK_AFTER_HELP)]
+    Data {
+        /// The folder that `serve --data` has, or a copy of it.
+        dir: PathBuf,
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// `tidegate inspect ...`
+#[derive(Clone, Debug, clap::Args)]
+pub struct InspectArguments {
+    /// The file.
+    pub file: PathBuf,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+    /// Of a block: print the first N series with all their samples.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub samples: u64,
+}
+
+/// `tidegate backup ...`
+#[derive(Clone, Debug, clap::Args)]
+pub struct BackupArguments {
+    /// The server, which runs on this host: http://ADDRESS:PORT.
+    #[arg(long)]
+    pub url: String,
+    /// The folder of the backup; made if it is not there.
+    pub target: PathBuf,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `tidegate restore ...`
+#[derive(Clone, Debug, clap::Args)]
+pub struct RestoreArguments {
+    /// The folder of a backup or snapshot.
+    pub target: PathBuf,
+    /// The data folder to make: missing or empty.
+    pub dir: PathBuf,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `tidegate serve ...`

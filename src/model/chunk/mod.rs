@@ -38,6 +38,16 @@ const VERSION: u8 = 1;
 
 const _: () = assert!(CHUNK_HEADER_BYTES == 4 + 4 + 8 + 8 + 4);
 
+/// What the codec of a timestamp column is called.
+pub fn timestamp_codec_name(codec: u8) -> &'static str {
+    timestamps::codec_name(codec)
+}
+
+/// What the codec of a value column is called.
+pub fn value_codec_name(codec: u8) -> &'static str {
+    values::codec_name(codec)
+}
+
 /// A sealed, immutable run of samples of one series, in strictly ascending time order. Cloning
 /// shares the bytes.
 #[derive(Clone, Debug)]

@@ -18,6 +18,16 @@ const CONSTANT_DELTA: u8 = 0;
 const PACKED: u8 = 1;
 const VARINTS: u8 = 2;
 
+/// What a codec is called.
+pub(super) fn codec_name(codec: u8) -> &'static str {
+    match codec {
+        CONSTANT_DELTA => "constant delta",
+        PACKED => "packed",
+        VARINTS => "varints",
+        _ => "unknown",
+    }
+}
+
 /// Appends the column of `timestamp_ms`, which is strictly ascending and not empty, and returns its
 /// codec.
 pub(super) fn encode(timestamp_ms: &[i64], out: &mut Vec<u8>) -> u8 {

@@ -25,6 +25,19 @@ const XOR: u8 = 3;
 const SCALED: u8 = 4;
 const FLOATS: u8 = 5;
 
+/// What a codec is called.
+pub(super) fn codec_name(codec: u8) -> &'static str {
+    match codec {
+        CONSTANT => "constant",
+        RAW => "raw",
+        INTEGERS => "integers",
+        XOR => "xor",
+        SCALED => "scaled",
+        FLOATS => "floats",
+        _ => "unknown",
+    }
+}
+
 /// Fewer values than this are not worth the tables of an entropy code.
 const ENTROPY_VALUES_MIN: usize = 24;
 

@@ -81,12 +81,7 @@ impl<S: BlockSource> Check<'_, S> {
     }
 
     fn fault(&mut self, part: &str, fault: BlockFault) {
-        let offset = match fault {
-            BlockFault::Truncated { offset }
-            | BlockFault::Corrupt { offset }
-            | BlockFault::Malformed { offset } => offset,
-            BlockFault::Io { .. } | BlockFault::NotABlock | BlockFault::UnknownVersion { .. } => 0,
-        };
+        let offset = fault.offset().unwrap_or(0);
         self.flaw(offset, format!("{part} {fault}"));
     }
 

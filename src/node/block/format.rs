@@ -62,6 +62,16 @@ pub enum BlockFault {
 }
 
 impl BlockFault {
+    /// Where in the file, if it is known.
+    pub fn offset(self) -> Option<u64> {
+        match self {
+            Self::Truncated { offset } | Self::Corrupt { offset } | Self::Malformed { offset } => {
+                Some(offset)
+            }
+            Self::Io { .. } | Self::NotABlock | Self::UnknownVersion { .. } => None,
+        }
+    }
+
     /// Whether the file is bad, and not just the attempt to read it.
     pub fn is_damage(self) -> bool {
         !matches!(self, Self::Io { .. })

@@ -15,6 +15,7 @@ pub mod recode;
 pub mod request;
 mod select;
 mod series_page;
+pub mod survey;
 pub mod tombstone;
 pub mod writer;
 

@@ -42,6 +42,16 @@ impl ChunkEntry {
         u64::from(self.times_len) + u64::from(self.values_len)
     }
 
+    /// How its timestamps and its values are coded (`model/chunk`).
+    pub fn codecs(&self) -> (u8, u8) {
+        (self.timestamp_codec, self.value_codec)
+    }
+
+    /// Bytes of its two columns, timestamps first.
+    pub fn column_bytes(&self) -> (u64, u64) {
+        (u64::from(self.times_len), u64::from(self.values_len))
+    }
+
     /// Whether a sample of it may lie in the range, both ends inclusive.
     pub fn overlaps(&self, start_ms: i64, end_ms: i64) -> bool {
         self.min_ms <= end_ms && start_ms <= self.max_ms

@@ -178,6 +178,20 @@ impl SnapshotSeries<'_> {
         SnapshotFault::BadSeries { index: self.index }
     }
 
+    /// Decodes all of it, and compares the labels with the hash. Returns its chunks and samples.
+    pub fn check(&self) -> Result<(u64, u64), SnapshotFault> {
+        if SeriesHash::of(self.tenant, self.labels) != self.hash {
+            return Err(self.fault());
+        }
+        let chunks = self.decode_chunks()?;
+        let (side, open) = self.decode_points()?;
+        let mut samples = Vec::new();
+        for chunk in &chunks {
+            chunk.decode(&mut samples).map_err(|_| self.fault())?;
+        }
+        Ok((chunks.len() as u64, (samples.len() + side.len() + open.len()) as u64))
+    }
+
     fn decode_chunks(&self) -> Result<Vec<Chunk>, SnapshotFault> {
         let mut rest = self.chunks;
         let mut chunks = Vec::new();

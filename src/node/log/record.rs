@@ -181,6 +181,16 @@ impl<'a> Record<'a> {
         self.header.numbers.sequence
     }
 
+    /// All records up to this one were durable when it was appended.
+    pub fn durable_sequence(&self) -> u64 {
+        self.header.numbers.durable_sequence
+    }
+
+    /// The first record that the process appended which appended this one.
+    pub fn run_sequence(&self) -> u64 {
+        self.header.numbers.run_sequence
+    }
+
     /// The segment it lies in.
     pub fn segment(&self) -> u64 {
         self.header.numbers.segment
