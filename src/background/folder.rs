@@ -112,6 +112,9 @@ impl DataFolder {
     pub fn open(path: &Path, shards: u32) -> Result<Self, FolderFault> {
         assert!(shards > 0);
         fs::create_dir_all(path).map_err(fault("make", path))?;
+        // glommio opens a path that is not absolute below folder -1 (EBADF), and who asks for a
+        // snapshot is in another working directory.
+        let path = &fs::canonicalize(path).map_err(fault("find", path))?;
         let lock = take_lock(path)?;
         let manifest = match read_manifest(path)? {
             Some(manifest) => manifest,

@@ -138,12 +138,9 @@ fn describe(record: &Record<'_>) -> RecordFacts {
         problem: None,
     };
     let frame = record.frame();
-    let header = match check_frame(frame) {
-        Ok(header) => header,
-        Err(_) => {
-            facts.problem = Some("its frame is not one");
-            return facts;
-        }
+    let Ok(header) = check_frame(frame) else {
+        facts.problem = Some("its frame is not one");
+        return facts;
     };
     let payload = &frame[FRAME_HEADER_BYTES..];
     match header.kind {

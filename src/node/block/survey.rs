@@ -101,7 +101,7 @@ impl<S: BlockSource> BlockReader<'_, S> {
                 tenant: name.tenant,
                 name: name.name.clone(),
                 series: u64::from(name.series),
-                values: name.value_count(),
+                values: name.pages.iter().map(|page| u64::from(page.count)).sum(),
                 top: best,
             });
         }

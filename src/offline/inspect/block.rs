@@ -123,9 +123,9 @@ fn series_json(labels: &[u8], samples: &[Sample]) -> Value {
         iterate(labels).map(|(name, value)| (text(name), text(value).into())).collect();
     let timestamps: Vec<_> = samples.iter().map(|sample| sample.timestamp_ms).collect();
     // JSON has no NaN.
-    let value = |sample: &Sample| match sample.value.is_finite() {
-        true => Value::from(sample.value),
-        false => sample.value.to_string().into(),
+    let value = |sample: &Sample| {
+        let value = sample.value;
+        if value.is_finite() { Value::from(value) } else { value.to_string().into() }
     };
     let values: Vec<_> = samples.iter().map(value).collect();
     json!({ "metric": metric, "timestamps": timestamps, "values": values })
