@@ -18,7 +18,7 @@ use crate::background::blocks::block::parse_block_file_name;
 use crate::background::blocks::snapshot::SNAPSHOTS;
 use crate::background::blocks::store::LIST_NAME;
 use crate::background::disk::plain::PlainDisk;
-use crate::background::folder::{BLOCKS_NAME, MANIFEST_NAME};
+use crate::background::folder::{BLOCKS_NAME, LOCK_NAME, MANIFEST_NAME};
 use crate::base::ready::run_ready;
 
 mod request;
@@ -103,6 +103,10 @@ pub(super) fn lock_folder(path: &Path, how: FlockArg) -> Result<Flock<File>, Off
 
 /// Removes what a snapshot consists of, and nothing else: the path came over the network.
 pub(super) fn remove_snapshot(snapshot: &Path) -> io::Result<()> {
+    let is_served = snapshot.join(LOCK_NAME).exists();
+    if is_served {
+        return Err(io::Error::other("a server ran on it"));
+    }
     let blocks = snapshot.join(BLOCKS_NAME);
     for entry in fs::read_dir(&blocks)? {
         let entry = entry?;

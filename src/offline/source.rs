@@ -59,12 +59,11 @@ impl<'a, D: Disk> FileSource<'a, D> {
     async fn append(&self, offset: u64, len: usize, out: &mut Vec<u8>) -> Result<(), BlockFault> {
         let number = offset / WINDOW_BYTES;
         let at = self.windows.borrow().iter().position(|(known, _)| *known == number);
-        let window = match at {
-            Some(at) => self.windows.borrow_mut().remove(at),
-            None => {
-                let len = usize::try_from(WINDOW_BYTES).expect("64 bits");
-                (number, self.load(number * WINDOW_BYTES, len).await?)
-            }
+        let window = if let Some(at) = at {
+            self.windows.borrow_mut().remove(at)
+        } else {
+            let len = usize::try_from(WINDOW_BYTES).expect("64 bits");
+            (number, self.load(number * WINDOW_BYTES, len).await?)
         };
         let start = usize::try_from(offset % WINDOW_BYTES).expect("64 bits");
         let taken = window.1.get(start..start + len).map(|bytes| out.extend_from_slice(bytes));

@@ -10,7 +10,8 @@ const HOST: HostFacts = HostFacts { memory_bytes: 8 << 30, cpu_count: 4 };
 
 fn arguments(flags: &[&str]) -> ServeArguments {
     let line = ["tidegate", "serve"].iter().chain(flags);
-    let Command::Serve(arguments) = CommandLine::try_parse_from(line).expect("flags").command;
+    let command = CommandLine::try_parse_from(line).expect("flags").command;
+    let Command::Serve(arguments) = command else { panic!("another command") };
     *arguments
 }
 

@@ -135,8 +135,10 @@ impl Check<'_> {
                 self.fault(path, 0, BlockFault::Io { errno }.to_string());
                 return None;
             }
-            BlockState::Broken(BlockFault::NotABlock) if !is_listed => {
-                self.note(path, "not a block and not listed; the next start sets it aside");
+            // Its samples are in the log, or in blocks that it was to replace.
+            BlockState::Broken(fault) if !is_listed => {
+                let what = format!("not listed, and it {fault}; the next start sets it aside");
+                self.note(path, what);
                 return None;
             }
             BlockState::Broken(fault) => {
