@@ -17,7 +17,7 @@ use super::store::{BlockStore, is_needed};
 use crate::background::disk::Disk;
 use crate::model::chunk::Chunk;
 use crate::model::labels;
-use crate::node::block::reader::{BlockIndex, BlockReader, BlockSeries};
+use crate::node::block::reader::{BlockIndex, BlockReader, BlockSeries, ChunkEntry};
 use crate::node::block::recode::{RecodeInput, Recoder};
 use crate::node::block::tombstone::HiddenRange;
 use crate::node::block::writer::BlockOrigin;
@@ -247,7 +247,7 @@ impl<'a, D: Disk> Source<'a, D> {
             while bytes < BATCH_BYTES
                 && let Some(series) = self.waiting.pop_front()
             {
-                bytes += series.chunks.iter().map(|chunk| chunk.len_bytes()).sum::<u64>();
+                bytes += series.chunks.iter().map(ChunkEntry::len_bytes).sum::<u64>();
                 batch.push(series);
             }
             let entries: Vec<_> =

@@ -13,7 +13,7 @@ use super::merge::hidden_of;
 use super::store::BlockStore;
 use crate::background::disk::Disk;
 use crate::model::chunk::Chunk;
-use crate::node::block::reader::{BlockIndex, BlockReader, BlockSeries, BlockSource};
+use crate::node::block::reader::{BlockIndex, BlockReader, BlockSeries, BlockSource, ChunkEntry};
 use crate::node::block::recode::{RecodeInput, Recoder};
 use crate::node::block::request::BlockSelect;
 use crate::node::block::tombstone::HiddenRange;
@@ -134,8 +134,8 @@ impl<D: Disk> Walk<'_, D> {
 
     async fn send_strings(&self, strings: Vec<Box<[u8]>>) -> Result<(), Stop> {
         for part in strings.chunks(ANSWER_STRINGS_MAX) {
-            let text = |bytes: &Box<[u8]>| String::from_utf8_lossy(bytes).into();
-            self.send(SelectAnswer::Strings(part.iter().map(text).collect())).await?;
+            let text = part.iter().map(|bytes| String::from_utf8_lossy(bytes).into());
+            self.send(SelectAnswer::Strings(text.collect())).await?;
         }
         Ok(())
     }
@@ -160,7 +160,7 @@ impl<D: Disk> Walk<'_, D> {
                     let series_max = self.request.series_max;
                     return Err(Stop::Fault(SelectFault::TooManySeries { series_max }));
                 }
-                self.bytes += series.chunks.iter().map(|chunk| chunk.len_bytes()).sum::<u64>();
+                self.bytes += series.chunks.iter().map(ChunkEntry::len_bytes).sum::<u64>();
                 self.series.push(series);
                 if self.bytes >= ANSWER_BYTES || self.series.len() >= ANSWER_SERIES_MAX {
                     self.send_series().await?;

@@ -90,8 +90,11 @@ impl<S: BlockSource> BlockReader<'_, S> {
         for name in &self.index.directory().names {
             let mut best: Vec<(Box<[u8]>, u64)> = Vec::new();
             for page in &name.pages {
-                for pair in self.pairs_of_page(page).await?.iter() {
-                    best.push((pair.value.clone(), u64::from(pair.series)));
+                let bytes = self.source.page(page.page).await?;
+                let malformed = |_| page.malformed();
+                let mut pairs = page.view(&bytes).map_err(malformed)?.walk();
+                while let Some(pair) = pairs.next().map_err(malformed)? {
+                    best.push((pair.value.into(), u64::from(pair.series)));
                 }
                 // Stable: of equally frequent values the first ones stay.
                 best.sort_by_key(|(_, series)| std::cmp::Reverse(*series));

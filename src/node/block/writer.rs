@@ -85,7 +85,7 @@ struct Pair {
 #[derive(Default)]
 struct Runs {
     encoded: Vec<u8>,
-    runs: u32,
+    run_count: u32,
     count: u32,
     /// End of the last run in `encoded`.
     end: u32,
@@ -108,13 +108,13 @@ impl Runs {
         let Some((start, end)) = self.open.take() else { return };
         write_varint(&mut self.encoded, u64::from(start - self.end));
         write_varint(&mut self.encoded, u64::from(end - start - 1));
-        self.runs += 1;
+        self.run_count += 1;
         self.end = end;
     }
 
     fn encode(&mut self, out: &mut Vec<u8>) {
         self.close();
-        if self.runs <= RUNS_MAX {
+        if self.run_count <= RUNS_MAX {
             out.push(0);
             out.extend_from_slice(&self.encoded);
             return;
@@ -202,7 +202,7 @@ impl BlockWriter {
         for chunk in chunks {
             self.add_chunk(&mut series, &chunk);
         }
-        self.end_series(series);
+        self.end_series(&series);
     }
 
     fn begin_series(&mut self, tenant: TenantId, labels: &[u8]) -> Open {
@@ -322,7 +322,7 @@ impl BlockWriter {
         at
     }
 
-    fn end_series(&mut self, series: Open) {
+    fn end_series(&mut self, series: &Open) {
         assert!(series.chunks > 0, "a series without samples is not in a block");
         write_varint(&mut self.page.bytes, series.chunks);
         self.page.bytes.extend_from_slice(&series.bytes);

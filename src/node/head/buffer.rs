@@ -95,10 +95,11 @@ impl Buffer {
         while let Some(first_ms) = timestamp_ms.first() {
             let end_ms = range_start_ms(*first_ms).saturating_add(BLOCK_RANGE_MS);
             let is_whole = timestamp_ms[timestamp_ms.len() - 1] < end_ms;
-            let len = match is_whole {
-                true => timestamp_ms.len(),
+            let len = if is_whole {
+                timestamp_ms.len()
+            } else {
                 // At least the first: the last range has no end above it.
-                false => timestamp_ms.partition_point(|ms| *ms < end_ms).max(1),
+                timestamp_ms.partition_point(|ms| *ms < end_ms).max(1)
             };
             out(Chunk::encode(&timestamp_ms[..len], &value[..len]));
             (timestamp_ms, value) = (&timestamp_ms[len..], &value[len..]);

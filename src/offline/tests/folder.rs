@@ -18,7 +18,7 @@ use crate::model::labels::encode_label;
 use crate::model::refusal::Refusal;
 use crate::model::series::{SeriesHash, SeriesId, TenantId};
 use crate::node::block::writer::BlockOrigin;
-use crate::node::head::{Head, HeadLimits};
+use crate::node::head::{Head, HeadLimits, Row};
 use crate::node::log::{
     Log, LogConfig, LogIdentity, LogOperation, LogPosition, SEGMENT_BYTES_MIN, SegmentHeader,
     segment_file_name,
@@ -144,8 +144,8 @@ fn write_head(shard: &Path, segment: u64) {
     let position = LogPosition { segment, sequence: 1 };
     let mut file = SnapshotHeader { identity: IDENTITY, position }.encode().to_vec();
     let mut tally = PieceTally::default();
-    let mut next = SeriesId(0);
-    while next.0 < head.series_count() {
+    let mut next = Row(0);
+    while next.0 < head.row_count() {
         let mut piece = Vec::new();
         next = head.snapshot_piece(next, &mut piece, 4000);
         file.extend_from_slice(&tally.encode_head(&piece));
