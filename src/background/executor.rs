@@ -15,8 +15,7 @@ use glommio::{
 };
 
 use crate::base::queue::QueueSender;
-use crate::control::readiness::ServerState;
-use crate::node::block::request::{BlockSelect, StoreRequest};
+use crate::node::block::request::{BlockSelect, StoreHealth, StoreRequest};
 use crate::node::log::LogIdentity;
 
 use super::blocks::job::Jobs;
@@ -128,7 +127,7 @@ pub struct Blocks {
     /// What is kept.
     pub rules: StoreRules,
     /// Told when the disk has too little room.
-    pub state: Arc<ServerState>,
+    pub health: Arc<StoreHealth>,
     /// Queries.
     pub selects: flume::Receiver<BlockSelect>,
     /// Everything else.
@@ -167,7 +166,7 @@ async fn run_blocks(
     blocks: Blocks,
     flushes: flume::Receiver<FlushCommand>,
 ) {
-    let Blocks { folder, node, cache_bytes, rules, state, selects, requests } = blocks;
+    let Blocks { folder, node, cache_bytes, rules, health, selects, requests } = blocks;
     let opened = BlockStore::open(&DirectDisk, &folder, node, cache_bytes).await;
     let store = match opened {
         Ok((store, _)) => Rc::new(store),
@@ -177,7 +176,7 @@ async fn run_blocks(
             return;
         }
     };
-    let jobs = Jobs::new(store, rules, state, shards.len());
+    let jobs = Jobs::new(store, rules, health, shards.len());
     for name in ["read-0", "read-1", "read-2", "read-3"] {
         let (jobs, selects) = (Rc::clone(&jobs), selects.clone());
         detach(spawn(name, READ_SHARES, async move { jobs.run_selects(selects).await }));

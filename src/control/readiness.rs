@@ -1,7 +1,10 @@
 //! Whether clients should come: what shards and shutdown say about it, read by `/-/ready`. Atomics,
 //! no lock.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+
+use crate::node::block::request::StoreHealth;
 
 const REPLAYING: u8 = 0;
 const READY: u8 = 1;
@@ -14,8 +17,7 @@ pub struct ServerState {
     replay_done_bytes: AtomicU64,
     replay_total_bytes: AtomicU64,
     log_failed: Box<[AtomicBool]>,
-    disk_low: AtomicBool,
-    blocks_lost: AtomicU64,
+    store: Arc<StoreHealth>,
 }
 
 /// What [`ServerState`] says at one moment.
@@ -48,8 +50,7 @@ impl ServerState {
             phase: AtomicU8::new(REPLAYING),
             replay_done_bytes: AtomicU64::new(0),
             replay_total_bytes: AtomicU64::new(0),
-            disk_low: AtomicBool::new(false),
-            blocks_lost: AtomicU64::new(0),
+            store: Arc::default(),
             log_failed: (0..shard_count).map(|_| AtomicBool::new(false)).collect(),
         }
     }
@@ -80,24 +81,9 @@ impl ServerState {
         self.log_failed[shard].store(true, Ordering::Release);
     }
 
-    /// Whether less than `disk_free_min` is free: samples are refused until there is more.
-    pub fn set_disk_low(&self, is_low: bool) {
-        self.disk_low.store(is_low, Ordering::Release);
-    }
-
-    /// See [`ServerState::set_disk_low`].
-    pub fn is_disk_low(&self) -> bool {
-        self.disk_low.load(Ordering::Acquire)
-    }
-
-    /// So many blocks are damaged or missing: answers may lack samples.
-    pub fn set_blocks_lost(&self, count: u64) {
-        self.blocks_lost.store(count, Ordering::Release);
-    }
-
-    /// See [`ServerState::set_blocks_lost`].
-    pub fn blocks_lost(&self) -> u64 {
-        self.blocks_lost.load(Ordering::Acquire)
+    /// The disk and the blocks.
+    pub fn store(&self) -> &Arc<StoreHealth> {
+        &self.store
     }
 
     /// What is the matter, the worst first.
@@ -116,7 +102,7 @@ impl ServerState {
         let shards: Vec<_> = (0..self.log_failed.len()).filter(failed).collect();
         match shards.is_empty() {
             false => Readiness::LogFailed { shards },
-            true if self.is_disk_low() => Readiness::DiskLow,
+            true if self.store.is_disk_low() => Readiness::DiskLow,
             true => Readiness::Ready,
         }
     }

@@ -207,8 +207,8 @@ impl Owner {
         }
     }
 
-    /// A series left the node, and its id with it. Only while there are no frames to send: they could
-    /// name it.
+    /// A series left the node, and its id with it. Only while there are no frames to send: they
+    /// could name it.
     pub fn handle_left(&mut self, hash: SeriesHash, id: SeriesId) {
         assert!(!self.has_frames_to_send(), "a frame that was made names what was known");
         self.table.remove(hash, id);

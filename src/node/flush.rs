@@ -5,11 +5,11 @@
 //!                  what the background says is in blocks leaves the head, some series a turn
 //! ```
 //! Due: when the clock passes a cut (an aligned range, and the time that late samples have, are
-//! over); when the head's chunks take too much of its memory; when somebody asks. A flush that fails
-//! drops nothing that is not in a block, and is tried again.
+//! over); when the head's chunks take too much of its memory; when somebody asks. A flush that
+//! fails drops nothing that is not in a block, and is tried again.
 //!
-//! A snapshot may run at the same time: it may miss what was dropped, as that is in a block, and may
-//! hold what is dropped later, as the same samples twice are the same samples.
+//! A snapshot may run at the same time: it may miss what was dropped, as that is in a block, and
+//! may hold what is dropped later, as the same samples twice are the same samples.
 //! Out: steps for the background. Not here: what is taken of a series (`head/flush`), blocks.
 
 use std::collections::VecDeque;

@@ -1,14 +1,14 @@
 //! A node shard's head, rebuilt: snapshot pieces and log records in, a head out, and what did not
 //! fit into it.
 //!
-//! Records name series by the ids that the process gave which wrote them: the snapshot says those of
-//! its series, a record those of its new ones, and the head takes them over. So ids mean the same
-//! from one process to the next, and none is given again. What names a series whose registration is
-//! lost is counted, never guessed. Pure; reading files is `background::replay`.
+//! Records name series by the ids that the process gave which wrote them: the snapshot says those
+//! of its series, a record those of its new ones, and the head takes them over. So ids mean the
+//! same from one process to the next, and none is given again. What names a series whose
+//! registration is lost is counted, never guessed. Pure; reading files is `background::replay`.
 //!
 //! That a series left is not in the log. A series that had left when the snapshot's position was
-//! taken is named by no record behind it. One that left later is still here after replay, and leaves
-//! again; what it holds is in blocks too, and the same. If it came back in between, a record
+//! taken is named by no record behind it. One that left later is still here after replay, and
+//! leaves again; what it holds is in blocks too, and the same. If it came back in between, a record
 //! registers its labels under a new id: from there on that is its id. Rejected: a record of what
 //! left, which replay would believe even if the block that held its samples was lost since.
 

@@ -6,10 +6,10 @@
 //! series are a few steps; one regular expression on one label value is one; so is one series
 //! copied, and each 16 of its chunks.
 //!
-//! Series that come in while a select runs may or may not be seen. One that leaves the head meanwhile
-//! has its samples in blocks, which are asked later; its row is not used again before the select is
-//! over, so that no series answers in the place of another. Not here: what a query does with the
-//! answer.
+//! Series that come in while a select runs may or may not be seen. One that leaves the head
+//! meanwhile has its samples in blocks, which are asked later; its row is not used again before the
+//! select is over, so that no series answers in the place of another. Not here: what a query does
+//! with the answer.
 
 mod matching;
 

@@ -1,7 +1,7 @@
 //! When the head is written out, and in which steps, so that the log does not grow without bound.
 //!
-//! A snapshot begins at a log position, walks the rows of the head, a piece a turn, while samples go
-//! on arriving, and ends. What arrives behind the walk is in the log from that position on, so
+//! A snapshot begins at a log position, walks the rows of the head, a piece a turn, while samples
+//! go on arriving, and ends. What arrives behind the walk is in the log from that position on, so
 //! replaying both converges. No series leaves the head while it walks: each id that the log names
 //! from that position on is in a piece, or in the log itself. There is at least one piece: it says
 //! which ids were given.
@@ -47,8 +47,8 @@ pub struct SnapshotCourse {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Idle,
-    /// Up to `end`: the rows that there were at `position`. Later ones are in the log from there on,
-    /// and a walk that followed them would never end while new series arrive.
+    /// Up to `end`: the rows that there were at `position`. Later ones are in the log from there
+    /// on, and a walk that followed them would never end while new series arrive.
     Walking {
         position: LogPosition,
         next: Row,

@@ -141,7 +141,7 @@ fn open_blocks(
     let opened = run_ready(BlockStore::open(&PlainDisk, &path, node, 0));
     let (store, report) = opened.map_err(RecoverFault::Blocks)?;
     let newest_tombstone = store.newest_tombstone();
-    state.set_blocks_lost((report.missing.len() + report.set_aside.len()) as u64);
+    state.store().set_blocks_lost((report.missing.len() + report.set_aside.len()) as u64);
     if report.list_rebuilt {
         tracing::error!(
             "blocks/BLOCKS was damaged or gone: made anew of the blocks that are there; samples \
@@ -152,7 +152,8 @@ fn open_blocks(
         tracing::error!(file, %fault, "set aside in blocks/aside: not a block that can be read");
     }
     if !report.missing.is_empty() {
-        tracing::error!(blocks = ?report.missing, "blocks are missing, and their samples with them");
+        let blocks = &report.missing;
+        tracing::error!(?blocks, "blocks are missing, and their samples with them");
     }
     let OpenReport { blocks, adopted, removed, .. } = report;
     tracing::info!(blocks, ?adopted, ?removed, "opened the blocks");
@@ -161,7 +162,7 @@ fn open_blocks(
         node,
         cache_bytes: rules.block_cache_bytes,
         rules: rules.store,
-        state: Arc::clone(state),
+        health: Arc::clone(state.store()),
         selects: queues.selects,
         requests: queues.requests,
     };

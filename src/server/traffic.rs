@@ -203,7 +203,7 @@ impl Shard {
         let client = self.clients.get_mut(key)?;
         let mut bytes = client.connection.take_body();
         let (index, owner, post) = (self.index, &mut self.owner, &mut self.post);
-        let low = self.state.is_disk_low().then_some(Refusal::DiskFull);
+        let low = self.state.store().is_disk_low().then_some(Refusal::DiskFull);
         let reply = if let Some(reason) = self.node.refusal().or(low) {
             Some(self.ingest.refuse(endpoint, reason, unavailable_text(reason)))
         } else {

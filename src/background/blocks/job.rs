@@ -1,7 +1,8 @@
-//! DRIVER: the long-lived tasks of the blocks: flushes, upkeep, requests, selects. Each takes from a
-//! channel and calls the store; what they do is decided there.
+//! DRIVER: the long-lived tasks of the blocks: flushes, upkeep, requests, selects. Each takes from
+//! a channel and calls the store; what they do is decided there.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -15,8 +16,9 @@ use crate::background::command::{BackgroundEvent, FlushCommand};
 use crate::background::disk::Disk;
 use crate::background::executor::Shard;
 use crate::base::time::{Duration, Instant, monotonic_now, unix_now_ms};
-use crate::control::readiness::ServerState;
-use crate::node::block::request::{BlockSelect, StoreRefusal, StoreReport, StoreRequest};
+use crate::node::block::request::{
+    BlockSelect, StoreHealth, StoreRefusal, StoreReport, StoreRequest,
+};
 
 /// How often upkeep looks for work, and the free space is looked at.
 const UPKEEP_EVERY: Duration = Duration::from_secs(1);
@@ -32,13 +34,13 @@ pub struct Jobs<D: Disk> {
     /// What is kept.
     pub rules: StoreRules,
     /// Told when the disk has too little room.
-    pub state: Arc<ServerState>,
+    pub health: Arc<StoreHealth>,
     /// Deletions that a flush under way has seen, by shard.
     flushing: RefCell<Vec<Option<u64>>>,
     /// One merge or retirement at a time: it is planned by what there is.
     merging: tokio::sync::Mutex<()>,
     /// Deletions that every shard has logged, and since when.
-    confirmed: Cell<(u64, Option<Instant>)>,
+    confirmed: RefCell<VecDeque<(u64, Instant)>>,
     settled: Cell<u64>,
     merges: Cell<u64>,
     failures: Cell<u64>,
@@ -52,7 +54,7 @@ impl<D: Disk> Jobs<D> {
     pub fn new(
         store: SharedStore<D>,
         rules: StoreRules,
-        state: Arc<ServerState>,
+        health: Arc<StoreHealth>,
         shard_count: usize,
     ) -> Rc<Self> {
         // What was deleted before the start is in every log.
@@ -60,10 +62,10 @@ impl<D: Disk> Jobs<D> {
         Rc::new(Self {
             store,
             rules,
-            state,
+            health,
             flushing: RefCell::new(vec![None; shard_count]),
             merging: tokio::sync::Mutex::new(()),
-            confirmed: Cell::new((newest, None)),
+            confirmed: RefCell::default(),
             settled: Cell::new(newest),
             merges: Cell::new(0),
             failures: Cell::new(0),
@@ -75,11 +77,13 @@ impl<D: Disk> Jobs<D> {
 
     /// The deletions that no block which is still to come has not seen.
     fn settled(&self) -> u64 {
-        if let (confirmed, Some(since)) = self.confirmed.get()
-            && since.elapsed() >= SETTLE_AFTER
+        let now = monotonic_now();
+        let mut confirmed = self.confirmed.borrow_mut();
+        while let Some((tombstone, since)) = confirmed.front().copied()
+            && now.saturating_duration_since(since) >= SETTLE_AFTER
         {
-            self.settled.set(confirmed);
-            self.confirmed.set((confirmed, None));
+            self.settled.set(tombstone);
+            confirmed.pop_front();
         }
         let flushing = self.flushing.borrow();
         let seen = flushing.iter().flatten().copied().min().unwrap_or(u64::MAX);
@@ -179,17 +183,17 @@ impl<D: Disk> Jobs<D> {
     /// Below the floor samples are refused; a tenth above it they are taken again.
     async fn watch_space(&self) {
         let lost = self.store.set_aside_count() + self.store.missing().len() as u64;
-        self.state.set_blocks_lost(lost);
+        self.health.set_blocks_lost(lost);
         let Ok(space) = self.store.disk().space(self.store.folder()).await else { return };
         let floor = self.rules.disk_free_min_bytes;
-        let was_low = self.state.is_disk_low();
+        let was_low = self.health.is_disk_low();
         let is_low = if was_low {
             space.free_bytes < floor.saturating_add(floor / 10)
         } else {
             space.free_bytes < floor
         };
         if is_low != was_low {
-            self.state.set_disk_low(is_low);
+            self.health.set_disk_low(is_low);
             let (free, floor) = (space.free_bytes, floor);
             if is_low {
                 tracing::error!(
@@ -217,7 +221,7 @@ impl<D: Disk> Jobs<D> {
                     let _ = reply.try_send(added.and_then(|added| added.ok_or(refusal)));
                 }
                 StoreRequest::Deleted { tombstone } => {
-                    self.confirmed.set((tombstone, Some(monotonic_now())));
+                    self.confirmed.borrow_mut().push_back((tombstone, monotonic_now()));
                 }
                 StoreRequest::CleanTombstones { reply } => {
                     let turn = self.merging.lock().await;
@@ -281,7 +285,7 @@ impl<D: Disk> Jobs<D> {
                 self.selects_failed.set(self.selects_failed.get() + 1);
             }
             let lost = self.store.set_aside_count() + self.store.missing().len() as u64;
-            self.state.set_blocks_lost(lost);
+            self.health.set_blocks_lost(lost);
         }
     }
 }

@@ -91,8 +91,8 @@ fn is_worth_it(window: &[&PlannedBlock]) -> bool {
     window.len() >= BLOCKS_CROWDED || rest * SMALL_FACTOR >= largest
 }
 
-/// Whether no block outside of the window overlaps it in time with flushes between those inside: the
-/// merged block could then neither win nor lose against it.
+/// Whether no block outside of the window overlaps it in time with flushes between those inside:
+/// the merged block could then neither win nor lose against it.
 fn is_unambiguous(window: &[&PlannedBlock], blocks: &[PlannedBlock]) -> bool {
     let oldest = window.iter().map(|block| block.meta.oldest_flush).min().unwrap_or(0);
     let newest = window.iter().map(|block| block.meta.newest_flush).max().unwrap_or(0);

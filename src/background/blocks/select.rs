@@ -1,8 +1,8 @@
 //! One query's walk over the blocks, from the one that wins to the one that loses.
 //!
 //! In: a request. Out: pieces of the answer, as a shard's head gives them (`node/select`). Memory:
-//! one piece of [`ANSWER_BYTES`] and the labels of a page of series. What was deleted is left out. A
-//! damaged block is set aside, and every answer from then on says that something is missing.
+//! one piece of [`ANSWER_BYTES`] and the labels of a page of series. What was deleted is left out.
+//! A damaged block is set aside, and every answer from then on says that something is missing.
 
 use std::rc::Rc;
 

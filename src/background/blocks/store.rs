@@ -7,14 +7,14 @@
 //! DIR/blocks/aside/                 what is no block of ours or is damaged; never deleted
 //! ```
 //! A block is complete and durable under its name before `BLOCKS` lists it; one replacement of
-//! `BLOCKS` lists a merged block and drops its sources; then their files go. So after a crash a block
-//! that is not listed
-//! - is a source of a listed one, or older than the list, which knew it and left it out: it goes, as
-//!   what it holds may have been deleted since, and is in the log or in listed blocks if not;
+//! `BLOCKS` lists a merged block and drops its sources; then their files go. So after a crash a
+//! block that is not listed
+//! - is a source of a listed one, or older than the list, which knew it and left it out: it goes,
+//!   as what it holds may have been deleted since, and is in the log or in listed blocks if not;
 //! - or is younger than the list: it was about to be listed, and counts.
 //!
-//! A block that is listed and not there, or not whole, is a loss; then all others count. It is said at
-//! each start until the block is put back, from `aside` or from a backup.
+//! A block that is listed and not there, or not whole, is a loss; then all others count. It is said
+//! at each start until the block is put back, from `aside` or from a backup.
 
 use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
@@ -56,8 +56,8 @@ struct State<D: Disk> {
     next_tombstone: u64,
     /// Removed from the list, but the disk kept the files.
     leftover: Vec<u64>,
-    /// Complete, but whether the list on the disk names them is not known: listing them failed. They
-    /// go after the next list, which does not.
+    /// Complete, but whether the list on the disk names them is not known: listing them failed.
+    /// They go after the next list, which does not.
     orphans: Vec<u64>,
     /// In no list, and to be removed. Not named as sources: they may name blocks that count.
     remains: Vec<u64>,

@@ -1,5 +1,5 @@
-//! `/api/v1/admin/tsdb/...`: deletions, snapshots and upkeep, as Prometheus names them, and two of
-//! our own. Each answers when what was asked is done and durable.
+//! DRIVER: `/api/v1/admin/tsdb/...`: deletions, snapshots and upkeep, as Prometheus names them, and
+//! two of our own. Each answers when what was asked is done and durable.
 //!
 //! ```text
 //! POST delete_series?match[]=...[&start=][&end=]  204   samples are gone, in memory and in blocks
@@ -8,8 +8,8 @@
 //! POST flush                                      204   everything in memory goes to blocks
 //! POST compact                                    204   blocks are merged as far as they can be
 //! ```
-//! The work goes on when the client leaves: a deletion that the blocks have seen and a shard has not
-//! would hide samples that are still to come.
+//! The work goes on when the client leaves: a deletion that the blocks have seen and a shard has
+//! not would hide samples that are still to come.
 
 use std::sync::Arc;
 

@@ -1,11 +1,11 @@
-//! DRIVER: `/api/v1/export`: raw samples as VictoriaMetrics' JSON lines, stretch of time by stretch,
-//! so that a series may have several lines.
+//! DRIVER: `/api/v1/export`: raw samples as VictoriaMetrics' JSON lines, stretch of time by
+//! stretch, so that a series may have several lines.
 //!
 //! `{"metric":{"__name__":"up"},"values":[1,0],"timestamps":[1435781451781,1435781466781]}`;
 //! `/api/v1/import` reads them back to the bit, stale markers (`null`) and Prometheus' NaN
 //! included, but not other NaN payloads (see `json::write_export_value`). What is in
-//! memory is bounded: some pieces of 64 KiB, and the samples of one stretch, which is cut in two while
-//! it has more than [`STRETCH_SAMPLES_MAX`].
+//! memory is bounded: some pieces of 64 KiB, and the samples of one stretch, which is cut in two
+//! while it has more than [`STRETCH_SAMPLES_MAX`].
 
 use axum::extract::State;
 use axum::http::{HeaderValue, header};

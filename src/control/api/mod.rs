@@ -2,8 +2,8 @@
 //! metrics, as an axum router.
 //!
 //! `parameters` reads requests, `admission` lets so many in, `query`, `series` and `export` answer
-//! them, `admin` deletes and keeps up, `status` says how the process is; `json`, `body` and `error` write answers. It asks the
-//! shards through `control/gather` and touches no socket.
+//! them, `admin` deletes and keeps up, `status` says how the process is; `json`, `body` and `error`
+//! write answers. It asks the shards through `control/gather` and touches no socket.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -93,7 +93,7 @@ impl ApiState {
     /// What every answer is to warn of, as the end of its JSON: `,"warnings":[...]`, or nothing.
     pub(crate) fn warnings(&self, is_cut: bool) -> Vec<u8> {
         let mut warnings = Vec::new();
-        if self.server.blocks_lost() > 0 {
+        if self.server.store().blocks_lost() > 0 {
             warnings.push("blocks are damaged or missing, and samples with them: see /-/ready");
         }
         if is_cut {

@@ -71,7 +71,7 @@ pub async fn health() -> &'static str {
 pub async fn ready(State(state): State<ApiState>) -> Response {
     let readiness = state.server.readiness();
     let mut text = format!("{}\n", readiness.describe());
-    let lost = state.server.blocks_lost();
+    let lost = state.server.store().blocks_lost();
     if lost > 0 {
         let _ = writeln!(
             text,

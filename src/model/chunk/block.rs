@@ -231,9 +231,7 @@ mod tests {
             let bytes: usize = chunks.iter().map(|chunk| chunk.columns().values.len()).sum();
             let codec = chunks[0].columns().value_codec;
             let bytes = bytes as f64 / samples;
-            println!(
-                "{name}: codec {codec}, {bytes:.2} B, encode {encode_ns:.1} decode {decode_ns:.1} ns"
-            );
+            println!("{name}: codec {codec}, {bytes:.2} B, {encode_ns:.1} + {decode_ns:.1} ns");
         }
     }
 }

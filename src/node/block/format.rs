@@ -17,8 +17,8 @@
 //!   if the length is not 0; gap: from the end of the values before
 //! pair page (one name, values ascending), each:
 //!   | shared v | rest v | bytes of the value | series v | if 1: id v, else: length v, crc32c u32 |
-//!   then for every 16th pair, which shares nothing: | its place in the page u32 | its postings', from
-//!   those of the page u32 |
+//!   then of every 16th pair, which shares nothing: | its place in the page u32 |
+//!   | that of its postings, from those of the page u32 |
 //! postings: kind u8, then 0: runs | gap v | len - 1 v |, 1: a roaring bitmap
 //! order:    u32 each: pair ref (order of first appearance) -> rank (order of tenant, name, value)
 //! ```

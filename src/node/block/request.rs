@@ -2,6 +2,7 @@
 //! background's thread.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::BlockMeta;
 use super::tombstone::Tombstone;
@@ -53,6 +54,35 @@ pub enum StoreRequest {
         /// It.
         reply: flume::Sender<Box<StoreReport>>,
     },
+}
+
+/// What everybody must know of the disk and the blocks at once. Atomics, no lock.
+#[derive(Debug, Default)]
+pub struct StoreHealth {
+    disk_low: AtomicBool,
+    blocks_lost: AtomicU64,
+}
+
+impl StoreHealth {
+    /// Whether less than `disk_free_min` is free: samples are refused until there is more.
+    pub fn set_disk_low(&self, is_low: bool) {
+        self.disk_low.store(is_low, Ordering::Release);
+    }
+
+    /// See [`StoreHealth::set_disk_low`].
+    pub fn is_disk_low(&self) -> bool {
+        self.disk_low.load(Ordering::Acquire)
+    }
+
+    /// So many blocks are damaged or missing: answers may lack samples.
+    pub fn set_blocks_lost(&self, count: u64) {
+        self.blocks_lost.store(count, Ordering::Release);
+    }
+
+    /// See [`StoreHealth::set_blocks_lost`].
+    pub fn blocks_lost(&self) -> u64 {
+        self.blocks_lost.load(Ordering::Acquire)
+    }
 }
 
 /// Why the store did not do what was asked.

@@ -26,7 +26,8 @@ pub struct TakenSeries {
 }
 
 impl Head {
-    /// Takes what lies before `cut` of the series in `row`; `None` if there is nothing, or no series.
+    /// Takes what lies before `cut` of the series in `row`; `None` if there is nothing, or no
+    /// series.
     pub fn take_flush(&mut self, row: Row, cut: FlushCut) -> Option<(FlushSeries, TakenSeries)> {
         let id = self.id_at(row)?;
         self.seal_points(row.0, cut.points_until_ms);

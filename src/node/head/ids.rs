@@ -7,10 +7,11 @@
 //!                      Few    sorted ids, at most 512, and their rows
 //!                      Map    a row or NONE for each of the 4096
 //! ```
-//! Series that come one after the other get rows one after the other, so that a head that loses none
-//! has nothing but runs, and 16 bytes for 4096 series. A page whose ids leave becomes a map (4 bytes
-//! an id), then few (6 bytes for each that is left), then costs its 16 bytes. Looking an id up is a
-//! load of the page and at most one behind it, but for a page of few: nine steps in a kilobyte.
+//! Series that come one after the other get rows one after the other, so that a head that loses
+//! none has nothing but runs, and 16 bytes for 4096 series. A page whose ids leave becomes a map (4
+//! bytes an id), then few (6 bytes for each that is left), then costs its 16 bytes. Looking an id
+//! up is a load of the page and at most one behind it, but for a page of few: nine steps in a
+//! kilobyte.
 
 /// No row.
 pub(super) const NO_ROW: u32 = u32::MAX;
@@ -210,8 +211,8 @@ const FEW_ID_BYTES: u64 = 2 + 4;
 mod tests {
     use std::collections::HashMap;
 
-    use super::super::tests::Random;
     use super::*;
+    use crate::node::head::tests::Random;
 
     fn check(ids: &Ids, model: &HashMap<u32, u32>, id_max: u32) {
         for id in 0..id_max {

@@ -25,8 +25,8 @@ impl TimeRange {
 }
 
 impl Head {
-    /// Whether the series in `row` has a sample in `range`. Decodes a chunk only if both its ends lie
-    /// outside.
+    /// Whether the series in `row` has a sample in `range`. Decodes a chunk only if both its ends
+    /// lie outside.
     pub(in crate::node) fn has_sample_in(&self, row: u32, range: TimeRange) -> bool {
         if self.raw_points(row).any(|point| range.contains(point.timestamp_ms)) {
             return true;
@@ -50,7 +50,8 @@ impl Head {
         self.sealed.get(row as usize).map_or(0, Vec::len)
     }
 
-    /// Appends those of the chunks `from..from + count` of the series in `row` that overlap `range`.
+    /// Appends those of the chunks `from..from + count` of the series in `row` that overlap
+    /// `range`.
     ///
     /// A cursor stays good while samples are written, and is void once [`Head::drop_generation`]
     /// changes.

@@ -2,20 +2,20 @@
 //!
 //! When: it holds no sample (all are in blocks, or were deleted), and its newest one is older than
 //! [`IDLE_MS`] by the wall clock. A series that is written to every minute or so keeps open points
-//! from one flush to the next, so most that are empty are over. What the age keeps from leaving is a
-//! live series right after a flush of everything (somebody asked for it): it would come back with its
-//! labels a moment later. Rejected: the time of the last write, 8 bytes a series to spare such a
-//! return, which is cheap; backfilled series of old times do leave after each flush. A clock that
+//! from one flush to the next, so most that are empty are over. What the age keeps from leaving is
+//! a live series right after a flush of everything (somebody asked for it): it would come back with
+//! its labels a moment later. Rejected: the time of the last write, 8 bytes a series to spare such
+//! a return, which is cheap; backfilled series of old times do leave after each flush. A clock that
 //! jumps makes series leave early or late, and nothing wrong.
 //!
 //! What leaves with it: the time of its newest sample. When the series comes back, a late sample is
 //! taken that the out-of-order window would have refused.
 //!
-//! A sweep looks at all rows, some a turn, once a minute, or ten seconds after chunks left. Not while
-//! a snapshot walks: a series that was here when the snapshot's log position was taken is in its
-//! pieces, or replay would not know the ids of the log behind it (`node/replay.rs`). Row, pairs and
-//! names that are free are used again when no select remembers them (`grace`). A flush that is under
-//! way holds nothing of a series without chunks.
+//! A sweep looks at all rows, some a turn, once a minute, or ten seconds after chunks left. Not
+//! while a snapshot walks: a series that was here when the snapshot's log position was taken is in
+//! its pieces, or replay would not know the ids of the log behind it (`node/replay.rs`). Row, pairs
+//! and names that are free are used again when no select remembers them (`grace`). A flush that is
+//! under way holds nothing of a series without chunks.
 
 use super::{Head, Hot, NO_ID, Row};
 use crate::model::series::{SeriesHash, SeriesId};
@@ -115,8 +115,8 @@ impl RetireCourse {
 }
 
 impl Head {
-    /// Removes series that are empty and whose newest sample is at most `newest_max_ms`, from `next`
-    /// on, some rows and fewer series. Returns the first row that was not looked at.
+    /// Removes series that are empty and whose newest sample is at most `newest_max_ms`, from
+    /// `next` on, some rows and fewer series. Returns the first row that was not looked at.
     pub fn retire_from(
         &mut self,
         next: Row,
@@ -186,10 +186,10 @@ impl Head {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::push_label;
-    use super::super::{HeadLimits, OUT_OF_ORDER_WINDOW_MS};
     use super::*;
     use crate::model::series::TenantId;
+    use crate::node::head::tests::push_label;
+    use crate::node::head::{HeadLimits, OUT_OF_ORDER_WINDOW_MS};
 
     /// Eight labels, of which two are nobody else's and one is the round's.
     fn labels_of(round: u32, number: u32, labels: &mut Vec<u8>) {

@@ -229,8 +229,8 @@ impl Head {
     /// Appends a piece to `out` that holds the series in the rows from `from` on, as many as fit
     /// into `bytes_max`, and at least one row.
     ///
-    /// Returns the first row that is not in it. If there is none from `from` on, the piece says only
-    /// which ids were given.
+    /// Returns the first row that is not in it. If there is none from `from` on, the piece says
+    /// only which ids were given.
     pub fn snapshot_piece(&self, from: Row, out: &mut Vec<u8>, bytes_max: usize) -> Row {
         let start = out.len();
         let mut next = from.0;

@@ -157,9 +157,9 @@ impl Index {
         self.texts.release(text.word, (text.len as usize).div_ceil(4));
     }
 
-    /// Takes the series in `row` out, and what only it had. The numbers that are free then are added
-    /// to `left`, to be given to [`Index::vacate`] when nobody can name them any more; so is the row
-    /// not to be used before.
+    /// Takes the series in `row` out, and what only it had. The numbers that are free then are
+    /// added to `left`, to be given to [`Index::vacate`] when nobody can name them any more; so is
+    /// the row not to be used before.
     pub(in crate::node) fn remove(&mut self, row: u32, left: &mut LeftLabels) {
         let tenant = self.tenant_of(row);
         let mut pairs = std::mem::take(&mut self.scratch);

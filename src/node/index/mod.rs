@@ -13,8 +13,8 @@
 //! Rows, and the numbers of pairs and names, are used again, but only when no select that began
 //! before is left (`head/grace.rs`). A pair that leaves makes a hole in its name's list, which the
 //! next pair of that name fills: a cursor in the list stays good.
-//! In: canonical label bytes (`change`). Out: rows, sets of rows, texts. Not here: samples (`head`),
-//! the walk of a query (`select`).
+//! In: canonical label bytes (`change`). Out: rows, sets of rows, texts. Not here: samples
+//! (`head`), the walk of a query (`select`).
 
 mod cells;
 mod change;

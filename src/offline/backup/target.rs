@@ -7,8 +7,8 @@
 //! TARGET/**/*.tmp               unfinished; removed by the next backup
 //! ```
 //! Blocks never change, so those of the backup before and the new ones lie side by side until the
-//! list is replaced; then the ones that it does not name go. An interrupted backup so leaves the one
-//! before, and some blocks that the next one finds there.
+//! list is replaced; then the ones that it does not name go. An interrupted backup so leaves the
+//! one before, and some blocks that the next one finds there.
 
 use std::path::Path;
 
