@@ -296,7 +296,8 @@ fn foreign_and_missing_files() {
     let lost = files[0].file_stem().expect("a name").to_string_lossy().into_owned();
     assert!(both(&output).contains(&lost), "it does not say which is lost: {}", both(&output));
     server.restart(1);
-    assert_eq!(count_samples(&server, "first"), 0);
+    // Of what the lost block held, the log may still have some: what it has comes back.
+    assert!(count_samples(&server, "first") <= 1);
     assert_eq!(count_samples(&server, "second"), 1);
     assert!(server.log().contains(&lost), "the loss is not said\n{}", server.log());
     assert!(count_files_aside(server.data()) >= 1, "what is no block is set aside, not deleted");
