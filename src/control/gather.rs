@@ -16,6 +16,7 @@ use crate::model::matcher::Matcher;
 use crate::model::sample::Sample;
 use crate::model::series::TenantId;
 use crate::node::block::request::{BlockSelect, StoreReport, StoreRequest};
+use crate::node::cardinality::Cardinality;
 use crate::query::merge::{MergeFault, Merger, Window};
 use crate::wire::select::{SelectAnswer, SelectFault, SelectRequest, SelectWant, SelectedSeries};
 
@@ -168,6 +169,22 @@ pub async fn gather_reports(shards: &Shards, patience: Duration) -> Vec<Option<B
         found.push(report.await.ok().and_then(Result::ok).flatten());
     }
     found
+}
+
+/// What the series in memory are made of.
+pub async fn gather_cardinality(shards: &Shards, limit: usize) -> Result<Cardinality, GatherFault> {
+    let mut answers = Vec::with_capacity(shards.len());
+    for shard in shards.iter() {
+        let (reply, answer) = flume::bounded(1);
+        let request = ShardRequest::Cardinality { tenant: TenantId::default(), limit, reply };
+        shard.push(request).await.map_err(|_| GatherFault::ShardGone)?;
+        answers.push(answer);
+    }
+    let mut all = Cardinality::default();
+    for answer in answers {
+        all.add(*answer.recv_async().await.map_err(|_| GatherFault::ShardGone)?, limit);
+    }
+    Ok(all)
 }
 
 /// What the blocks tell about themselves.

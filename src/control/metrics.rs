@@ -58,7 +58,7 @@ const fn gauge(name: &'static str, help: &'static str, read: Read) -> Number {
     Number { name, kind: FamilyKind::Gauge, help, read }
 }
 
-const NUMBERS: [Number; 26] = [
+const NUMBERS: [Number; 30] = [
     counter("tidegate_received_bytes_total", "Bytes received from clients", |r| {
         r.network.received_bytes
     }),
@@ -95,6 +95,14 @@ const NUMBERS: [Number; 26] = [
     }),
     counter("tidegate_log_snapshots_total", "Snapshots of the head finished", |r| r.log.snapshots),
     gauge("tidegate_head_series", "Series in memory", |r| r.head.series),
+    counter("tidegate_head_series_registered_total", "Series that ever got an id", |r| {
+        r.head.registered
+    }),
+    counter("tidegate_head_series_left_total", "Series that left the memory", |r| r.head.left),
+    counter("tidegate_flushes_total", "Flushes of the head into blocks", |r| r.head.flushes),
+    counter("tidegate_flushes_failed_total", "Flushes that the disk refused", |r| {
+        r.head.flushes_failed
+    }),
     gauge("tidegate_head_samples", "Samples in memory", |r| r.head.samples),
     counter("tidegate_out_of_order_samples_total", "Samples taken late, inside the window", |r| {
         r.head.out_of_order

@@ -187,6 +187,14 @@ pub struct LogReport {
 pub struct HeadReport {
     /// Series in memory now.
     pub series: u64,
+    /// Series that ever got an id.
+    pub registered: u64,
+    /// Those of them that left.
+    pub left: u64,
+    /// Flushes into blocks that are done.
+    pub flushes: u64,
+    /// Flushes that failed; they are tried again.
+    pub flushes_failed: u64,
     /// Samples in memory now.
     pub samples: u64,
     /// Bytes now: labels, series table and postings.

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use crate::base::queue::QueueSender;
 use crate::control::report::ShardReport;
+use crate::model::series::TenantId;
 use crate::node::block::Tombstone;
 use crate::node::block::request::{BlockSelect, StoreRequest};
+use crate::node::cardinality::Cardinality;
 use crate::wire::select::{SelectAnswer, SelectRequest};
 
 /// What was asked for is done.
@@ -34,6 +36,15 @@ pub enum ShardRequest {
         tombstone: Arc<Tombstone>,
         /// As with `Flush`; answered when the deletion is durable.
         reply: flume::Sender<Done>,
+    },
+    /// Counts what the series in memory are made of.
+    Cardinality {
+        /// Whose.
+        tenant: TenantId,
+        /// Of each list, so many.
+        limit: usize,
+        /// As with `Flush`.
+        reply: flume::Sender<Box<Cardinality>>,
     },
     /// Says how the shard is; answered at once.
     Report {

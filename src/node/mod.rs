@@ -2,9 +2,11 @@
 //! queries. Pure.
 //!
 //! frame -> `receiver` -> `head` and `log` -> ack (`shard`); `snapshot` bounds the log; `select`
-//! answers queries from `head` by way of `index`.
+//! answers queries from `head` by way of `index`, `cardinality` what there is most of; `flush` lets
+//! samples go to blocks (`block`).
 
 pub mod block;
+pub mod cardinality;
 pub mod flush;
 pub mod head;
 pub mod index;

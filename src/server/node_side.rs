@@ -9,7 +9,9 @@ use crate::base::bytes::AlignedBuffer;
 use crate::base::time::{Duration, Instant, Now};
 use crate::control::shards::Done;
 use crate::model::refusal::Refusal;
+use crate::model::series::TenantId;
 use crate::node::block::Tombstone;
+use crate::node::cardinality::{Cardinality, CardinalityRun};
 use crate::node::flush::FlushStep;
 use crate::node::head::LeftSeries;
 use crate::node::log::{LogOperation, LogState, SegmentRequest};
@@ -26,6 +28,8 @@ use std::sync::Arc;
 
 /// How often what the disk refused is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+/// Label pairs and series that a turn counts: about 100 microseconds.
+const CARDINALITY_STEPS_A_TURN: u32 = 1024;
 /// Steps of all selects together in a turn: a few hundred microseconds.
 const SELECT_STEPS_A_TURN: u32 = 4096;
 
@@ -45,6 +49,7 @@ pub struct NodeSide {
     deletions: VecDeque<(Arc<Tombstone>, flume::Sender<Done>)>,
     deletions_logged: VecDeque<(u64, flume::Sender<Done>)>,
     selects: Vec<RunningSelect>,
+    cardinality: Vec<(CardinalityRun, flume::Sender<Box<Cardinality>>)>,
     retry_at: Instant,
     is_failure_told: bool,
     is_disk_refusing: bool,
@@ -76,6 +81,7 @@ impl NodeSide {
             deletions: VecDeque::new(),
             deletions_logged: VecDeque::new(),
             selects: Vec::new(),
+            cardinality: Vec::new(),
             retry_at: now + RETRY,
             is_failure_told: false,
             is_disk_refusing: false,
@@ -240,6 +246,19 @@ impl NodeSide {
         }
     }
 
+    /// What the series in memory are made of. Before replay is done the asker sees its channel
+    /// close.
+    pub fn handle_cardinality(
+        &mut self,
+        tenant: TenantId,
+        limit: usize,
+        reply: flume::Sender<Box<Cardinality>>,
+    ) {
+        if self.node.is_some() {
+            self.cardinality.push((CardinalityRun::new(tenant, limit), reply));
+        }
+    }
+
     /// Starts file work and does a slice of every question.
     pub fn work(&mut self, now: Now, ring: &mut Ring) {
         let Some(node) = &mut self.node else { return };
@@ -270,7 +289,8 @@ impl NodeSide {
     /// Whether something is to be done even if nothing completes: a snapshot's next piece or a
     /// question's next slice.
     pub fn has_slices_to_do(&self) -> bool {
-        self.selects.iter().any(|select| select.waiting.is_none())
+        !self.cardinality.is_empty()
+            || self.selects.iter().any(|select| select.waiting.is_none())
             || self.node.as_ref().is_some_and(|node| {
                 node.wants_snapshot_step()
                     || node.wants_flush_step() && self.flush_commands.is_empty()
@@ -417,6 +437,15 @@ impl NodeSide {
         let Some(node) = &self.node else { return };
         let count = u32::try_from(self.selects.len()).unwrap_or(u32::MAX);
         let steps = SELECT_STEPS_A_TURN / count.max(1);
+        let budget = SelectBudget { steps: CARDINALITY_STEPS_A_TURN };
+        self.cardinality.retain_mut(|(run, reply)| match run.poll(node.head(), budget) {
+            Some(found) => {
+                // An asker that has left needs no answer.
+                let _ = reply.try_send(Box::new(found));
+                false
+            }
+            None => !reply.is_disconnected(),
+        });
         self.selects.retain_mut(|select| select.work(node, SelectBudget { steps: steps.max(64) }));
     }
 }

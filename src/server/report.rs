@@ -83,9 +83,13 @@ impl Shard {
 }
 
 fn head_report(node: &NodeShard) -> HeadReport {
-    let head = node.head().report();
+    let (head, flushes) = (node.head().report(), node.flush_stats());
     HeadReport {
         series: u64::from(head.series),
+        registered: u64::from(node.head().next_id()),
+        left: u64::from(node.head().next_id().saturating_sub(head.series)),
+        flushes: flushes.flushes,
+        flushes_failed: flushes.failed,
         samples: head.samples,
         index_bytes: head.index_bytes + head.label_bytes,
         open_bytes: head.open_bytes,

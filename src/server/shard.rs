@@ -288,6 +288,9 @@ impl Shard {
             match request {
                 ShardRequest::Select { request, reply } => self.node.handle_select(request, reply),
                 ShardRequest::Flush { reply } => self.node.handle_flush_request(reply),
+                ShardRequest::Cardinality { tenant, limit, reply } => {
+                    self.node.handle_cardinality(tenant, limit, reply);
+                }
                 ShardRequest::Delete { tombstone, reply } => {
                     self.node.handle_delete(tombstone, reply);
                 }

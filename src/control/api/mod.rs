@@ -131,6 +131,7 @@ pub fn router(state: ApiState) -> Router {
         .route("/api/v1/series", get(series::series).post(series::series))
         .route("/api/v1/labels", get(series::labels).post(series::labels))
         .route("/api/v1/label/{name}/values", get(series::label_values))
+        .route("/api/v1/status/tsdb", get(status::tsdb))
         .route("/api/v1/export", get(export::export).post(export::export))
         .nest("/api/v1/admin/tsdb", admin_routes())
         .route_layer(middleware::from_fn_with_state(state.clone(), refuse_in_replay));

@@ -7,16 +7,26 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
 
 use crate::control::api::ApiState;
-use crate::control::api::json;
-use crate::control::gather::{gather_reports, gather_store};
+use crate::control::api::error::ApiError;
+use crate::control::api::parameters::Parameters;
+use crate::control::gather::{gather_cardinality, gather_reports, gather_store};
 use crate::control::host::ProcessUsage;
 use crate::control::metrics::{MetricsInput, render};
 use crate::control::readiness::Readiness;
+use crate::node::cardinality::Cardinality;
 
 /// A shard that takes longer is shown as down: a scrape has 10 s.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Lines of each list of `/api/v1/status/tsdb`, as in Prometheus.
+const TOP_DEFAULT: usize = 10;
+/// Prometheus' bound.
+const TOP_MAX: usize = 10_000;
+/// Each shard tells so many times more.
+const SHARD_TOP_FACTOR: usize = 10;
 
 const METRICS_CONTENT_TYPE: HeaderValue =
     HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
@@ -46,6 +56,7 @@ Operate (POST)
   /api/v1/admin/tsdb/compact           blocks into fewer, now
 
 Watch
+  /api/v1/status/tsdb        which metrics and labels have the most series
   /metrics    what it does, in numbers
   /-/healthy  200 while the process lives
   /-/ready    200 when it takes samples, else 503 with the reason
@@ -117,5 +128,41 @@ pub async fn build_info() -> Response {
 }
 
 fn respond_json(body: String) -> Response {
-    ([(header::CONTENT_TYPE, json::CONTENT_TYPE)], body).into_response()
+    ([(header::CONTENT_TYPE, crate::control::api::json::CONTENT_TYPE)], body).into_response()
+}
+
+/// Head cardinality, as Prometheus' page of that name shows it, and what came and went.
+pub async fn tsdb(
+    State(state): State<ApiState>,
+    parameters: Parameters,
+) -> Result<Response, ApiError> {
+    let limit = parameters.limit()?.unwrap_or(TOP_DEFAULT);
+    if limit > TOP_MAX {
+        return Err(ApiError::parameter("limit", format_args!("{limit} is above {TOP_MAX}")));
+    }
+    // A shard's list is cut later than the whole, so that what is split unevenly is found too.
+    let shard_limit = limit.saturating_mul(SHARD_TOP_FACTOR);
+    let work = async { Ok(gather_cardinality(&state.shards, shard_limit).await?) };
+    let mut found = state.admission.run(parameters.duration_ms("timeout")?, work).await?;
+    found.add(Cardinality::default(), limit);
+    let (min_ms, max_ms) = found.range_ms.unwrap_or((0, 0));
+    let top = |list: &[(Box<str>, u64)]| -> Vec<Value> {
+        list.iter().map(|(name, value)| json!({ "name": name, "value": value })).collect()
+    };
+    let body = json!({ "status": "success", "data": {
+        "headStats": {
+            "numSeries": found.series,
+            "numLabelPairs": found.label_pairs,
+            "chunkCount": found.chunks,
+            "minTime": min_ms,
+            "maxTime": max_ms,
+            "seriesRegistered": found.registered,
+            "seriesLeft": found.left,
+        },
+        "seriesCountByMetricName": top(&found.metrics),
+        "labelValueCountByLabelName": top(&found.name_values),
+        "memoryInBytesByLabelName": top(&found.name_bytes),
+        "seriesCountByLabelValuePair": top(&found.pairs),
+    }});
+    Ok(respond_json(body.to_string()))
 }

@@ -127,6 +127,9 @@ fn spawn_shard(all: Vec<SelectedSeries>) -> ShardHandle {
                     report.head.series = all.len() as u64;
                     let _gone = reply.send(report);
                 }
+                ShardRequest::Cardinality { reply, .. } => {
+                    let _gone = reply.send(Box::default());
+                }
                 ShardRequest::Flush { reply } | ShardRequest::Delete { reply, .. } => {
                     let _gone = reply.send(Done);
                 }

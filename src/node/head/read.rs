@@ -45,6 +45,15 @@ impl Head {
         })
     }
 
+    /// The oldest and the newest sample of the series in `row`.
+    pub(in crate::node) fn row_range_ms(&self, row: u32) -> Option<(i64, i64)> {
+        let times = || self.raw_points(row).map(|point| point.timestamp_ms);
+        let sealed = &self.sealed[row as usize];
+        let min_ms = sealed.iter().map(|sealed| sealed.min_ms).chain(times()).min()?;
+        let max_ms = sealed.iter().map(|sealed| sealed.max_ms).chain(times()).max()?;
+        Some((min_ms, max_ms))
+    }
+
     /// How many chunks the series in `row` has: the bound of the cursor of [`Head::copy_chunks`].
     pub(in crate::node) fn chunk_count(&self, row: u32) -> usize {
         self.sealed.get(row as usize).map_or(0, Vec::len)

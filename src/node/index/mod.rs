@@ -176,6 +176,21 @@ impl Index {
         self.text(self.names[name as usize].text)
     }
 
+    /// Numbers of pairs are below this; some are free.
+    pub(in crate::node) fn pair_numbers(&self) -> u32 {
+        len_u32(&self.pairs)
+    }
+
+    /// The name of a pair; `None` if the number is free.
+    pub(in crate::node) fn name_of_pair(&self, pair: u32) -> Option<u32> {
+        self.pairs.get(pair as usize).map(|pair| pair.name).filter(|name| *name != NONE)
+    }
+
+    /// Whose a name is.
+    pub(in crate::node) fn name_tenant(&self, name: u32) -> TenantId {
+        self.names[name as usize].tenant
+    }
+
     /// The name of a pair.
     pub(in crate::node) fn pair_name(&self, pair: u32) -> u32 {
         self.pairs[pair as usize].name
