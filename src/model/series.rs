@@ -22,7 +22,7 @@ pub struct SeriesHash(pub u128);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Slot(pub u16);
 
-/// A series on one node shard: dense from 0, never reused within an incarnation.
+/// A series on one node shard: ascending from 0, never given twice within an incarnation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SeriesId(pub u32);
 

@@ -519,8 +519,11 @@ fn series_come_and_go_and_nothing_is_lost_or_mixed_up() {
     let (mut retired, mut replays, mut unknown, mut snapshots) = (0, 0, 0, 0);
     for seed in 0..SEEDS {
         let mut world = World::new(seed);
-        for _ in 0..STEPS {
+        for step in 0..STEPS {
             world.step();
+            if step % 20 == 0 {
+                world.check_all();
+            }
         }
         snapshots += world.snapshots;
         world.drain();

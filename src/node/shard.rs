@@ -266,7 +266,7 @@ impl NodeShard {
 
     /// Whether the next step of that waits for nothing but a turn.
     pub fn wants_retire_step(&self) -> bool {
-        self.retire.is_ready() && !self.snapshot.is_walking()
+        self.retire.is_ready(&self.head) && !self.snapshot.is_walking()
     }
 
     /// What became of series without samples.

@@ -35,13 +35,15 @@ impl<T> Grace<T> {
         self.waiting.push_back((holds, left));
     }
 
-    /// The oldest that no reader can name any more.
+    /// Whether the oldest can be named by no reader any more.
+    pub(super) fn is_ready(&self) -> bool {
+        self.waiting.front().is_some_and(|(holds, _)| Arc::strong_count(holds) == 1)
+    }
+
+    /// The oldest, if it can be named by no reader any more.
     pub(super) fn poll(&mut self) -> Option<T> {
-        let (holds, _) = self.waiting.front()?;
-        if Arc::strong_count(holds) > 1 {
-            return None;
-        }
-        self.waiting.pop_front().map(|(_, left)| left)
+        let oldest = if self.is_ready() { self.waiting.pop_front() } else { None };
+        oldest.map(|(_, left)| left)
     }
 }
 

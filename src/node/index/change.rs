@@ -232,6 +232,15 @@ impl Index {
     pub(in crate::node) fn vacate(&mut self, left: &LeftLabels) {
         left.pairs.iter().for_each(|pair| self.pairs_vacant.give(*pair));
         left.names.iter().for_each(|name| self.names_vacant.give(*name));
+    }
+
+    /// Whether [`Index::cut_numbers`] has something to do.
+    pub(in crate::node) fn has_numbers_to_cut(&self) -> bool {
+        self.pairs_vacant.has_last(self.pairs.len()) || self.names_vacant.has_last(self.names.len())
+    }
+
+    /// Cuts some free numbers off the ends of the columns, and gives their memory back.
+    pub(in crate::node) fn cut_numbers(&mut self) {
         let pairs = self.pairs_vacant.cut_off(self.pairs.len(), CUT_STEPS);
         cut_column(&mut self.pairs, pairs);
         let names = self.names_vacant.cut_off(self.names.len(), CUT_STEPS);

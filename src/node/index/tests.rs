@@ -157,6 +157,7 @@ fn series_come_and_go() {
             harness.remove(row, &mut left);
         }
         harness.index.vacate(&left);
+        harness.index.cut_numbers();
         harness.check(seed);
         let Index { boxed_bytes, label_count, pairs, names, tenants, .. } = &harness.index;
         assert_eq!((*boxed_bytes, *label_count), (0, 0), "seed={seed}");

@@ -31,6 +31,12 @@ impl Vacant {
         self.places.insert(place);
     }
 
+    /// Whether the last place of a column of `len` is free.
+    pub(in crate::node) fn has_last(&self, len: usize) -> bool {
+        let last = self.places.max().map(|last| last as usize + 1);
+        last == Some(len)
+    }
+
     /// How long a column of `len` may be made, cutting off at most `steps` free places at its end.
     /// Those are no longer free then: they are not there.
     pub(in crate::node) fn cut_off(&mut self, len: usize, steps: usize) -> usize {

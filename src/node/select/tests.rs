@@ -7,7 +7,7 @@ use regex_automata::meta::Regex;
 use super::*;
 use crate::model::matcher::{MatchOperator, Matcher};
 use crate::model::series::{SeriesHash, TenantId};
-use crate::node::head::HeadLimits;
+use crate::node::head::{HeadLimits, Row};
 use crate::node::tests::flush;
 
 const LIMITS: HeadLimits = HeadLimits { out_of_order_window_ms: 1000, bytes_max: 1 << 30 };
@@ -382,4 +382,36 @@ fn a_long_series_is_copied_in_turns() {
             samples.iter().filter(|sample| (oldest_ms..count).contains(&sample.timestamp_ms));
         assert_eq!(kept.count(), usize::try_from(count - oldest_ms).expect("few"));
     }
+}
+
+/// The series that a select is at goes to a block and leaves, whenever that is. Red when the select
+/// goes on with the row, which has no labels then.
+#[test]
+fn a_series_that_leaves_in_the_middle_answers_as_itself_or_not_at_all() {
+    let mut answers = BTreeSet::new();
+    for polls in 0..12 {
+        let mut fixture = Fixture::new();
+        for number in 0..3 {
+            let labels: Labels = [("__name__".into(), format!("metric_{number}"))].into();
+            fixture.add(TenantId(0), labels, &(0..100).collect::<Vec<_>>());
+        }
+        let request = everything(SelectWant::Samples);
+        let mut run = SelectRun::new(request, &fixture.head).expect("no pattern");
+        let mut seen = Vec::new();
+        for poll in 0..100 {
+            if poll == polls {
+                flush(&mut fixture.head, i64::MAX);
+                fixture.head.retire_from(Row(0), i64::MAX, &mut Vec::new());
+                assert_eq!(fixture.head.series_count(), 0);
+            }
+            if let SelectPoll::Answer(SelectAnswer::Series(series)) =
+                run.poll(&fixture.head, SelectBudget { steps: 1 })
+            {
+                seen.extend(series);
+            }
+        }
+        assert!(seen.iter().all(|series| !series.labels.is_empty()), "polls={polls}");
+        answers.insert(seen.len());
+    }
+    assert!(answers.contains(&0) && answers.contains(&3), "{answers:?}");
 }
