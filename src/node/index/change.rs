@@ -107,10 +107,7 @@ impl Index {
             return pair.unwrap_or_else(|| self.push_pair(name, value, row));
         }
         let Some(pair) = pair else { return self.push_pair(name, value, row) };
-        let postings = &mut self.pairs[pair as usize].postings;
-        let before = postings.heap_bytes();
-        postings.insert(row);
-        self.boxed_bytes += postings.heap_bytes() - before;
+        self.boxed_bytes += self.pairs[pair as usize].postings.insert(row);
         pair
     }
 

@@ -30,6 +30,7 @@ const _: () = assert!(size_of::<Postings>() == 16);
 const BITMAP_BYTES: u64 = 128;
 /// Sparse containers hold u16s; dense ones less than that each.
 const BITMAP_ROW_BYTES: u64 = 2;
+const FEW_BYTES: u64 = size_of::<Few>() as u64;
 
 /// What is left after a removal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,26 +46,30 @@ impl Few {
 }
 
 impl Postings {
-    /// Adds `row`, which is not in it.
-    pub(in crate::node) fn insert(&mut self, row: u32) {
+    /// Adds `row`, which is not in it. Returns how many bytes of heap that took, about.
+    pub(in crate::node) fn insert(&mut self, row: u32) -> u64 {
         match self {
             Self::One(first) => {
                 let mut rows = [0; FEW];
                 rows[0] = *first;
                 rows[1] = row;
                 *self = Self::Few(Box::new(Few { len: 2, rows }));
+                FEW_BYTES
             }
             Self::Few(few) if (few.len as usize) < FEW => {
                 few.rows[few.len as usize] = row;
                 few.len += 1;
+                0
             }
             Self::Few(few) => {
                 let mut bitmap: RoaringBitmap = few.rows.into_iter().collect();
                 bitmap.insert(row);
                 *self = Self::Many(Box::new(bitmap));
+                BITMAP_BYTES + BITMAP_ROW_BYTES * (FEW as u64 + 1) - FEW_BYTES
             }
             Self::Many(bitmap) => {
                 insert_row(bitmap, row);
+                BITMAP_ROW_BYTES
             }
         }
     }
@@ -100,11 +105,11 @@ impl Postings {
         Left::Some
     }
 
-    /// Bytes of heap that it takes, about.
+    /// Bytes of heap that it takes, as [`Postings::insert`] counts them. O(rows / 65536).
     pub(in crate::node) fn heap_bytes(&self) -> u64 {
         match self {
             Self::One(_) => 0,
-            Self::Few(_) => size_of::<Few>() as u64,
+            Self::Few(_) => FEW_BYTES,
             Self::Many(bitmap) => BITMAP_BYTES + BITMAP_ROW_BYTES * bitmap.len(),
         }
     }
