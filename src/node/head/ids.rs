@@ -208,6 +208,7 @@ impl Ids {
 const FEW_ID_BYTES: u64 = 2 + 4;
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "small numbers from a seeded generator")]
 mod tests {
     use std::collections::HashMap;
 

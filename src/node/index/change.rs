@@ -43,12 +43,20 @@ impl Index {
             return Err(IndexFault::Full);
         }
         self.scratch.clear();
-        for (name, value) in labels::iterate(labels).flatten() {
-            let name = self.intern_name(tenant, name);
-            let pair = self.intern_pair(name, value, row);
+        for (at, (name, value)) in labels::iterate(labels).flatten().enumerate() {
+            let (name, pair) = match self.previous_at(at, tenant, name) {
+                Some((pair, own)) if self.pair_value(pair) == value => (own, Some(pair)),
+                Some((_, own)) => (own, self.pair_id(own, value)),
+                None => {
+                    let own = self.intern_name(tenant, name);
+                    (own, self.pair_id(own, value))
+                }
+            };
+            let pair = self.intern_pair((name, pair), value, row);
             self.scratch.push(pair);
         }
         self.set_list(row);
+        std::mem::swap(&mut self.scratch, &mut self.previous);
         self.series_count += 1;
         self.label_count += label_count as u64;
         let all = self.tenants.entry(tenant).or_insert_with(|| {
@@ -75,6 +83,15 @@ impl Index {
         self.list_of[row] = start;
     }
 
+    /// The pair, and its name, that the series before has at this place, if the name is the same.
+    #[inline]
+    fn previous_at(&self, at: usize, tenant: TenantId, name: &[u8]) -> Option<(u32, u32)> {
+        let pair = self.previous.get(at)? & !LAST;
+        let own = self.pairs.get(pair as usize).map(|pair| pair.name).filter(|own| *own != NONE)?;
+        let Name { tenant: of, text, .. } = self.names[own as usize];
+        (of == tenant && self.text(text) == name).then_some((pair, own))
+    }
+
     fn intern_name(&mut self, tenant: TenantId, name: &[u8]) -> u32 {
         if let Some(id) = self.name_id(tenant, name) {
             return id;
@@ -99,9 +116,8 @@ impl Index {
         id
     }
 
-    /// The number of the pair, which the series in `row` now carries.
-    fn intern_pair(&mut self, name: u32, value: &[u8], row: u32) -> u32 {
-        let pair = self.pair_id(name, value);
+    /// The number of the pair, if it has one already or not, which the series in `row` now carries.
+    fn intern_pair(&mut self, (name, pair): (u32, Option<u32>), value: &[u8], row: u32) -> u32 {
         if !insert_row(&mut self.names[name as usize].having, row) {
             // A name twice in one series is refused long before; the first one stands.
             return pair.unwrap_or_else(|| self.push_pair(name, value, row));

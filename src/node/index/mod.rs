@@ -60,6 +60,9 @@ pub(in crate::node) struct Index {
     boxed_bytes: u64,
     /// Pairs of the series that comes or goes; kept for its memory.
     scratch: Vec<u32>,
+    /// The list of the series that came before: most of its pairs are those of the next one, which
+    /// saves two look-ups each. They may have left, and their numbers may be others' by now.
+    previous: Vec<u32>,
 }
 
 /// The list of a series without labels, which the grammar of labels refuses, and this does not.
