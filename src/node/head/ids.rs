@@ -249,15 +249,17 @@ mod tests {
                 if random.below(4) == 0 {
                     // As replay does: an id that left comes back.
                     let id = random.below(u64::from(next).max(1)) as u32;
-                    if !model.contains_key(&id) {
+                    model.entry(id).or_insert_with(|| {
                         ids.insert(id, 5);
-                        model.insert(id, 5);
-                    }
+                        5
+                    });
                 }
             }
             check(&ids, &model, next + 5000);
             let left: Vec<u32> = model.keys().copied().collect();
-            left.iter().for_each(|id| ids.remove(*id));
+            for id in left {
+                ids.remove(id);
+            }
             assert!(ids.pages.iter().all(|page| matches!(page, Page::Gone)), "seed={seed}");
             assert_eq!(ids.boxed_bytes, 0, "seed={seed}");
         }

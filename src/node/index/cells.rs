@@ -80,7 +80,6 @@ mod tests {
     use super::*;
 
     #[test]
-    #[expect(clippy::cast_possible_truncation, reason = "small numbers")]
     fn cells_never_overlap_and_are_used_again() {
         let mut cells = Cells::default();
         let mut held: Vec<(u32, usize)> = Vec::new();

@@ -57,7 +57,7 @@ fn random_matcher(random: &mut Random) -> Matcher {
 
 fn is_match(labels: &Labels, matcher: &Matcher) -> bool {
     let value = labels.get(&matcher.name).map_or("", String::as_str);
-    let regex = || regex_automata::meta::Regex::new(&format!("^(?:{})$", matcher.value));
+    let regex = || regex_automata::meta::Regex::new(&format!("^(?:{})$", matcher.value)).ok();
     match matcher.operator {
         MatchOperator::Equal => value == matcher.value,
         MatchOperator::NotEqual => value != matcher.value,

@@ -73,7 +73,9 @@ mod tests {
     #[test]
     fn the_lowest_is_used_first_and_the_end_is_cut_off() {
         let mut vacant = Vacant::default();
-        [3, 9, 7, 8, 5].into_iter().for_each(|place| vacant.give(place));
+        for place in [3, 9, 7, 8, 5] {
+            vacant.give(place);
+        }
         assert_eq!(vacant.lowest(), Some(3));
         vacant.take(3);
         assert_eq!(vacant.lowest(), Some(5));
