@@ -13,6 +13,8 @@ pub mod plain;
 
 /// Writes and their offsets are multiples of this, as `O_DIRECT` asks.
 pub const DISK_BLOCK_BYTES: usize = 4096;
+/// The longest single write or read; a longer one is done in several.
+pub const WRITE_BYTES_MAX: usize = 1 << 20;
 
 /// A disk; cheap to clone.
 pub trait Disk: Clone {

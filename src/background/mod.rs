@@ -3,7 +3,7 @@
 //!
 //! `folder` is the layout on disk, `replay` reads a shard's part of it back, `executor` is the
 //! thread, `segments` and `snapshots` its two long-lived jobs, `command` what they are told and
-//! answer, `block_file` how they write; `manifest` and `snapshot_format` are bytes only.
+//! answer, `disk` what they stand on; `manifest` and `snapshot_format` are bytes only.
 
 pub mod blocks;
 pub mod command;
@@ -11,12 +11,11 @@ pub mod disk;
 pub mod executor;
 pub mod folder;
 pub mod replay;
+pub mod segments;
 pub mod snapshot_format;
+pub mod snapshots;
 
-mod block_file;
 mod manifest;
-mod segments;
-mod snapshots;
 
 #[cfg(test)]
 mod tests;

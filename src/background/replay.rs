@@ -1,20 +1,24 @@
 //! DRIVER: reads one shard's folder back: the newest snapshot, then the log from its position on.
-//! Blocking, at start.
+//! Blocking, at start, on plain files; the simulator has a disk of its own.
 //!
 //! In: a folder. Out: pieces and records, in order, to a `ReplaySink`; what was found and what was
 //! not. Memory: the reader's windows and one piece, whatever the size of the log. What damage means
 //! is decided in `node/log`. Not here: clocks (the caller times it), what pieces and records do
 //! (the sink: the head).
 
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
+
+use crate::base::ready::run_ready;
 
 use crate::node::log::{
     BLOCK_BYTES, LogIdentity, LogPosition, READ_WINDOW_BYTES, ReaderStep, Record, ReplayTally,
     SegmentFault, SegmentHeader, SegmentReader, parse_segment_file_name, segment_file_name,
 };
 
+use super::disk::plain::PlainDisk;
+use super::disk::{Disk, DiskFile};
 use super::snapshot_format::{
     FOOTER_TAIL_BYTES, PIECE_HEAD_BYTES, PieceHead, PieceTally, SnapshotHeader,
     parse_snapshot_file_name, snapshot_file_name,
@@ -128,16 +132,41 @@ impl std::fmt::Display for ReplayFault {
 
 impl std::error::Error for ReplayFault {}
 
-/// Replays `folder`, whose files are marked with `identity`, into `sink`, and makes durable what it
-/// read. After a fault the sink holds half of the data and is of no use.
+/// As [`replay`], of a folder on plain files, once the last process is done with it.
 pub fn replay_shard(
     folder: &Path,
     identity: &LogIdentity,
     sink: &mut dyn ReplaySink,
 ) -> Result<ReplayReport, ReplayFault> {
-    let files = ShardFiles::list(folder).map_err(io_fault(folder))?;
+    run_ready(async {
+        let files = ShardFiles::list(&PlainDisk, folder).await.map_err(io_fault(folder))?;
+        for segment in files.segments {
+            wait_for_writes(&folder.join(segment_file_name(segment)))?;
+        }
+        replay(&PlainDisk, folder, identity, sink).await
+    })
+}
+
+/// The last write of a process that was killed may still be on its way to the disk. Its record must
+/// be seen now or never: once its sequence is given to another record, the next replay would take it
+/// for that one and leave the acknowledged one out.
+fn wait_for_writes(segment: &Path) -> Result<(), ReplayFault> {
+    let locked = File::open(segment).and_then(|file| file.lock_shared());
+    locked.map_err(|error| ReplayFault::Io { path: segment.to_owned(), error })
+}
+
+/// Replays `folder`, whose files are marked with `identity`, into `sink`, and makes durable what it
+/// read. After a fault the sink holds half of the data and is of no use.
+pub async fn replay<D: Disk>(
+    disk: &D,
+    folder: &Path,
+    identity: &LogIdentity,
+    sink: &mut dyn ReplaySink,
+) -> Result<ReplayReport, ReplayFault> {
+    let files = ShardFiles::list(disk, folder).await.map_err(io_fault(folder))?;
     let start = LogPosition { segment: files.snapshot.unwrap_or(0), sequence: 1 };
     let mut replay = Replay {
+        disk,
         identity,
         sink,
         tally: ReplayTally::new(start.sequence),
@@ -146,11 +175,11 @@ pub fn replay_shard(
     };
     if let Some(segment) = files.snapshot {
         let path = folder.join(snapshot_file_name(segment));
-        let position = replay.read_snapshot(&path)?;
+        let position = replay.read_snapshot(&path).await?;
         replay.tally = ReplayTally::new(position.sequence);
         replay.report.snapshot = Some(position);
     }
-    replay.read_segments(folder, &files.segments)?;
+    replay.read_segments(folder, &files.segments).await?;
     let mut report = replay.report;
     report.records = replay.tally.records();
     report.records_lost = replay.tally.records_lost();
@@ -174,13 +203,10 @@ struct ShardFiles {
 }
 
 impl ShardFiles {
-    fn list(folder: &Path) -> io::Result<Self> {
+    async fn list<D: Disk>(disk: &D, folder: &Path) -> Result<Self, i32> {
         let (mut snapshots, mut segments) = (Vec::new(), Vec::new());
-        for entry in fs::read_dir(folder)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            let Some(name) = name.to_str() else { continue };
-            let len_bytes = entry.metadata()?.len();
+        for entry in disk.list(folder).await? {
+            let (name, len_bytes) = (entry.name.as_str(), entry.len_bytes);
             snapshots.extend(parse_snapshot_file_name(name).map(|segment| (segment, len_bytes)));
             segments.extend(parse_segment_file_name(name).map(|segment| (segment, len_bytes)));
         }
@@ -199,7 +225,8 @@ impl ShardFiles {
     }
 }
 
-struct Replay<'a> {
+struct Replay<'a, D: Disk> {
+    disk: &'a D,
     identity: &'a LogIdentity,
     sink: &'a mut dyn ReplaySink,
     tally: ReplayTally,
@@ -207,50 +234,65 @@ struct Replay<'a> {
     report: ReplayReport,
 }
 
-impl Replay<'_> {
+/// A file that is read from its beginning to its end.
+struct Walk<F> {
+    file: F,
+    offset: u64,
+    /// What was read last.
+    bytes: Vec<u8>,
+}
+
+impl<F: DiskFile> Walk<F> {
+    fn new(file: F) -> Self {
+        Self { file, offset: 0, bytes: Vec::new() }
+    }
+
+    /// Reads the next `len` bytes, or what the file still has of them.
+    async fn read(&mut self, len: usize) -> Result<&[u8], i32> {
+        self.file.read_at(self.offset, len, &mut self.bytes).await?;
+        self.offset += self.bytes.len() as u64;
+        Ok(&self.bytes)
+    }
+}
+
+impl<D: Disk> Replay<'_, D> {
     fn progress(&mut self, bytes: usize) {
         self.report.file_bytes += bytes as u64;
         self.sink.handle_progress(self.report.file_bytes, self.bytes_total);
     }
 
-    fn read_snapshot(&mut self, path: &Path) -> Result<LogPosition, ReplayFault> {
+    async fn read_snapshot(&mut self, path: &Path) -> Result<LogPosition, ReplayFault> {
         let bad = |fault| ReplayFault::Snapshot { path: path.to_owned(), fault };
-        let file = File::open(path).map_err(io_fault(path))?;
-        let file_bytes = file.metadata().map_err(io_fault(path))?.len();
-        let mut file = io::BufReader::new(file);
-        let mut read = |bytes: &mut [u8]| match file.read_exact(bytes) {
-            Ok(()) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                Err(bad(SnapshotFault::Truncated))
-            }
-            Err(error) => Err(io_fault(path)(error)),
+        let file = self.disk.open(path).await.map_err(io_fault(path))?;
+        let file_bytes = file.len_bytes().await.map_err(io_fault(path))?;
+        let mut file = Walk::new(file);
+        let mut read = async |len: usize| {
+            let bytes = file.read(len).await.map_err(io_fault(path))?;
+            let bytes = (bytes.len() == len).then(|| bytes.to_vec());
+            bytes.ok_or_else(|| bad(SnapshotFault::Truncated))
         };
-        let mut block = [0; BLOCK_BYTES];
-        read(&mut block)?;
+        let truncated = |_| bad(SnapshotFault::Truncated);
+        let block = read(BLOCK_BYTES).await?.try_into().map_err(truncated)?;
         let header = SnapshotHeader::decode(&block).map_err(bad)?;
         if header.identity != *self.identity {
             return Err(bad(SnapshotFault::Foreign));
         }
         let mut tally = PieceTally::default();
-        let mut piece = Vec::new();
         loop {
-            let mut head = [0; PIECE_HEAD_BYTES];
-            read(&mut head)?;
+            let head = read(PIECE_HEAD_BYTES).await?.try_into().map_err(truncated)?;
             match PieceHead::decode(head, tally.count).map_err(bad)? {
                 // A damaged length must not ask for memory that no file could fill.
                 PieceHead::Piece { len, .. } if len as u64 > file_bytes => {
                     return Err(bad(SnapshotFault::Truncated));
                 }
                 PieceHead::Piece { len, crc } => {
-                    piece.resize(len, 0);
-                    read(&mut piece)?;
+                    let piece = read(len).await?;
                     tally.check_piece(&piece, crc).map_err(bad)?;
                     self.sink.handle_piece(&piece);
                     self.progress(PIECE_HEAD_BYTES + len);
                 }
                 PieceHead::Footer { crc } => {
-                    let mut tail = [0; FOOTER_TAIL_BYTES];
-                    read(&mut tail)?;
+                    let tail = read(FOOTER_TAIL_BYTES).await?.try_into().map_err(truncated)?;
                     tally.check_footer(&tail, crc).map_err(bad)?;
                     break;
                 }
@@ -260,43 +302,41 @@ impl Replay<'_> {
         Ok(header.position)
     }
 
-    fn read_segments(&mut self, folder: &Path, segments: &[u64]) -> Result<(), ReplayFault> {
+    async fn read_segments(&mut self, folder: &Path, segments: &[u64]) -> Result<(), ReplayFault> {
         let mut reader = SegmentReader::new(self.identity);
-        let mut piece = vec![0; READ_WINDOW_BYTES];
+        let mut memory = Vec::new();
         // Segments are numbered from 1 without a gap, and begin with the snapshot's.
         let mut expected = self.report.snapshot.map_or(1, |position| position.segment);
         for &segment in segments {
             self.report.missing_segments += segment.saturating_sub(expected);
             expected = segment + 1;
             let path = folder.join(segment_file_name(segment));
-            let mut file = File::open(&path).map_err(io_fault(&path))?;
-            // The last write of a process that was killed may still be on its way to the disk. Its
-            // record must be seen now or never: once its sequence is given to another record, the
-            // next replay would take it for that one and leave the acknowledged one out.
-            file.lock_shared().map_err(io_fault(&path))?;
+            let file = self.disk.open(&path).await.map_err(io_fault(&path))?;
+            let mut file = Walk { file, offset: 0, bytes: std::mem::take(&mut memory) };
             reader.begin(segment);
             let bytes_before = self.report.file_bytes;
-            self.check_header(&mut file, &path, segment)?;
-            self.read_segment(&mut file, &path, (&mut reader, &mut piece))?;
+            self.check_header(&mut file, &path, segment).await?;
+            self.read_segment(&mut file, &path, &mut reader).await?;
             self.note_end(segment, &reader);
             self.report.segment_bytes += self.report.file_bytes - bytes_before;
             // What was read may be in the page cache only, if the process before was killed between
             // a write and its sync. From here on it counts as durable, so it has to be.
-            file.sync_data().map_err(io_fault(&path))?;
+            file.file.sync().await.map_err(io_fault(&path))?;
+            memory = file.bytes;
         }
         Ok(())
     }
 
-    fn check_header(
+    async fn check_header(
         &mut self,
-        file: &mut File,
+        file: &mut Walk<D::File>,
         path: &Path,
         segment: u64,
     ) -> Result<(), ReplayFault> {
-        let mut block = [0; BLOCK_BYTES];
-        let len = read_some(file, &mut block).map_err(io_fault(path))?;
+        let block = file.read(BLOCK_BYTES).await.map_err(io_fault(path))?;
+        let (len, decoded) = (block.len(), SegmentHeader::decode(block));
         self.progress(len);
-        match SegmentHeader::decode(&block[..len]) {
+        match decoded {
             Ok(header) if header.identity == *self.identity && header.segment == segment => Ok(()),
             Ok(found) => Err(ReplayFault::Foreign { path: path.to_owned(), found }),
             // The records say themselves where they belong.
@@ -310,11 +350,11 @@ impl Replay<'_> {
         }
     }
 
-    fn read_segment(
+    async fn read_segment(
         &mut self,
-        file: &mut File,
+        file: &mut Walk<D::File>,
         path: &Path,
-        (reader, piece): (&mut SegmentReader, &mut [u8]),
+        reader: &mut SegmentReader,
     ) -> Result<(), ReplayFault> {
         loop {
             match reader.poll_record() {
@@ -324,9 +364,10 @@ impl Replay<'_> {
                     }
                 }
                 ReaderStep::NeedBytes => {
-                    let len = read_some(file, piece).map_err(io_fault(path))?;
+                    let piece = file.read(READ_WINDOW_BYTES).await.map_err(io_fault(path))?;
+                    reader.handle_piece(piece);
+                    let len = piece.len();
                     self.progress(len);
-                    reader.handle_piece(&piece[..len]);
                 }
                 ReaderStep::End => return Ok(()),
             }
@@ -375,21 +416,7 @@ fn empty_report(next: LogPosition) -> ReplayReport {
     }
 }
 
-/// Fills `bytes` as far as the file goes.
-fn read_some(file: &mut File, bytes: &mut [u8]) -> io::Result<usize> {
-    let mut len = 0;
-    while len < bytes.len() {
-        match file.read(&mut bytes[len..]) {
-            Ok(0) => break,
-            Ok(read) => len += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(len)
-}
-
-fn io_fault(path: &Path) -> impl FnOnce(io::Error) -> ReplayFault {
+fn io_fault(path: &Path) -> impl FnOnce(i32) -> ReplayFault {
     let path = path.to_owned();
-    move |error| ReplayFault::Io { path, error }
+    move |errno| ReplayFault::Io { path, error: io::Error::from_raw_os_error(errno) }
 }

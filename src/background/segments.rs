@@ -6,17 +6,16 @@
 //! reason (what that is worth: see `zero_fill_or_not` in `tests`). Under its final name a segment
 //! is always complete. Not here: when (`node/log`), reading (`replay`).
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::node::log::{SegmentHeader, parse_segment_file_name, segment_file_name};
 
-use super::block_file::{
-    BlockFile, OpenHow, WRITE_BYTES_MAX, errno_of, rename_durably, sync_folder,
-};
 use super::command::{BackgroundEvent, SegmentCommand, SegmentFile};
+use super::disk::direct::DirectDisk;
+use super::disk::{Disk, DiskEntry, DiskFile, WRITE_BYTES_MAX};
 use super::executor::Shard;
 
 /// Retired files kept for new segments, per shard.
@@ -42,7 +41,7 @@ pub(super) async fn run(shards: &[Shard], commands: flume::Receiver<SegmentComma
             }
             SegmentCommand::Retire { below_segment, .. } => {
                 // What stays is found and retired again with the next snapshot.
-                if let Err(errno) = retire(&shard.folder, below_segment).await {
+                if let Err(errno) = retire(&DirectDisk, &shard.folder, below_segment).await {
                     let cause = io::Error::from_raw_os_error(errno);
                     let folder = shard.folder.display();
                     tracing::error!("cannot retire log segments in {folder}: {cause}");
@@ -53,47 +52,58 @@ pub(super) async fn run(shards: &[Shard], commands: flume::Receiver<SegmentComma
 }
 
 async fn prepare(shard: &Shard, segment: u64, bytes: u64) -> Result<SegmentFile, i32> {
-    let temporary = shard.folder.join("segment.tmp");
-    let outcome = prepare_at(shard, &temporary, segment, bytes).await;
+    let header = SegmentHeader { identity: shard.identity, segment, segment_bytes: bytes };
+    let path = make(&DirectDisk, &shard.folder, header).await?;
+    open_for_ring(&path).map_err(|error| error.raw_os_error().unwrap_or(libc::EIO))
+}
+
+/// Makes the segment file that `header` says, durable under its name; returns its path.
+pub async fn make<D: Disk>(
+    disk: &D,
+    folder: &Path,
+    header: SegmentHeader,
+) -> Result<PathBuf, i32> {
+    let temporary = folder.join("segment.tmp");
+    let outcome = make_at(disk, folder, &temporary, header).await;
     if outcome.is_err() {
         // Gives the room back, so that a full disk is not kept full by the attempt.
-        let _ = glommio::io::remove(&temporary).await;
+        let _ = disk.remove(&temporary).await;
     }
     outcome
 }
 
-async fn prepare_at(
-    shard: &Shard,
+async fn make_at<D: Disk>(
+    disk: &D,
+    folder: &Path,
     temporary: &Path,
-    segment: u64,
-    bytes: u64,
-) -> Result<SegmentFile, i32> {
-    let retired = find_retired(&shard.folder, bytes).map_err(|error| io_errno(&error))?;
-    let file = if let Some(retired) = retired {
-        glommio::io::rename(&retired, temporary).await.map_err(errno_of)?;
-        BlockFile::open(temporary, OpenHow::Existing).await?
+    header: SegmentHeader,
+) -> Result<PathBuf, i32> {
+    let bytes = header.segment_bytes;
+    let retired = retired_files(disk, folder).await?;
+    let file = if let Some(retired) = retired.iter().find(|entry| entry.len_bytes == bytes) {
+        disk.rename(&folder.join(&retired.name), temporary).await?;
+        disk.open_to_write(temporary).await?
     } else {
-        let file = BlockFile::open(temporary, OpenHow::CreateEmpty).await?;
+        let file = disk.create(temporary).await?;
         file.allocate(bytes).await?;
         fill_with_zeros(&file, bytes).await?;
         file
     };
-    let header = SegmentHeader { identity: shard.identity, segment, segment_bytes: bytes };
-    file.write_all(&header.encode(), 0).await?;
+    file.write_at(&header.encode(), 0).await?;
     file.sync().await?;
-    file.close().await?;
-    let path = shard.folder.join(segment_file_name(segment));
-    rename_durably(temporary, &path, &shard.folder).await?;
-    open_for_ring(&path).map_err(|error| io_errno(&error))
+    let path = folder.join(segment_file_name(header.segment));
+    disk.rename(temporary, &path).await?;
+    disk.sync_folder(folder).await?;
+    Ok(path)
 }
 
-async fn fill_with_zeros(file: &BlockFile, bytes: u64) -> Result<(), i32> {
+async fn fill_with_zeros(file: &impl DiskFile, bytes: u64) -> Result<(), i32> {
     let zeros = vec![0; WRITE_BYTES_MAX];
     let mut offset = 0;
     while offset < bytes {
         let left = usize::try_from(bytes - offset).unwrap_or(usize::MAX);
         let piece = &zeros[..left.min(WRITE_BYTES_MAX)];
-        file.write_all(piece, offset).await?;
+        file.write_at(piece, offset).await?;
         offset += piece.len() as u64;
     }
     Ok(())
@@ -119,55 +129,29 @@ fn open_past_cache(path: &Path) -> io::Result<(File, bool)> {
     }
 }
 
-/// A retired file of the right size.
-fn find_retired(folder: &Path, bytes: u64) -> io::Result<Option<PathBuf>> {
-    for path in retired_files(folder)? {
-        if fs::metadata(&path)?.len() == bytes {
-            return Ok(Some(path));
-        }
-    }
-    Ok(None)
+async fn retired_files<D: Disk>(disk: &D, folder: &Path) -> Result<Vec<DiskEntry>, i32> {
+    let mut entries = disk.list(folder).await?;
+    entries.retain(|entry| entry.name.starts_with(RETIRED_PREFIX));
+    Ok(entries)
 }
 
-fn retired_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        if entry.file_name().as_encoded_bytes().starts_with(RETIRED_PREFIX.as_bytes()) {
-            found.push(entry.path());
-        }
-    }
-    Ok(found)
-}
-
-async fn retire(folder: &Path, below_segment: u64) -> Result<(), i32> {
-    let mut kept = retired_files(folder).map_err(|error| io_errno(&error))?.len();
-    let segments = segments_below(folder, below_segment).map_err(|error| io_errno(&error))?;
+/// Keeps the files of the segments below for new ones, or removes them.
+pub async fn retire<D: Disk>(disk: &D, folder: &Path, below_segment: u64) -> Result<(), i32> {
+    let mut kept = retired_files(disk, folder).await?.len();
+    let entries = disk.list(folder).await?;
+    let segments = entries.iter().filter_map(|entry| parse_segment_file_name(&entry.name));
+    let mut segments: Vec<_> = segments.filter(|segment| *segment < below_segment).collect();
+    segments.sort_unstable();
     for segment in segments {
         let name = segment_file_name(segment);
         let path = folder.join(&name);
         if kept < RECYCLED_MAX {
             let retired = folder.join(format!("{RETIRED_PREFIX}{name}"));
-            glommio::io::rename(&path, &retired).await.map_err(errno_of)?;
+            disk.rename(&path, &retired).await?;
             kept += 1;
         } else {
-            glommio::io::remove(&path).await.map_err(errno_of)?;
+            disk.remove(&path).await?;
         }
     }
-    sync_folder(folder).await
-}
-
-fn segments_below(folder: &Path, below_segment: u64) -> io::Result<Vec<u64>> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        let name = entry?.file_name();
-        let segment = name.to_str().and_then(parse_segment_file_name);
-        found.extend(segment.filter(|segment| *segment < below_segment));
-    }
-    found.sort_unstable();
-    Ok(found)
-}
-
-fn io_errno(error: &io::Error) -> i32 {
-    error.raw_os_error().unwrap_or(libc::EIO)
+    disk.sync_folder(folder).await
 }

@@ -5,14 +5,14 @@
 //! there. Memory: one write buffer per snapshot under way. Not here: what a piece says (the head),
 //! reading (`replay`).
 
-use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use crate::node::log::{BLOCK_BYTES, LogPosition};
+use crate::node::log::{BLOCK_BYTES, LogIdentity, LogPosition};
 
-use super::block_file::{BlockFile, OpenHow, WRITE_BYTES_MAX, errno_of, rename_durably};
 use super::command::{BackgroundEvent, SNAPSHOT_PIECE_BYTES_MAX, SnapshotCommand};
+use super::disk::direct::DirectDisk;
+use super::disk::{Disk, DiskFile, WRITE_BYTES_MAX};
 use super::executor::Shard;
 use super::snapshot_format::{
     PieceTally, SnapshotHeader, parse_snapshot_file_name, snapshot_file_name,
@@ -20,14 +20,16 @@ use super::snapshot_format::{
 
 /// The job: runs until every sender is gone. A snapshot still open then is dropped.
 pub(super) async fn run(shards: &[Shard], commands: flume::Receiver<SnapshotCommand>) {
-    let mut open: Vec<Option<OpenSnapshot>> = shards.iter().map(|_| None).collect();
+    let mut open: Vec<Option<OpenSnapshot<DirectDisk>>> = shards.iter().map(|_| None).collect();
     while let Ok(command) = commands.recv_async().await {
         let index = command.shard() as usize;
         let Some(shard) = shards.get(index) else { continue };
         let answer = match command {
             SnapshotCommand::Begin { position, .. } => {
                 open[index] = None;
-                match OpenSnapshot::create(shard, position).await {
+                let created =
+                    OpenSnapshot::create(&DirectDisk, &shard.folder, shard.identity, position);
+                match created.await {
                     Ok(snapshot) => {
                         open[index] = Some(snapshot);
                         continue;
@@ -45,7 +47,7 @@ pub(super) async fn run(shards: &[Shard], commands: flume::Receiver<SnapshotComm
             },
             SnapshotCommand::End { .. } => match open[index].take() {
                 None => continue,
-                Some(snapshot) => finish(shard, snapshot).await,
+                Some(snapshot) => finish(snapshot).await,
             },
             SnapshotCommand::Abandon { .. } => {
                 if let Some(snapshot) = open[index].take() {
@@ -63,46 +65,50 @@ pub(super) async fn run(shards: &[Shard], commands: flume::Receiver<SnapshotComm
     }
 }
 
-async fn fail(snapshot: Option<OpenSnapshot>, errno: i32) -> BackgroundEvent {
+async fn fail(snapshot: Option<OpenSnapshot<DirectDisk>>, errno: i32) -> BackgroundEvent {
     let snapshot = snapshot.expect("the one whose piece failed");
     let position = snapshot.position;
     snapshot.remove().await;
     BackgroundEvent::SnapshotFailed { position, errno }
 }
 
-async fn finish(shard: &Shard, snapshot: OpenSnapshot) -> BackgroundEvent {
+async fn finish(snapshot: OpenSnapshot<DirectDisk>) -> BackgroundEvent {
     let position = snapshot.position;
-    let temporary = snapshot.path.clone();
-    match snapshot.complete(shard).await {
-        Ok(()) => {
-            remove_older(shard, position.segment).await;
-            BackgroundEvent::SnapshotDone { position }
-        }
-        Err(errno) => {
-            let _ = glommio::io::remove(&temporary).await;
-            BackgroundEvent::SnapshotFailed { position, errno }
-        }
+    match snapshot.finish().await {
+        Ok(()) => BackgroundEvent::SnapshotDone { position },
+        Err(errno) => BackgroundEvent::SnapshotFailed { position, errno },
     }
 }
 
-struct OpenSnapshot {
+/// A snapshot that is being written.
+pub struct OpenSnapshot<D: Disk> {
+    disk: D,
+    folder: PathBuf,
     position: LogPosition,
-    path: PathBuf,
-    file: BlockFile,
+    temporary: PathBuf,
+    file: D::File,
     /// What is not written yet: less than a write's worth between two pieces.
     gathered: Vec<u8>,
     offset_bytes: u64,
     tally: PieceTally,
 }
 
-impl OpenSnapshot {
-    async fn create(shard: &Shard, position: LogPosition) -> Result<Self, i32> {
-        let path = shard.folder.join("snapshot.tmp");
-        let file = BlockFile::open(&path, OpenHow::CreateEmpty).await?;
-        let header = SnapshotHeader { identity: shard.identity, position };
+impl<D: Disk> OpenSnapshot<D> {
+    /// Makes the temporary file in the folder of the shard that `identity` says.
+    pub async fn create(
+        disk: &D,
+        folder: &Path,
+        identity: LogIdentity,
+        position: LogPosition,
+    ) -> Result<Self, i32> {
+        let temporary = folder.join("snapshot.tmp");
+        let file = disk.create(&temporary).await?;
+        let header = SnapshotHeader { identity, position };
         Ok(Self {
+            disk: disk.clone(),
+            folder: folder.to_owned(),
             position,
-            path,
+            temporary,
             file,
             gathered: header.encode().to_vec(),
             offset_bytes: 0,
@@ -111,7 +117,7 @@ impl OpenSnapshot {
     }
 
     /// Takes a piece; gives its memory back, empty.
-    async fn write_piece(&mut self, mut bytes: Vec<u8>) -> Result<Vec<u8>, i32> {
+    pub async fn write_piece(&mut self, mut bytes: Vec<u8>) -> Result<Vec<u8>, i32> {
         if bytes.len() > SNAPSHOT_PIECE_BYTES_MAX {
             return Err(libc::EFBIG);
         }
@@ -125,39 +131,54 @@ impl OpenSnapshot {
     }
 
     async fn flush(&mut self, len: usize) -> Result<(), i32> {
-        self.file.write_all(&self.gathered[..len], self.offset_bytes).await?;
+        self.file.write_at(&self.gathered[..len], self.offset_bytes).await?;
         self.offset_bytes += len as u64;
         self.gathered.drain(..len);
         Ok(())
     }
 
-    async fn complete(mut self, shard: &Shard) -> Result<(), i32> {
+    /// Makes it durable under its name, then removes the older ones.
+    pub async fn finish(mut self) -> Result<(), i32> {
+        match self.complete().await {
+            Ok(()) => {
+                self.remove_older().await;
+                Ok(())
+            }
+            Err(errno) => {
+                self.remove().await;
+                Err(errno)
+            }
+        }
+    }
+
+    async fn complete(&mut self) -> Result<(), i32> {
         self.gathered.extend_from_slice(&self.tally.encode_footer());
         self.gathered.resize(self.gathered.len().next_multiple_of(BLOCK_BYTES), 0);
         self.flush(self.gathered.len()).await?;
         self.file.sync().await?;
-        self.file.close().await?;
-        let path = shard.folder.join(snapshot_file_name(self.position.segment));
-        rename_durably(&self.path, &path, &shard.folder).await
+        let path = self.folder.join(snapshot_file_name(self.position.segment));
+        self.disk.rename(&self.temporary, &path).await?;
+        self.disk.sync_folder(&self.folder).await
     }
 
-    async fn remove(self) {
-        let _ = self.file.close().await;
-        let _ = glommio::io::remove(&self.path).await;
+    /// Gives it up.
+    pub async fn remove(self) {
+        // The next one takes its place otherwise.
+        let _ = self.disk.remove(&self.temporary).await;
     }
-}
 
-/// Removes the snapshots that the newest one replaces. One that stays is harmless: replay takes the
-/// newest.
-async fn remove_older(shard: &Shard, below_segment: u64) {
-    let Ok(entries) = fs::read_dir(&shard.folder) else { return };
-    for entry in entries.flatten() {
-        let segment = entry.file_name().to_str().and_then(parse_snapshot_file_name);
-        if segment.is_some_and(|segment| segment < below_segment)
-            && let Err(error) = glommio::io::remove(entry.path()).await.map_err(errno_of)
-        {
-            let cause = io::Error::from_raw_os_error(error);
-            tracing::warn!("cannot remove {}: {cause}", entry.path().display());
+    /// Removes the snapshots that this one replaces. One that stays is harmless: replay takes the
+    /// newest.
+    async fn remove_older(&self) {
+        let Ok(entries) = self.disk.list(&self.folder).await else { return };
+        for entry in entries {
+            let segment = parse_snapshot_file_name(&entry.name);
+            if segment.is_some_and(|segment| segment < self.position.segment)
+                && let Err(errno) = self.disk.remove(&self.folder.join(&entry.name)).await
+            {
+                let cause = io::Error::from_raw_os_error(errno);
+                tracing::warn!("cannot remove {} in {}: {cause}", entry.name, self.folder.display());
+            }
         }
     }
 }

@@ -7,14 +7,11 @@
 use std::path::Path;
 use std::rc::Rc;
 
-use glommio::io::{BufferedFile, DmaFile, OpenOptions, ReadResult};
+use glommio::GlommioError;
+use glommio::io::{BufferedFile, Directory, DmaFile, OpenOptions, ReadResult};
 
 use super::plain::{self, PlainDisk};
-use super::{Disk, DiskEntry, DiskFile, DiskSpace};
-use crate::background::block_file::errno_of;
-
-/// The longest single write or read.
-const PIECE_BYTES_MAX: usize = 1 << 20;
+use super::{Disk, DiskEntry, DiskFile, DiskSpace, WRITE_BYTES_MAX};
 
 /// See the module's description.
 #[derive(Clone, Copy, Debug, Default)]
@@ -95,7 +92,9 @@ impl Disk for DirectDisk {
     }
 
     async fn sync_folder(&self, folder: &Path) -> Result<(), i32> {
-        crate::background::block_file::sync_folder(folder).await
+        let folder = Directory::open(folder).await.map_err(errno_of)?;
+        folder.sync().await.map_err(errno_of)?;
+        folder.close().await.map_err(errno_of)
     }
 
     async fn space(&self, path: &Path) -> Result<DiskSpace, i32> {
@@ -129,7 +128,7 @@ impl DiskFile for DirectFile {
     async fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), i32> {
         let mut done = 0;
         while done < bytes.len() {
-            let piece = &bytes[done..bytes.len().min(done + PIECE_BYTES_MAX)];
+            let piece = &bytes[done..bytes.len().min(done + WRITE_BYTES_MAX)];
             let at = offset + done as u64;
             let written = match self {
                 Self::Direct(file) => {
@@ -157,7 +156,7 @@ impl DiskFile for DirectFile {
         out.reserve(len);
         while out.len() < len {
             let at = offset + out.len() as u64;
-            let piece = (len - out.len()).min(PIECE_BYTES_MAX);
+            let piece = (len - out.len()).min(WRITE_BYTES_MAX);
             let read: ReadResult = match self {
                 Self::Direct(file) => file.read_at(at, piece).await.map_err(errno_of)?,
                 Self::Buffered(file) => file.read_at(at, piece).await.map_err(errno_of)?,
@@ -183,4 +182,10 @@ impl DiskFile for DirectFile {
             Self::Buffered(file) => file.fdatasync().await.map_err(errno_of),
         }
     }
+}
+
+/// The errno of `error`; EIO where it has none.
+#[expect(clippy::needless_pass_by_value, reason = "it is what map_err hands over")]
+fn errno_of(error: GlommioError<()>) -> i32 {
+    error.raw_os_error().unwrap_or(libc::EIO)
 }

@@ -121,7 +121,7 @@ impl DiskFile for PlainFile {
     }
 
     async fn read_at(&self, offset: u64, len: usize, out: &mut Vec<u8>) -> Result<(), i32> {
-        out.clear();
+        // Memory that is used again is not filled with zeros first.
         out.resize(len, 0);
         let mut done = 0;
         while done < len {
