@@ -56,6 +56,10 @@ impl Head {
         let mut open = self.hot[row as usize].open;
         deleted += delete_points(&mut open, &mut self.points, range);
         self.hot[row as usize].open = open;
+        // The newest point of those in open is the newest of all: writers and snapshots rely on it.
+        if let Some(newest) = open.points(&self.points).last() {
+            self.hot[row as usize].newest_ms = newest.timestamp_ms;
+        }
         if let Some(mut side) = self.side.get(&row).copied() {
             deleted += delete_points(&mut side, &mut self.points, range);
             match side.len {
