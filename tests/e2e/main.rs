@@ -21,6 +21,7 @@ mod crash;
 mod full_disk;
 mod lifecycle;
 mod little_room;
+mod offline;
 mod prometheus;
 mod read_back;
 mod robustness;
