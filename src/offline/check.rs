@@ -24,6 +24,8 @@ use crate::background::replay::LogPlace;
 mod blocks;
 mod log;
 
+/// One fault leads to others; people see so many of a file.
+const SHOWN_A_FILE: usize = 5;
 /// The rest is like them.
 const FINDINGS_MAX: usize = 1000;
 
@@ -77,10 +79,16 @@ pub fn run(folder: &Path, is_json: bool, out: &mut dyn Write) -> Result<bool, Of
 
 fn print(folder: &Path, report: &CheckReport, out: &mut dyn Write) -> io::Result<()> {
     for (kind, findings) in [("FAULT", &report.faults), ("note", &report.notes)] {
-        for Finding { file, offset, what } in findings {
-            match offset {
-                0 => writeln!(out, "{kind}  {file}: {what}")?,
-                offset => writeln!(out, "{kind}  {file}, byte {offset}: {what}")?,
+        for of_file in findings.chunk_by(|one, next| one.file == next.file) {
+            for Finding { file, offset, what } in of_file.iter().take(SHOWN_A_FILE) {
+                match offset {
+                    0 => writeln!(out, "{kind}  {file}: {what}")?,
+                    offset => writeln!(out, "{kind}  {file}, byte {offset}: {what}")?,
+                }
+            }
+            if let Some(more) = of_file.len().checked_sub(SHOWN_A_FILE + 1) {
+                let file = &of_file[0].file;
+                writeln!(out, "{kind}  {file}: and {} more, which --json lists", more + 1)?;
             }
         }
     }
@@ -121,7 +129,14 @@ pub(super) fn check_folder(
         let path = root.join(&entry.name);
         match entry.name.as_str() {
             MANIFEST_NAME | BLOCKS_NAME | LOCK_NAME => {}
-            SNAPSHOTS => check.note(&path, "not checked with it: `check data` takes each of them"),
+            SNAPSHOTS => {
+                let count = list(&path).map_or(0, |snapshots| snapshots.len() as u64);
+                if count > 0 {
+                    let what = of(count, "snapshot");
+                    let what = format!("{what}, not checked: `check data` takes each of them");
+                    check.note(&path, what);
+                }
+            }
             name if name.starts_with(INCARNATION_PREFIX) => {}
             name if name.ends_with(TEMPORARY_SUFFIX) => {
                 check.note(&path, "unfinished; the next start removes it");

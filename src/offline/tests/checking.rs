@@ -151,6 +151,8 @@ fn missing_files_are_found() {
 fn what_lies_there_besides_is_noted() {
     let data = Data::new();
     let blocks = data.path().join("blocks");
+    fs::create_dir_all(data.path().join("snapshots/one")).expect("a folder");
+    notes(&data, "snapshots", "1 snapshot, not checked");
     fs::write(blocks.join("notes.txt"), "mine").expect("a file");
     notes(&data, "blocks/notes.txt", "not ours");
     fs::write(data.path().join("notes.txt"), "mine").expect("a file");
