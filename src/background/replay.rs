@@ -148,8 +148,8 @@ pub fn replay_shard(
 }
 
 /// The last write of a process that was killed may still be on its way to the disk. Its record must
-/// be seen now or never: once its sequence is given to another record, the next replay would take it
-/// for that one and leave the acknowledged one out.
+/// be seen now or never: once its sequence is given to another record, the next replay would take
+/// it for that one and leave the acknowledged one out.
 fn wait_for_writes(segment: &Path) -> Result<(), ReplayFault> {
     let locked = File::open(segment).and_then(|file| file.lock_shared());
     locked.map_err(|error| ReplayFault::Io { path: segment.to_owned(), error })

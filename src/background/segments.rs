@@ -58,11 +58,7 @@ async fn prepare(shard: &Shard, segment: u64, bytes: u64) -> Result<SegmentFile,
 }
 
 /// Makes the segment file that `header` says, durable under its name; returns its path.
-pub async fn make<D: Disk>(
-    disk: &D,
-    folder: &Path,
-    header: SegmentHeader,
-) -> Result<PathBuf, i32> {
+pub async fn make<D: Disk>(disk: &D, folder: &Path, header: SegmentHeader) -> Result<PathBuf, i32> {
     let temporary = folder.join("segment.tmp");
     let outcome = make_at(disk, folder, &temporary, header).await;
     if outcome.is_err() {

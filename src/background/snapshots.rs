@@ -177,7 +177,11 @@ impl<D: Disk> OpenSnapshot<D> {
                 && let Err(errno) = self.disk.remove(&self.folder.join(&entry.name)).await
             {
                 let cause = io::Error::from_raw_os_error(errno);
-                tracing::warn!("cannot remove {} in {}: {cause}", entry.name, self.folder.display());
+                tracing::warn!(
+                    "cannot remove {} in {}: {cause}",
+                    entry.name,
+                    self.folder.display()
+                );
             }
         }
     }

@@ -1,5 +1,5 @@
-//! What the series of a head are made of: which metrics and label pairs have the most of them, which
-//! names the most values. A walk over the index in slices, as a select is.
+//! What the series of a head are made of: which metrics and label pairs have the most of them,
+//! which names the most values. A walk over the index in slices, as a select is.
 //!
 //! What comes and goes while it runs may or may not be counted. Top lists of several shards are put
 //! together by adding: series are spread evenly, so what is high in one is high in all.

@@ -283,7 +283,8 @@ mod tests {
         let now_ms = 100_000_000;
         let old_ms = now_ms - IDLE_MS;
         let mut refused = Vec::new();
-        // 0 old, 1 young, 2 with a point, 3 with a late point, 4 without any, 5 on its way to a block.
+        // 0 old, 1 young, 2 with a point, 3 with a late point, 4 without any, 5 on its way to a
+        // block.
         let times = [old_ms, old_ms + 1, old_ms, old_ms];
         head.append(&[0, 1, 2, 3], &times, &[1.0; 4], &mut refused);
         crate::node::tests::flush(&mut head, now_ms);
@@ -324,8 +325,8 @@ mod tests {
         assert_eq!(register(&mut head, 7), SeriesId(100), "nor without a restart");
     }
 
-    /// Columns and tables are given back once most series are gone; arenas are used again. Red when a
-    /// column is not cut.
+    /// Columns and tables are given back once most series are gone; arenas are used again. Red when
+    /// a column is not cut.
     #[test]
     fn columns_and_tables_shrink() {
         let limits = HeadLimits { out_of_order_window_ms: 0, bytes_max: u64::MAX };
