@@ -66,8 +66,7 @@ fn a_whole_folder_is_whole_and_stays_as_it_is() {
     assert!(files_below(data.path()) == before, "a check writes nothing");
 }
 
-/// Red without the comparison with `encode` in `check_manifest` and `check_list` (the last line's
-/// end, a digit in another case, the spaces).
+/// Red without the comparison with `encode` in `check_manifest` (the end of the last line).
 #[test]
 fn flips_in_texts_are_found() {
     let data = Data::new();

@@ -85,7 +85,7 @@ fn only_new_blocks_are_copied_and_old_ones_go() {
 }
 
 /// The disk fails at every single change of the second backup. Red if the list is written before
-/// the blocks, if the old blocks go before the list is replaced, or without the temporary names.
+/// the blocks, or if the old blocks go before the list is replaced.
 #[test]
 fn an_interrupted_backup_leaves_the_one_before() {
     let mut changes = 0;
