@@ -6,6 +6,7 @@
 //! whole is written as snapshots of a new incarnation, which counts from the moment that the
 //! manifest names it.
 
+use crate::background::blocks::block::block_file_name;
 use crate::background::blocks::store::{BlockStore, OpenReport, StoreFault};
 use crate::background::command::{BackgroundEvent, SnapshotCommand};
 use crate::background::disk::plain::PlainDisk;
@@ -152,8 +153,8 @@ fn open_blocks(
         tracing::error!(file, %fault, "set aside in blocks/aside: not a block that can be read");
     }
     if !report.missing.is_empty() {
-        let blocks = &report.missing;
-        tracing::error!(?blocks, "blocks are missing, and their samples with them");
+        let files: Vec<_> = report.missing.iter().map(|id| block_file_name(*id)).collect();
+        tracing::error!(?files, "blocks are missing, and their samples with them");
     }
     let OpenReport { blocks, adopted, removed, .. } = report;
     tracing::info!(blocks, ?adopted, ?removed, "opened the blocks");

@@ -54,7 +54,7 @@ fn register(head: &mut Head, number: u32) -> SeriesId {
 }
 
 /// What a reader makes of a series: later chunks win, then the raw points.
-fn read(head: &Head, id: u32) -> BTreeMap<i64, u64> {
+pub(in crate::node) fn read(head: &Head, id: u32) -> BTreeMap<i64, u64> {
     let mut chunks = Vec::new();
     head.copy_chunks(id, 0..usize::MAX, EVER, &mut chunks);
     let mut samples = Vec::new();
