@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use loadgen::http::framing::{Framing, Head, parse_head};
 
 /// A merge of everything takes minutes.
-const SILENCE_MAX: Duration = Duration::from_secs(600);
+const SILENCE_MAX: Duration = Duration::from_secs(900);
 const READ_BYTES: usize = 256 * 1024;
 const HEADERS_MAX: usize = 64;
 

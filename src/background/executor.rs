@@ -15,6 +15,7 @@ use glommio::{
 };
 
 use crate::base::queue::QueueSender;
+use crate::base::time::Duration;
 use crate::node::block::request::{BlockSelect, StoreHealth, StoreRequest};
 use crate::node::log::LogIdentity;
 
@@ -22,7 +23,7 @@ use super::blocks::job::Jobs;
 use super::blocks::plan::StoreRules;
 use super::blocks::store::BlockStore;
 use super::command::{BackgroundEvent, FlushCommand, SegmentCommand, SnapshotCommand};
-use super::disk::direct::DirectDisk;
+use super::disk::direct::{self, DirectDisk};
 use super::{segments, snapshots};
 
 /// Commands that one shard can have waiting per job: two pieces and what begins and ends a
@@ -34,6 +35,8 @@ const IO_MEMORY_BYTES: usize = 1 << 20;
 /// Making the next segment goes before writing a snapshot: a shard may wait for it.
 const SEGMENT_SHARES: usize = 800;
 const SNAPSHOT_SHARES: usize = 200;
+/// Blocks that cannot be opened are tried again after.
+const REOPEN_AFTER: Duration = Duration::from_secs(10);
 /// Somebody waits for a query; flushes free memory; merges can wait.
 const READ_SHARES: usize = 600;
 const FLUSH_SHARES: usize = 300;
@@ -143,6 +146,12 @@ struct Commands {
 async fn run(shards: Vec<Shard>, blocks: Option<Blocks>, commands: Commands) {
     let shards = Rc::new(shards);
     let Commands { segments, snapshots, flushes } = commands;
+    for shard in shards.iter() {
+        if let Err(errno) = direct::probe(&shard.folder).await {
+            let error = io::Error::from_raw_os_error(errno);
+            tracing::warn!(%error, "cannot try the disk at {}", shard.folder.display());
+        }
+    }
     let own = Rc::clone(&shards);
     let segment_job = spawn("segments", SEGMENT_SHARES, async move {
         segments::run(&own, segments).await;
@@ -167,15 +176,19 @@ async fn run_blocks(
     flushes: flume::Receiver<FlushCommand>,
 ) {
     let Blocks { folder, node, cache_bytes, rules, health, selects, requests } = blocks;
-    let opened = BlockStore::open(&DirectDisk, &folder, node, cache_bytes).await;
-    let store = match opened {
-        Ok((store, _)) => Rc::new(store),
-        Err(fault) => {
-            // It was opened a moment ago, to see what there is. Shards keep what they have.
-            tracing::error!("{fault}; nothing goes to blocks until a restart");
+    let store = loop {
+        match BlockStore::open(&DirectDisk, &folder, node, cache_bytes).await {
+            Ok((store, _)) => break Rc::new(store),
+            // They were opened a moment ago, to see what there is. Shards keep what they have.
+            Err(fault) => tracing::error!("{fault}; nothing goes to blocks; trying again"),
+        }
+        health.set_closed(true);
+        if flushes.is_disconnected() {
             return;
         }
+        glommio::timer::sleep(REOPEN_AFTER).await;
     };
+    health.set_closed(false);
     let jobs = Jobs::new(store, rules, health, shards.len());
     for name in ["read-0", "read-1", "read-2", "read-3"] {
         let (jobs, selects) = (Rc::clone(&jobs), selects.clone());

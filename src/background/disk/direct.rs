@@ -11,7 +11,7 @@ use glommio::GlommioError;
 use glommio::io::{BufferedFile, Directory, DmaFile, OpenOptions, ReadResult};
 
 use super::plain::{self, PlainDisk};
-use super::{Disk, DiskEntry, DiskFile, DiskSpace, WRITE_BYTES_MAX};
+use super::{DISK_BLOCK_BYTES, Disk, DiskEntry, DiskFile, DiskSpace, WRITE_BYTES_MAX};
 
 /// See the module's description.
 #[derive(Clone, Copy, Debug, Default)]
@@ -50,6 +50,28 @@ async fn open(path: &Path, how: How) -> Result<DirectFile, i32> {
         }
         Err(errno) => Err(errno),
     }
+}
+
+/// Lets glommio find out how the device of `folder` is to be read. To be called before anything else
+/// there.
+///
+/// glommio reads from the first file that it opens on a device, to see whether the device can be
+/// polled, and never asks again. If that file is empty, the read ends before it comes to the device,
+/// and every later one fails with EOPNOTSUPP on a device that cannot be polled.
+pub async fn probe(folder: &Path) -> Result<(), i32> {
+    let path = folder.join("probe.tmp");
+    let errno = |error: std::io::Error| error.raw_os_error().unwrap_or(libc::EIO);
+    let write = || {
+        std::fs::write(&path, [0; DISK_BLOCK_BYTES])?;
+        std::fs::File::open(&path)?.sync_all()
+    };
+    let outcome = match write().map_err(errno) {
+        Ok(()) => open(&path, How::Read).await.map(drop),
+        Err(errno) => Err(errno),
+    };
+    // The next probe writes over it otherwise.
+    let _ = std::fs::remove_file(&path);
+    outcome
 }
 
 impl Disk for DirectDisk {
@@ -142,7 +164,7 @@ impl DiskFile for DirectFile {
                 }
             };
             // A short write that ends within a block is a disk that just filled up.
-            if written == 0 || !written.is_multiple_of(super::DISK_BLOCK_BYTES) {
+            if written == 0 || !written.is_multiple_of(DISK_BLOCK_BYTES) {
                 return Err(libc::ENOSPC);
             }
             done += written;

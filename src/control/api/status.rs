@@ -82,6 +82,9 @@ pub async fn health() -> &'static str {
 pub async fn ready(State(state): State<ApiState>) -> Response {
     let readiness = state.server.readiness();
     let mut text = format!("{}\n", readiness.describe());
+    if state.server.store().is_closed() {
+        text.push_str("the blocks cannot be opened: nothing goes to them, and queries fail\n");
+    }
     let lost = state.server.store().blocks_lost();
     if lost > 0 {
         let _ = writeln!(

@@ -139,7 +139,8 @@ impl BlockIndex {
         let meta = BlockMeta::decode(&bytes).ok_or(malformed(trailer.meta))?;
         let bytes = source.page(trailer.directory).await?;
         let directory = Directory::decode(&bytes).ok_or(malformed(trailer.directory))?;
-        if u64::from(directory.series) != meta.series {
+        let columns = BLOCK_EDGE_BYTES as u64..=trailer.directory.offset;
+        if u64::from(directory.series) != meta.series || !columns.contains(&directory.columns_end) {
             return Err(malformed(trailer.directory));
         }
         Ok(Self { meta, directory: Rc::new(directory) })

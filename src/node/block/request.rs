@@ -61,6 +61,7 @@ pub enum StoreRequest {
 pub struct StoreHealth {
     disk_low: AtomicBool,
     blocks_lost: AtomicU64,
+    closed: AtomicBool,
 }
 
 impl StoreHealth {
@@ -72,6 +73,16 @@ impl StoreHealth {
     /// See [`StoreHealth::set_disk_low`].
     pub fn is_disk_low(&self) -> bool {
         self.disk_low.load(Ordering::Acquire)
+    }
+
+    /// Whether the blocks cannot be opened: memory and log keep what comes.
+    pub fn set_closed(&self, is_closed: bool) {
+        self.closed.store(is_closed, Ordering::Release);
+    }
+
+    /// See [`StoreHealth::set_closed`].
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
     }
 
     /// So many blocks are damaged or missing: answers may lack samples.
