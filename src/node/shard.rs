@@ -215,19 +215,23 @@ impl NodeShard {
     }
 
     /// Deletes samples from the head, and logs that. Durable once [`NodeShard::poll_deleted`] says
-    /// so. `Delayed`: nothing has changed, offer it again.
+    /// so. `Delayed`: nothing has changed, offer it again. `Refused`: they are gone from the head, but
+    /// a restart brings them back.
     pub fn handle_delete(&mut self, deletion: &Deletion) -> FrameReceipt {
         let frame = deletion.encode_frame(0);
         let len_bytes = u32::try_from(frame.len()).expect("frames are below 4 MiB");
-        match self.log.check_room(len_bytes) {
-            Ok(()) => {}
-            Err(LogRefusal::Full) => return FrameReceipt::Delayed,
-            Err(fault) => return FrameReceipt::Refused(fault.refusal()),
+        let room = self.log.check_room(len_bytes);
+        if room == Err(LogRefusal::Full) {
+            return FrameReceipt::Delayed;
         }
         // What a flush took before still holds the samples: it must not be published as if it did
-        // not.
+        // not. Also if the log refuses: the blocks know the deletion, and would hide what is written
+        // here from now on if it came to them as not having seen it.
         self.flush.handle_delete(deletion.id);
         self.head.delete(deletion);
+        if let Err(fault) = room {
+            return FrameReceipt::Refused(fault.refusal());
+        }
         let sequence = self.log.append(&frame, &[], &[]).expect("there was room above");
         self.deletions.push_back((sequence, deletion.id));
         FrameReceipt::Taken
