@@ -10,6 +10,8 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+
 use crate::base::ready::run_ready;
 
 use crate::node::log::{
@@ -150,9 +152,16 @@ pub fn replay_shard(
 /// The last write of a process that was killed may still be on its way to the disk. Its record must
 /// be seen now or never: once its sequence is given to another record, the next replay would take
 /// it for that one and leave the acknowledged one out.
+///
+/// If its sync failed, the page cache may hold what the disk does not, and a sync now would not say
+/// so: what is clean there is forgotten, and read from the disk.
 fn wait_for_writes(segment: &Path) -> Result<(), ReplayFault> {
-    let locked = File::open(segment).and_then(|file| file.lock_shared());
-    locked.map_err(|error| ReplayFault::Io { path: segment.to_owned(), error })
+    let settled = File::open(segment).and_then(|file| {
+        file.lock_shared()?;
+        posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
+        Ok(())
+    });
+    settled.map_err(|error| ReplayFault::Io { path: segment.to_owned(), error })
 }
 
 /// Replays `folder`, whose files are marked with `identity`, into `sink`, and makes durable what it
