@@ -213,9 +213,16 @@ impl FakeDisk {
         state.forget_unreachable();
     }
 
-    /// Everything that was written arrives, as when only the process ends.
+    /// Only the process ends: what was written is there, but for what a failed sync has forgotten,
+    /// which whoever reads past the page cache does not see.
     pub fn keep_all(&self) {
-        self.0.borrow_mut().faults = Faults::default();
+        let state = &mut *self.0.borrow_mut();
+        state.faults = Faults::default();
+        for inode in state.inodes.values_mut() {
+            let Inode::File(file) = inode else { continue };
+            file.live.clone_from(&file.durable);
+            file.unsynced.iter().for_each(|change| change.apply(&mut file.live));
+        }
     }
 
     /// The paths of all files below `folder`.
@@ -271,6 +278,13 @@ impl FakeDisk {
         let state = &mut *self.0.borrow_mut();
         let (folder, name) = state.parent(path).expect("a folder that is there");
         state.set_everywhere(folder, &name, None);
+    }
+
+    /// Says what happens, where somebody wants to read it.
+    pub fn trace(&self, what: impl FnOnce() -> String) {
+        if self.0.borrow().has_trace {
+            eprintln!("       {}", what());
+        }
     }
 
     /// Whether the operation may go on; waits for ever once the power is cut.

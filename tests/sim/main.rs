@@ -9,6 +9,7 @@ mod disk;
 mod drive;
 mod fake_disk;
 mod log;
+mod node;
 mod oracle;
 mod questions;
 mod random;
@@ -69,4 +70,9 @@ fn blocks_keep_what_they_published() {
 #[test]
 fn blocks_tell_damage() {
     run_seeds("blocks_tell_damage", blocks::simulate_damage);
+}
+
+#[test]
+fn node_keeps_what_it_acknowledged() {
+    run_seeds("node_keeps_what_it_acknowledged", node::simulate);
 }

@@ -75,8 +75,19 @@ impl Oracle {
 
     /// Deleted, perhaps.
     pub fn delete(&mut self, token: Token, pool: &Pool, tombstone: &Tombstone) {
+        self.delete_of(token, pool, tombstone, |_| true);
+    }
+
+    /// Deleted from these series, perhaps.
+    pub fn delete_of(
+        &mut self,
+        token: Token,
+        pool: &Pool,
+        tombstone: &Tombstone,
+        is_asked: impl Fn(usize) -> bool,
+    ) {
         for ((series, timestamp_ms), key) in &mut self.keys {
-            if pool.is_hit(*series, *timestamp_ms, tombstone) {
+            if is_asked(*series) && pool.is_hit(*series, *timestamp_ms, tombstone) {
                 key.possible.push((token, None));
             }
         }

@@ -47,6 +47,18 @@ impl Pool {
         self.series.iter().position(|each| each.tenant == tenant && *each.labels == *labels)
     }
 
+    /// The shard that a series belongs to.
+    pub fn shard_of(&self, series: usize, shard_count: usize) -> usize {
+        let shard_count = u32::try_from(shard_count).expect("few");
+        self.series[series].hash.slot().shard(shard_count) as usize
+    }
+
+    /// Some series of a shard.
+    pub fn series_of(&self, shard: usize, shard_count: usize) -> usize {
+        let is_own = |series: &usize| self.shard_of(*series, shard_count) == shard;
+        (0..self.series.len()).find(is_own).expect("each shard has some")
+    }
+
     /// Whether a deletion names the sample.
     pub fn is_hit(&self, series: usize, timestamp_ms: i64, tombstone: &Tombstone) -> bool {
         let one = &self.series[series];
