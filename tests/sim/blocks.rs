@@ -27,9 +27,9 @@ use tidegate::wire::select::SelectedSeries;
 use crate::drive::drive;
 use crate::fake_disk::FakeDisk;
 use crate::oracle::{Found, Oracle, Token, note_run};
-use crate::questions::{ALWAYS, Runs, ask_blocks, request};
+use crate::questions::{ALWAYS, Runs, Unanswered, ask_blocks, request};
 use crate::random::Random;
-use crate::series::{EPOCH_MS, Pool, random_value, time_near};
+use crate::series::{EPOCH_MS, Pool, random_tombstone, random_value, time_near};
 use crate::steps::Steps;
 use flush::OpenFlush;
 
@@ -89,7 +89,7 @@ fn simulate_with(seed: u64, has_damage: bool) {
             let after = 1 + world.random.below(150);
             world.disk.cut_power_after(after);
         }
-        for _ in 0..1 + world.random.below(STEPS_PER_RUN) {
+        for _ in 0..=world.random.below(STEPS_PER_RUN) {
             if !steps.take() || world.step().is_none() {
                 break;
             }
@@ -169,7 +169,7 @@ impl World {
     fn write(&mut self) {
         let token = self.oracle.token();
         let few = self.random.once_in(2);
-        for _ in 0..1 + self.random.below(if few { 6 } else { 60 }) {
+        for _ in 0..=self.random.below(if few { 6 } else { 60 }) {
             let series = self.random.below(SERIES);
             let timestamp_ms = time_near(self.now_ms, &mut self.random);
             let bits = random_value(&mut self.random);
@@ -227,7 +227,7 @@ impl World {
 
     fn delete(&mut self) -> Option<()> {
         let token = self.oracle.token();
-        let asked = self.pool.random_tombstone(self.now_ms, &mut self.random);
+        let asked = random_tombstone(self.now_ms, &mut self.random);
         self.oracle.delete(token, &self.pool, &asked);
         let store = Rc::clone(&self.store);
         let Ok(written) = self.run(store.add_tombstone(asked))? else { return Some(()) };
@@ -243,7 +243,7 @@ impl World {
     }
 
     fn snapshot(&mut self) -> Option<()> {
-        let Some(found) = self.found_in_blocks()? else { return Some(()) };
+        let Ok(found) = self.found_in_blocks()? else { return Some(()) };
         let name = format!("s{}", self.next_snapshot);
         self.next_snapshot += 1;
         let store = Rc::clone(&self.store);
@@ -253,8 +253,8 @@ impl World {
         Some(())
     }
 
-    /// What the blocks alone hold; `None` inside if the disk does not say.
-    fn found_in_blocks(&mut self) -> Option<Option<Found>> {
+    /// What the blocks alone hold.
+    fn found_in_blocks(&mut self) -> Option<Result<Found, Unanswered>> {
         let pending = std::mem::take(&mut self.pending);
         let found = self.find(&Rc::clone(&self.store), ALWAYS);
         self.pending = pending;
@@ -262,7 +262,7 @@ impl World {
     }
 
     /// What queries find in `store` and above it. The outer `None`: the power was cut.
-    fn find(&mut self, store: &Store, window: Window) -> Option<Option<Found>> {
+    fn find(&mut self, store: &Store, window: Window) -> Option<Result<Found, Unanswered>> {
         let mut found = Found::new();
         for tenant in [TenantId(0), TenantId(7)] {
             let mut runs = Runs::new(window);
@@ -271,16 +271,16 @@ impl World {
             }
             match ask_blocks(&self.disk, store, request(tenant, Vec::new(), window))? {
                 Ok(series) => series.iter().for_each(|series| runs.add_blocks(series)),
-                Err(_) => return Some(None),
+                Err(_) => return Some(Err(Unanswered)),
             }
-            for (labels, run) in runs.runs {
+            for (labels, run) in runs.by_labels {
                 let series = self.pool.find(tenant, &labels).expect("a series that was written");
                 note_run(&mut found, series, &run);
             }
         }
         found.retain(|_, run| !run.is_empty());
         self.note_aside();
-        Some(Some(found))
+        Some(Ok(found))
     }
 
     /// What is pending, as a head answers it.
@@ -299,7 +299,7 @@ impl World {
     }
 
     fn check(&mut self) -> Option<()> {
-        let Some(found) = self.find(&Rc::clone(&self.store), ALWAYS)? else { return Some(()) };
+        let Ok(found) = self.find(&Rc::clone(&self.store), ALWAYS)? else { return Some(()) };
         self.check_found(&found, "while it runs");
         Some(())
     }
@@ -321,11 +321,11 @@ impl World {
         let hours = i64::try_from(self.random.below(8)).expect("small");
         let window = Window { start_ms, end_ms: start_ms + hours * HOUR_MS };
         let store = Rc::clone(&self.store);
-        let Some(mut all) = self.find(&store, ALWAYS)? else { return Some(()) };
-        let Some(part) = self.find(&store, window)? else { return Some(()) };
-        all.values_mut().for_each(|run| {
-            run.retain(|at_ms, _| window.start_ms <= *at_ms && *at_ms <= window.end_ms)
-        });
+        let Ok(mut all) = self.find(&store, ALWAYS)? else { return Some(()) };
+        let Ok(part) = self.find(&store, window)? else { return Some(()) };
+        for run in all.values_mut() {
+            run.retain(|at_ms, _| window.start_ms <= *at_ms && *at_ms <= window.end_ms);
+        }
         all.retain(|_, run| !run.is_empty());
         assert!(all == part || self.is_damaged, "a window sees something else: {window:?}");
         Some(())
@@ -398,7 +398,7 @@ impl World {
             if path.parent() != Some(&blocks) {
                 continue;
             }
-            temporary += usize::from(name.ends_with(".tmp"));
+            temporary += usize::from(name.strip_suffix(".tmp").is_some());
             there.extend(parse_block_file_name(&name));
         }
         there.sort_unstable();

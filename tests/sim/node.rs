@@ -24,9 +24,9 @@ use tidegate::node::shard::FrameReceipt;
 use crate::drive::drive;
 use crate::fake_disk::FakeDisk;
 use crate::oracle::{Found, Oracle, Token, note_run};
-use crate::questions::{ALWAYS, Runs, ask_blocks, request};
+use crate::questions::{ALWAYS, Runs, Unanswered, ask_blocks, request};
 use crate::random::Random;
-use crate::series::{EPOCH_MS, Pool, random_value, time_near};
+use crate::series::{EPOCH_MS, Pool, random_tombstone, random_value, time_near};
 use crate::steps::Steps;
 use shard::{Batch, ShardSide};
 
@@ -187,7 +187,7 @@ impl World {
         let mut batch = Batch { is_backfill: self.random.once_in(4), ..Batch::default() };
         // A head in order: what a scrape looks like.
         let is_scrape = self.random.once_in(2);
-        for index in 0..1 + self.random.below(count) {
+        for index in 0..=self.random.below(count) {
             let series = self.random.below(SERIES);
             let at_ms = if is_scrape {
                 let seconds = i64::try_from(index).expect("small");
@@ -276,7 +276,7 @@ impl World {
         if self.deleting.is_some() {
             return Some(());
         }
-        let asked = self.pool.random_tombstone(self.now_ms, &mut self.random);
+        let asked = random_tombstone(self.now_ms, &mut self.random);
         let token = self.oracle.token();
         self.disk.trace(|| format!("deletion {token:x}: {asked:?}"));
         self.oracle.delete(token, &self.pool, &asked);
@@ -342,31 +342,32 @@ impl World {
         Some(())
     }
 
-    /// What queries find: the heads first, then the blocks. The outer `None`: the power was cut; the
-    /// inner: the disk does not say.
-    fn find(&mut self) -> Option<Option<Found>> {
+    /// What queries find: the heads first, then the blocks. `None`: the power was cut.
+    fn find(&mut self) -> Option<Result<Found, Unanswered>> {
         let mut found = Found::new();
         for tenant in [TenantId(0), TenantId(7)] {
             let mut runs = Runs::new(ALWAYS);
             let asked = request(tenant, Vec::new(), ALWAYS);
             for shard in &self.shards {
                 let series = shard.select(asked.clone(), &mut self.random);
-                series.iter().for_each(|series| runs.add_head(series));
+                for one in &series {
+                    runs.add_head(one);
+                }
             }
             match ask_blocks(&self.disk, &self.store, asked)? {
                 Ok(series) => series.iter().for_each(|series| runs.add_blocks(series)),
-                Err(_) => return Some(None),
+                Err(_) => return Some(Err(Unanswered)),
             }
-            for (labels, run) in runs.runs {
+            for (labels, run) in runs.by_labels {
                 let series = self.pool.find(tenant, &labels).expect("a series that was written");
                 note_run(&mut found, series, &run);
             }
         }
-        Some(Some(found))
+        Some(Ok(found))
     }
 
     fn check(&mut self) -> Option<()> {
-        if let Some(found) = self.find()? {
+        if let Ok(found) = self.find()? {
             self.oracle.check(&found, "while it runs");
         }
         Some(())

@@ -23,6 +23,10 @@ use crate::fake_disk::FakeDisk;
 pub const ALWAYS: Window = Window { start_ms: i64::MIN, end_ms: i64::MAX };
 const SAMPLES_MAX: u64 = 10_000_000;
 
+/// The disk did not let the blocks answer.
+#[derive(Debug)]
+pub struct Unanswered;
+
 /// A question for samples.
 pub fn request(tenant: TenantId, matchers: Vec<Matcher>, window: Window) -> SelectRequest {
     SelectRequest {
@@ -39,23 +43,23 @@ pub fn request(tenant: TenantId, matchers: Vec<Matcher>, window: Window) -> Sele
 pub struct Runs {
     window: Window,
     merger: Merger,
-    pub runs: BTreeMap<Box<[u8]>, Vec<Sample>>,
+    pub by_labels: BTreeMap<Box<[u8]>, Vec<Sample>>,
 }
 
 impl Runs {
     pub fn new(window: Window) -> Self {
-        Self { window, merger: Merger::new(SAMPLES_MAX), runs: BTreeMap::new() }
+        Self { window, merger: Merger::new(SAMPLES_MAX), by_labels: BTreeMap::new() }
     }
 
     /// What a head answered.
     pub fn add_head(&mut self, series: &SelectedSeries) {
-        let run = self.runs.entry(series.labels.clone()).or_default();
+        let run = self.by_labels.entry(series.labels.clone()).or_default();
         self.merger.merge(series, self.window, run).expect("what is in memory decodes");
     }
 
     /// What the blocks answered, after all heads.
     pub fn add_blocks(&mut self, series: &SelectedSeries) {
-        let run = self.runs.entry(series.labels.clone()).or_default();
+        let run = self.by_labels.entry(series.labels.clone()).or_default();
         self.merger.merge_below(series, self.window, run).expect("what is answered decodes");
     }
 }

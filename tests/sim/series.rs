@@ -67,36 +67,36 @@ impl Pool {
             && timestamp_ms <= tombstone.end_ms
             && tombstone.matchers.iter().all(|matcher| does_match(&one.labels, matcher))
     }
+}
 
-    /// Some deletion, of what lies around `now_ms`; its id is 0.
-    pub fn random_tombstone(&self, now_ms: i64, random: &mut Random) -> Tombstone {
-        let tenant = TenantId([0, 7][random.below(2)]);
-        let name = Matcher::equal("__name__", &format!("metric_{}", random.below(3)));
-        let matchers = match random.below(4) {
-            0 => vec![name],
-            1 => vec![Matcher {
-                name: "job".into(),
-                operator: MatchOperator::NotEqual,
-                value: "a".into(),
-            }],
-            2 => vec![Matcher {
-                name: "instance".into(),
-                operator: MatchOperator::Regex,
-                value: "host-[0-2]|host-4".into(),
-            }],
-            _ => vec![name, Matcher::equal("job", "a")],
-        };
-        let (start_ms, end_ms) = match random.below(4) {
-            0 => (i64::MIN, i64::MAX),
-            1 => (i64::MIN, time_near(now_ms, random)),
-            _ => {
-                let start_ms = time_near(now_ms, random);
-                let hours = i64::try_from(random.below(6)).expect("small");
-                (start_ms, start_ms + hours * BLOCK_RANGE_MS / 2)
-            }
-        };
-        Tombstone { id: 0, tenant, matchers, start_ms, end_ms }
-    }
+/// Some deletion, of what lies around `now_ms`; its id is 0.
+pub fn random_tombstone(now_ms: i64, random: &mut Random) -> Tombstone {
+    let tenant = TenantId([0, 7][random.below(2)]);
+    let name = Matcher::equal("__name__", &format!("metric_{}", random.below(3)));
+    let matchers = match random.below(4) {
+        0 => vec![name],
+        1 => vec![Matcher {
+            name: "job".into(),
+            operator: MatchOperator::NotEqual,
+            value: "a".into(),
+        }],
+        2 => vec![Matcher {
+            name: "instance".into(),
+            operator: MatchOperator::Regex,
+            value: "host-[0-2]|host-4".into(),
+        }],
+        _ => vec![name, Matcher::equal("job", "a")],
+    };
+    let (start_ms, end_ms) = match random.below(4) {
+        0 => (i64::MIN, i64::MAX),
+        1 => (i64::MIN, time_near(now_ms, random)),
+        _ => {
+            let start_ms = time_near(now_ms, random);
+            let hours = i64::try_from(random.below(6)).expect("small");
+            (start_ms, start_ms + hours * BLOCK_RANGE_MS / 2)
+        }
+    };
+    Tombstone { id: 0, tenant, matchers, start_ms, end_ms }
 }
 
 fn does_match(series: &[u8], matcher: &Matcher) -> bool {

@@ -19,7 +19,7 @@ impl World {
     /// Some of the files change behind everybody's back.
     pub fn damage(&mut self) {
         self.is_damaged = true;
-        for _ in 0..1 + self.random.below(2) {
+        for _ in 0..=self.random.below(2) {
             let files = self.block_files();
             if files.len() < 2 {
                 // Without any file it looks like a first start, and nobody can tell.

@@ -43,7 +43,7 @@ impl World {
             return Some(());
         };
         let store = Rc::clone(&self.store);
-        for _ in 0..1 + self.random.below(8) {
+        for _ in 0..=self.random.below(8) {
             let Some(series) = open.waiting.pop() else {
                 if self.run(open.flush.finish(&store))?.is_ok() {
                     self.drop_published(&mut open, usize::MAX);

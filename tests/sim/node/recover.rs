@@ -123,14 +123,14 @@ async fn remove_remains(disk: &FakeDisk, incarnation: u64, shards: usize) -> Res
         let is_other = entry.name != format!("incarnation-{incarnation}");
         if entry.name.starts_with("incarnation-") && is_other {
             remove_incarnation(disk, &path).await?;
-        } else if entry.name.ends_with(".tmp") {
+        } else if entry.name.strip_suffix(".tmp").is_some() {
             disk.remove(&path).await?;
         }
     }
     for shard in 0..shards {
         let folder = shard_folder(incarnation, shard);
         for entry in disk.list(&folder).await? {
-            if entry.name.ends_with(".tmp") {
+            if entry.name.strip_suffix(".tmp").is_some() {
                 disk.remove(&folder.join(&entry.name)).await?;
             }
         }

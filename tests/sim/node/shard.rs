@@ -123,16 +123,15 @@ impl ShardSide {
         let mut payload = WritePayload::default();
         let mut new = Vec::new();
         for sample in &batch.samples {
-            let entry = match self.ids.get(&sample.series) {
-                Some(id) => id.0,
-                None => match new.iter().position(|series| *series == sample.series) {
-                    Some(at) => u32::try_from(at).expect("few") | NEW_SERIES,
-                    None => {
-                        new.push(sample.series);
-                        let series = &pool.series[sample.series];
-                        payload.push_new_series(series.tenant, series.hash, &series.labels)
-                    }
-                },
+            let index = new.iter().position(|series| *series == sample.series);
+            let entry = if let Some(id) = self.ids.get(&sample.series) {
+                id.0
+            } else if let Some(index) = index {
+                u32::try_from(index).expect("few") | NEW_SERIES
+            } else {
+                new.push(sample.series);
+                let series = &pool.series[sample.series];
+                payload.push_new_series(series.tenant, series.hash, &series.labels)
             };
             payload.series.push(entry);
             payload.timestamp_ms.push(sample.at_ms);
