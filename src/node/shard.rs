@@ -106,8 +106,8 @@ impl NodeShard {
             Err(LogRefusal::Full) => return FrameReceipt::Delayed,
             Err(fault) => return FrameReceipt::Refused(fault.refusal()),
         }
-        // Whoever brings frames from outside checks their checksum on arrival; here it would be the
-        // third pass over them.
+        // Whoever brings frames from outside checks their checksum on arrival; here it would be
+        // the third pass over them.
         let header = decode_header(frame).expect("the gateway half sealed it");
         let view = WriteView::check(&frame[FRAME_HEADER_BYTES..]).expect("as it encoded it");
         let Receipt { assigned, refused } =
@@ -175,7 +175,8 @@ impl NodeShard {
         self.log.handle_retry();
     }
 
-    /// The next step of a snapshot, one piece at a time, when the log has grown enough to want one.
+    /// The next step of a snapshot, one piece at a time, when the log has grown enough to want
+    /// one.
     pub fn poll_snapshot(&mut self) -> Option<SnapshotStep> {
         self.snapshot.poll(&self.head, &mut self.log)
     }
@@ -215,8 +216,8 @@ impl NodeShard {
     }
 
     /// Deletes samples from the head, and logs that. Durable once [`NodeShard::poll_deleted`] says
-    /// so. `Delayed`: nothing has changed, offer it again. `Refused`: they are gone from the head, but
-    /// a restart brings them back.
+    /// so. `Delayed`: nothing has changed, offer it again. `Refused`: they are gone from the head,
+    /// but a restart brings them back.
     pub fn handle_delete(&mut self, deletion: &Deletion) -> FrameReceipt {
         let frame = deletion.encode_frame(0);
         let len_bytes = u32::try_from(frame.len()).expect("frames are below 4 MiB");
@@ -225,8 +226,8 @@ impl NodeShard {
             return FrameReceipt::Delayed;
         }
         // What a flush took before still holds the samples: it must not be published as if it did
-        // not. Also if the log refuses: the blocks know the deletion, and would hide what is written
-        // here from now on if it came to them as not having seen it.
+        // not. Also if the log refuses: the blocks know the deletion, and would hide what is
+        // written here from now on if it came to them as not having seen it.
         self.flush.handle_delete(deletion.id);
         self.head.delete(deletion);
         if let Err(fault) = room {
@@ -247,8 +248,8 @@ impl NodeShard {
         Some(id)
     }
 
-    /// Once a second, by the wall clock: what is too old is refused, and what is old enough goes to
-    /// blocks.
+    /// Once a second, by the wall clock: what is too old is refused, and what is old enough goes
+    /// to blocks.
     pub fn handle_second(&mut self, now_unix_ms: i64) {
         let oldest_ms = match self.retention_ms {
             0 => i64::MIN,
@@ -259,9 +260,9 @@ impl NodeShard {
         self.retire.handle_second(&self.head, now_unix_ms);
     }
 
-    /// Goes on with taking series without samples out of the head; appends to `left` which are gone
-    /// now. To be called only while no frame waits that was made before: it may name one of them,
-    /// and would be refused.
+    /// Goes on with taking series without samples out of the head; appends to `left` which are
+    /// gone now. To be called only while no frame waits that was made before: it may name one of
+    /// them, and would be refused.
     pub fn poll_retire(&mut self, left: &mut Vec<LeftSeries>) {
         if self.wants_retire_step() {
             self.retire.poll(&mut self.head, left);
@@ -278,8 +279,8 @@ impl NodeShard {
         self.retire.stats()
     }
 
-    /// Everything in the head is to go to blocks; it has when [`NodeShard::flushes_answered`] is at
-    /// least what this returns.
+    /// Everything in the head is to go to blocks; it has when [`NodeShard::flushes_answered`] is
+    /// at least what this returns.
     pub fn handle_flush_request(&mut self) -> u64 {
         self.flush.handle_request()
     }

@@ -1,5 +1,5 @@
-//! The blocks of a node against a failing disk: flushes, merges, retention, deletions, snapshots and
-//! queries in an order that the seed decides, with power cuts and restarts.
+//! The blocks of a node against a failing disk: flushes, merges, retention, deletions, snapshots
+//! and queries in an order that the seed decides, with power cuts and restarts.
 //!
 //! What stands above the blocks is a list of samples that no published block holds yet: it never
 //! fails, as a log that is replayed. Checked: what was published is not lost, nothing is invented,

@@ -1,5 +1,5 @@
-//! Runs what is `async` on a fake disk: everything is ready at once, but what waits for a disk whose
-//! power is cut.
+//! Runs what is `async` on a fake disk: everything is ready at once, but what waits for a disk
+//! whose power is cut.
 
 use std::future::Future;
 use std::pin::pin;

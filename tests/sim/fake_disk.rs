@@ -1,13 +1,13 @@
-//! A disk under the jobs of the background: what was synced stays, what was not may be there in any
-//! part after a power cut.
+//! A disk under the jobs of the background: what was synced stays, what was not may be there in
+//! any part after a power cut.
 //!
 //! Bytes: each file has what the process reads (`live`), what a power cut leaves for certain
 //! (`durable`) and the writes between the two, of which a power cut keeps any subset of sectors.
-//! Names: each folder has the same three; a change of names is kept or dropped as a whole, and never
-//! kept when an earlier one of the same name or file was dropped. Half of the disks keep a prefix
-//! of all changes, as one journal does, the others any subset.
-//! Faults: see [`Faults`]. A failed sync has done some of its work and forgets the rest, as Linux
-//! does: a later sync that succeeds says nothing about it.
+//! Names: each folder has the same three; a change of names is kept or dropped as a whole, and
+//! never kept when an earlier one of the same name or file was dropped. Half of the disks keep a
+//! prefix of all changes, as one journal does, the others any subset. Faults: see [`Faults`]. A
+//! failed sync has done some of its work and forgets the rest, as Linux does: a later sync that
+//! succeeds says nothing about it.
 
 mod operations;
 

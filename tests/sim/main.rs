@@ -1,13 +1,13 @@
 //! Simulations: state machines against faults that a seed decides, with everything checked after
 //! each run.
 //!
-//! `TIDEGATE_SIM_SEEDS` is how many seeds are run (each test has its default: 2,100 in all, which take
-//! under a minute of two cores), from `TIDEGATE_SIM_FROM` on; `TIDEGATE_SIM_SEED` runs a single one. A
-//! failing seed prints the command that repeats it. `scripts/sim` runs them for hours, cuts a failing
-//! one short, and checks that they notice `mutations`.
+//! `TIDEGATE_SIM_SEEDS` is how many seeds are run (each test has its default: 2,100 in all, which
+//! take under a minute of two cores), from `TIDEGATE_SIM_FROM` on; `TIDEGATE_SIM_SEED` runs a
+//! single one. A failing seed prints the command that repeats it. `scripts/sim` runs them for
+//! hours, cuts a failing one short, and checks that they notice `mutations`.
 //!
-//! `log` is the log alone, `blocks` the blocks alone, `node` everything together; `fake_disk` is what
-//! the last two stand on, `oracle` what they are compared with.
+//! `log` is the log alone, `blocks` the blocks alone, `node` everything together; `fake_disk` is
+//! what the last two stand on, `oracle` what they are compared with.
 
 mod blocks;
 mod disk;

@@ -1,8 +1,8 @@
-//! What a query must answer, kept in the plainest way: for each series and time, what was written in
-//! the order of writing, from the last that is certain on.
+//! What a query must answer, kept in the plainest way: for each series and time, what was written
+//! in the order of writing, from the last that is certain on.
 //!
-//! A write or deletion that was confirmed is certain, and so is the state that a restart found. One
-//! that was not may have happened or not: until something later is certain, both are right.
+//! A write or deletion that was confirmed is certain, and so is the state that a restart found.
+//! One that was not may have happened or not: until something later is certain, both are right.
 
 use std::collections::BTreeMap;
 

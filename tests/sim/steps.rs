@@ -1,5 +1,5 @@
-//! How many steps of a run are taken: all, or as many as `TIDEGATE_SIM_STEPS` says, so that a failing
-//! seed can be cut short.
+//! How many steps of a run are taken: all, or as many as `TIDEGATE_SIM_STEPS` says, so that a
+//! failing seed can be cut short.
 
 /// What is left.
 pub struct Steps(Option<usize>);

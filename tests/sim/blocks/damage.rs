@@ -26,8 +26,8 @@ impl World {
                 return;
             }
             let path = &files[self.random.below(files.len())];
-            // Only the list knows what is missing; a start that is cut short may be the one that says
-            // that it was damaged.
+            // Only the list knows what is missing; a start that is cut short may be the one that
+            // says that it was damaged.
             self.told += u64::from(path.file_name().is_some_and(|name| name == "BLOCKS"));
             let random = &mut self.random;
             match random.below(4) {

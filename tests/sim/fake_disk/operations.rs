@@ -1,5 +1,5 @@
-//! What jobs ask of the fake disk: each operation begins (and may fail there), does its work at once,
-//! and ends, unless the power was cut meanwhile.
+//! What jobs ask of the fake disk: each operation begins (and may fail there), does its work at
+//! once, and ends, unless the power was cut meanwhile.
 
 use std::path::Path;
 
