@@ -3,7 +3,18 @@
 //!
 //! Names are changed by plain system calls: glommio would put them on a thread of its own, and they
 //! are rare.
+//!
+//! glommio 0.9.0 finds out once per device whether the device can be polled for completions: by a
+//! read of the first file that is opened on it. If that file has no bytes on the disk yet, as a new
+//! segment has not, the read is well whatever the device can do, and every later read and write
+//! fails with `EOPNOTSUPP`. So the first file is one of ours that has bytes (`probe`).
 
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -31,6 +42,45 @@ enum How {
     Write,
 }
 
+thread_local! {
+    /// Devices that glommio has read bytes of.
+    static PROBED: RefCell<HashSet<u64>> = RefCell::default();
+}
+
+/// A name for a moment. What a crash leaves of it is removed by the next start, as all `.tmp`.
+const PROBE_NAME: &str = "probe.tmp";
+
+/// A file that has bytes, has no name any more, and is in `folder`.
+fn nameless_file(folder: &Path) -> std::io::Result<File> {
+    let path = folder.join(PROBE_NAME);
+    let mut file = File::options().read(true).write(true).create(true).open(&path)?;
+    std::fs::remove_file(&path)?;
+    file.write_all(&[0x5a; DISK_BLOCK_BYTES])?;
+    file.sync_data()?;
+    Ok(file)
+}
+
+/// Lets glommio look at the device of `folder`; false if that was not possible (a full disk), and
+/// the page cache is to be used this time.
+async fn probe(folder: &Path) -> bool {
+    let Ok(device) = std::fs::metadata(folder).map(|folder| folder.dev()) else { return true };
+    if PROBED.with_borrow(|probed| probed.contains(&device)) {
+        return true;
+    }
+    let Ok(file) = nameless_file(folder) else { return false };
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    match OpenOptions::new().read(true).dma_open(&path).await {
+        Ok(file) => {
+            PROBED.with_borrow_mut(|probed| probed.insert(device));
+            // It has no name and no readers: nothing is lost if closing it fails.
+            let _ = file.close().await;
+            true
+        }
+        // Not a file system for direct writes, which its files will say themselves.
+        Err(_) => true,
+    }
+}
+
 async fn open(path: &Path, how: How) -> Result<DirectFile, i32> {
     let mut options = OpenOptions::new();
     options.read(true).mode(0o640);
@@ -43,13 +93,14 @@ async fn open(path: &Path, how: How) -> Result<DirectFile, i32> {
         }
         How::Read => {}
     }
-    match options.dma_open(path).await.map_err(errno_of) {
-        Ok(file) => Ok(DirectFile::Direct(Rc::new(file))),
-        Err(libc::EINVAL) => {
-            options.buffered_open(path).await.map(DirectFile::Buffered).map_err(errno_of)
+    if probe(path.parent().unwrap_or(Path::new("."))).await {
+        match options.dma_open(path).await.map_err(errno_of) {
+            Ok(file) => return Ok(DirectFile::Direct(Rc::new(file))),
+            Err(libc::EINVAL) => {}
+            Err(errno) => return Err(errno),
         }
-        Err(errno) => Err(errno),
     }
+    options.buffered_open(path).await.map(DirectFile::Buffered).map_err(errno_of)
 }
 
 /// Lets glommio find out how the device of `folder` is to be read. To be called before anything else
@@ -210,4 +261,31 @@ impl DiskFile for DirectFile {
 #[expect(clippy::needless_pass_by_value, reason = "it is what map_err hands over")]
 fn errno_of(error: GlommioError<()>) -> i32 {
     error.raw_os_error().unwrap_or(libc::EIO)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The first file that the background opened was a new log segment: glommio took the read of
+    /// its no bytes for a device that can be polled, no block and no list could be read any more,
+    /// and queries were answered 503 until the next start, which was no better.
+    ///
+    /// Red without `probe` on devices without polling, which most are.
+    #[test]
+    fn a_new_file_may_be_the_first_that_is_opened() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("new");
+        let executor = glommio::LocalExecutorBuilder::default().make().expect("an executor");
+        executor.run(async {
+            let file = DirectDisk.create(&path).await.expect("it can be made");
+            file.write_at(&[7; 2 * DISK_BLOCK_BYTES], 0).await.expect("and written");
+            file.sync().await.expect("and synced");
+            let mut bytes = Vec::new();
+            file.read_at(1, DISK_BLOCK_BYTES, &mut bytes).await.expect("and read");
+            assert_eq!(bytes, [7; DISK_BLOCK_BYTES]);
+        });
+        let names = std::fs::read_dir(folder.path()).expect("it is there").count();
+        assert_eq!(names, 1, "nothing else is left there");
+    }
 }
