@@ -23,7 +23,7 @@ use super::blocks::job::Jobs;
 use super::blocks::plan::StoreRules;
 use super::blocks::store::BlockStore;
 use super::command::{BackgroundEvent, FlushCommand, SegmentCommand, SnapshotCommand};
-use super::disk::direct::{self, DirectDisk};
+use super::disk::direct::DirectDisk;
 use super::{segments, snapshots};
 
 /// Commands that one shard can have waiting per job: two pieces and what begins and ends a
@@ -146,12 +146,6 @@ struct Commands {
 async fn run(shards: Vec<Shard>, blocks: Option<Blocks>, commands: Commands) {
     let shards = Rc::new(shards);
     let Commands { segments, snapshots, flushes } = commands;
-    for shard in shards.iter() {
-        if let Err(errno) = direct::probe(&shard.folder).await {
-            let error = io::Error::from_raw_os_error(errno);
-            tracing::warn!(%error, "cannot try the disk at {}", shard.folder.display());
-        }
-    }
     let own = Rc::clone(&shards);
     let segment_job = spawn("segments", SEGMENT_SHARES, async move {
         segments::run(&own, segments).await;

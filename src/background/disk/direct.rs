@@ -103,28 +103,6 @@ async fn open(path: &Path, how: How) -> Result<DirectFile, i32> {
     options.buffered_open(path).await.map(DirectFile::Buffered).map_err(errno_of)
 }
 
-/// Lets glommio find out how the device of `folder` is to be read. To be called before anything else
-/// there.
-///
-/// glommio reads from the first file that it opens on a device, to see whether the device can be
-/// polled, and never asks again. If that file is empty, the read ends before it comes to the device,
-/// and every later one fails with EOPNOTSUPP on a device that cannot be polled.
-pub async fn probe(folder: &Path) -> Result<(), i32> {
-    let path = folder.join("probe.tmp");
-    let errno = |error: std::io::Error| error.raw_os_error().unwrap_or(libc::EIO);
-    let write = || {
-        std::fs::write(&path, [0; DISK_BLOCK_BYTES])?;
-        std::fs::File::open(&path)?.sync_all()
-    };
-    let outcome = match write().map_err(errno) {
-        Ok(()) => open(&path, How::Read).await.map(drop),
-        Err(errno) => Err(errno),
-    };
-    // The next probe writes over it otherwise.
-    let _ = std::fs::remove_file(&path);
-    outcome
-}
-
 impl Disk for DirectDisk {
     type File = DirectFile;
 
