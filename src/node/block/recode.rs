@@ -11,7 +11,7 @@ use crate::model::chunk::{BLOCK_CHUNK_SAMPLES_MAX, BlockEncoder, Chunk, ChunkCol
 use crate::model::sample::{Sample, order_by_time};
 
 /// A chunk of at least so many samples is not worth another encoding.
-const PASSED_ON_SAMPLES_MIN: u32 = 1024;
+const PASSED_ON_SAMPLES_MIN: u32 = 240;
 
 /// A chunk on its way into a block, and what of it is not wanted.
 #[derive(Clone, Debug)]

@@ -1,5 +1,5 @@
-//! Any bytes as a chunk, whole or in columns: a sample list of the length it says, or a fault, never
-//! a panic. Any samples: the same bits come back from both encoders.
+//! Any bytes as a chunk, whole or in columns: a sample list of the length it says, or a fault,
+//! never a panic. Any samples: the same bits come back from both encoders.
 #![no_main]
 
 use std::sync::Arc;
