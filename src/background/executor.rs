@@ -37,6 +37,8 @@ const SEGMENT_SHARES: usize = 800;
 const SNAPSHOT_SHARES: usize = 200;
 /// Blocks that cannot be opened are tried again after.
 const REOPEN_AFTER: Duration = Duration::from_secs(10);
+/// The thread's share where it meets a shard on a core: about a quarter.
+const NICE: i32 = 5;
 /// Somebody waits for a query; flushes free memory; merges can wait.
 const READ_SHARES: usize = 600;
 const FLUSH_SHARES: usize = 300;
@@ -103,7 +105,12 @@ impl Background {
         let thread = LocalExecutorBuilder::new(placement)
             .name("background")
             .io_memory(IO_MEMORY_BYTES)
-            .spawn(move || async move { run(shards, blocks, commands).await })
+            .spawn(move || async move {
+                if let Err(error) = rustix::process::nice(NICE) {
+                    tracing::warn!(%error, "the background runs as eagerly as shards");
+                }
+                run(shards, blocks, commands).await;
+            })
             .map_err(io::Error::from)?;
         let sender = BackgroundSender {
             segments: segment_sender,
