@@ -17,7 +17,7 @@ use crate::node::block::reader::{BlockIndex, BlockReader, BlockSeries, BlockSour
 use crate::node::block::recode::{RecodeInput, Recoder};
 use crate::node::block::request::BlockSelect;
 use crate::node::block::tombstone::HiddenRange;
-use crate::node::block::{BlockFault, BlockSelectFault};
+use crate::node::block::{BlockFault, BlockSelectFault, Tombstone};
 use crate::wire::select::{SelectAnswer, SelectFault, SelectRequest, SelectWant, SelectedSeries};
 
 /// An answer is given out once it holds so many bytes.
@@ -40,12 +40,19 @@ enum Stop {
 /// Answers `select`. An `Err` says that the disk failed, and that the asker was told.
 pub async fn answer<D: Disk>(store: &BlockStore<D>, select: BlockSelect) -> Result<(), BlockFault> {
     let BlockSelect { request, reply } = select;
-    let mut series_count = 0;
-    for block in store.blocks().into_iter().rev() {
+    // Both of one moment: a block that is merged meanwhile is read to its end as it was, and needs
+    // the deletions that nothing else needs any more.
+    let (blocks, tombstones) = (store.blocks(), store.tombstones());
+    let mut series_most = 0;
+    for block in blocks.into_iter().rev() {
         if !block.meta.overlaps(request.start_ms, request.end_ms) {
             continue;
         }
-        let walked = walk(store, &block, &request, (&reply, &mut series_count)).await;
+        // Each block counts for itself: most series are in all of them, and the asker, who sees
+        // which are the same, counts those of all together.
+        let mut series_count = 0;
+        let walked = walk(&tombstones, &block, &request, (&reply, &mut series_count)).await;
+        series_most = series_most.max(series_count);
         match walked {
             Ok(()) => {}
             Err(Stop::Left) => return Ok(()),
@@ -66,12 +73,12 @@ pub async fn answer<D: Disk>(store: &BlockStore<D>, select: BlockSelect) -> Resu
             }
         }
     }
-    let _ = reply.send_async(SelectAnswer::End { series_count }).await;
+    let _ = reply.send_async(SelectAnswer::End { series_count: series_most }).await;
     Ok(())
 }
 
 async fn walk<D: Disk>(
-    store: &BlockStore<D>,
+    tombstones: &[Rc<Tombstone>],
     block: &Rc<Block<D>>,
     request: &SelectRequest,
     (reply, series_count): (&flume::Sender<SelectAnswer>, &mut u32),
@@ -86,7 +93,7 @@ async fn walk<D: Disk>(
         }
         Err(BlockSelectFault::Block(fault)) => return Err(damaged(fault)),
     };
-    let hidden = hidden_of(&reader, &store.tombstones()).await.map_err(damaged)?;
+    let hidden = hidden_of(&reader, tombstones).await.map_err(damaged)?;
     let mut walk = Walk {
         block: block.meta.id,
         reader,
@@ -249,5 +256,111 @@ impl<D: Disk> Walk<'_, D> {
             }
         }
         Ok(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
+    use super::*;
+    use crate::background::blocks::flush::Flush;
+    use crate::background::blocks::merge::clean_tombstones;
+    use crate::background::disk::plain::PlainDisk;
+    use crate::base::ready::run_ready;
+    use crate::model::labels::encode_label;
+    use crate::model::matcher::Matcher;
+    use crate::model::series::TenantId;
+    use crate::node::block::FlushSeries;
+
+    /// A store with a block for each of `times`, all of one series, the last the newest.
+    fn store(folder: &std::path::Path, times: &[i64]) -> BlockStore<PlainDisk> {
+        run_ready(async {
+            let opened = BlockStore::open(&PlainDisk, &folder.join("blocks"), 1, 1 << 20).await;
+            let (store, _) = opened.expect("an empty folder");
+            let mut labels = Vec::new();
+            encode_label(&mut labels, b"__name__", b"metric_1");
+            for time_ms in times {
+                let mut flush = Flush::new(0, 1 << 20);
+                let one = FlushSeries {
+                    tenant: TenantId(0),
+                    labels: labels.clone().into(),
+                    chunks: vec![Chunk::encode(&[*time_ms], &[0.5])],
+                };
+                flush.handle_series(&store, vec![one]).await.expect("a good disk");
+                flush.finish(&store).await.expect("a good disk");
+            }
+            store
+        })
+    }
+
+    /// Times of all samples that are given out; `meanwhile` runs when the first answer is ready.
+    fn ask(
+        store: &BlockStore<PlainDisk>,
+        series_max: u32,
+        meanwhile: impl FnOnce(),
+    ) -> Result<Vec<i64>, SelectFault> {
+        let request = SelectRequest {
+            tenant: TenantId(0),
+            matchers: vec![Matcher::equal("__name__", "metric_1")],
+            start_ms: i64::MIN,
+            end_ms: i64::MAX,
+            want: SelectWant::Samples,
+            series_max,
+        };
+        // No room: each answer waits until it is taken.
+        let (reply, answers) = flume::bounded(0);
+        let mut run = pin!(answer(store, BlockSelect { request: request.into(), reply }));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(run.as_mut().poll(&mut context).is_pending(), "an answer waits");
+        meanwhile();
+        let mut times = Vec::new();
+        loop {
+            match answers.try_recv() {
+                Ok(SelectAnswer::Series(series)) => {
+                    let mut samples = Vec::new();
+                    for chunk in series.iter().flat_map(|one| &one.chunks) {
+                        chunk.decode(&mut samples).expect("as written");
+                    }
+                    times.extend(samples.iter().map(|sample| sample.timestamp_ms));
+                }
+                Ok(SelectAnswer::Fault(fault)) => return Err(fault),
+                Ok(_) | Err(flume::TryRecvError::Disconnected) => return Ok(times),
+                Err(flume::TryRecvError::Empty) => {
+                    let _ = run.as_mut().poll(&mut context);
+                }
+            }
+        }
+    }
+
+    /// A query that was under way while a deletion was applied to a block that it had still to read
+    /// found the block as it was, and the deletion forgotten: what had been deleted, an hour ago
+    /// perhaps, was in its answer.
+    ///
+    /// Red when the deletions are looked up block by block.
+    #[test]
+    fn what_is_deleted_stays_so_for_queries_under_way() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = store(folder.path(), &[1, 2]);
+        let matchers = vec![Matcher::equal("__name__", "metric_1")];
+        let deleted = Tombstone { id: 0, tenant: TenantId(0), matchers, start_ms: 1, end_ms: 1 };
+        run_ready(store.add_tombstone(deleted)).expect("a good disk").expect("the first");
+        let clean = || {
+            assert_eq!(run_ready(clean_tombstones(&store, 1)), Ok(1));
+            assert_eq!(store.tombstones(), []);
+        };
+        assert_eq!(ask(&store, 10, clean), Ok(vec![2]));
+        assert_eq!(ask(&store, 10, || {}), Ok(vec![2]));
+    }
+
+    /// A query was refused for reading too many series when its series times the blocks were too
+    /// many: a tenth of the limit, after ten flushes.
+    #[test]
+    fn a_series_in_many_blocks_is_one_series() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = store(folder.path(), &[1, 2, 3]);
+        assert_eq!(ask(&store, 1, || {}), Ok(vec![3, 2, 1]));
+        assert_eq!(ask(&store, 0, || {}), Err(SelectFault::TooManySeries { series_max: 0 }));
     }
 }
