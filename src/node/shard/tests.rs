@@ -91,3 +91,25 @@ fn a_full_disk_refuses_until_there_is_room() {
     assert_eq!(take(&mut shard, 1, 10), FrameReceipt::Taken);
     assert_eq!(points(shard.head(), 0), [(1, 0.5)]);
 }
+
+/// A deletion that a shard could not log, as its disk was full, was in `BLOCKS` already: it hid
+/// whatever that shard took and flushed from then on, for ever, and merges removed it.
+///
+/// Red when a shard that refuses a deletion forgets its id.
+#[test]
+fn a_deletion_that_cannot_be_logged_hides_nothing_that_comes_later() {
+    let mut shard = unprovided(head());
+    provide(&mut shard, Err(libc::ENOSPC));
+    let matchers = vec![crate::model::matcher::Matcher::equal("__name__", "metric_10")];
+    let (start_ms, end_ms) = (i64::MIN, i64::MAX);
+    let tenant = crate::model::series::TenantId(0);
+    let deletion = Deletion { id: 7, tenant, matchers, start_ms, end_ms };
+    assert_eq!(shard.handle_delete(&deletion), FrameReceipt::Refused(Refusal::DiskFull));
+    shard.handle_retry();
+    provide(&mut shard, Ok(()));
+    assert_eq!(take(&mut shard, 1, 10), FrameReceipt::Taken);
+    shard.handle_flush_request();
+    let begin = (0..3).find_map(|_| shard.poll_flush());
+    let Some(FlushStep::Begin { tombstones_applied, .. }) = begin else { panic!("{begin:?}") };
+    assert_eq!(tombstones_applied, 7, "what is in memory now has seen it");
+}
