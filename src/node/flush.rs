@@ -173,6 +173,8 @@ impl FlushCourse {
             return;
         }
         self.must_abandon = (self.stage != Stage::Beginning).then_some(self.flush);
+        // Whoever asked still waits: a cut that comes up before it begins anew must not replace it.
+        self.is_asked |= self.is_whole;
         self.forget_taken();
         self.wanted = Some(if self.is_asked { WHOLE } else { self.cut });
     }

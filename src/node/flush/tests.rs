@@ -272,3 +272,28 @@ fn a_failed_log_stops_flushes() {
         assert!(world.course.poll(&mut world.head).is_none());
     }
 }
+
+/// A deletion gave up a flush that somebody waited for, and the clock passed a cut before it began
+/// anew: only what lay before the cut was flushed, and the asker waited for ever.
+///
+/// Red when `abandon` does not remember that somebody asked.
+#[test]
+fn a_flush_that_was_asked_for_is_not_forgotten_for_a_deletion() {
+    let mut world = World::new(3);
+    world.write();
+    let wanted = world.course.handle_request();
+    while world.run.is_none() {
+        world.poll();
+    }
+    world.delete();
+    world.course.handle_second(&world.head, START_MS + 10 * BLOCK_RANGE_MS);
+    for _ in 0..1000 {
+        world.poll();
+        if let Some(run) = world.run.take_if(|run| run.is_ended) {
+            world.course.handle_done(run.flush, Ok(()));
+        } else if let Some(run) = &world.run {
+            world.course.handle_piece_taken(run.flush);
+        }
+    }
+    assert!(world.course.answered() >= wanted);
+}
