@@ -2,7 +2,8 @@
 //!
 //! Blocks are merged within aligned windows of 2 h, 8 h, 32 h, 128 h ..., up to a tenth of the
 //! retention, once a window is over. A window's blocks are all taken, so that what overlaps is read
-//! once; but one large block is not written again for a few late samples.
+//! once; but one large block is not written again for a few late samples. Nor is more than a tenth
+//! of `retention_bytes` put into one block: whole blocks go when there is too much.
 
 use crate::node::block::{BLOCK_RANGE_MS, BlockMeta};
 
@@ -14,6 +15,8 @@ const WINDOW_MS_MAX: i64 = 21 * 24 * 3_600_000;
 const GRACE_MS: i64 = 10 * 60_000;
 /// So many blocks in a window are merged though it is not over, as each costs every query a look.
 const BLOCKS_CROWDED: usize = 8;
+/// A merged block is at most this part of what may be kept.
+const RETENTION_PARTS: u64 = 10;
 /// Small ones wait until together they are a tenth of the largest.
 const SMALL_FACTOR: u64 = 10;
 
@@ -52,10 +55,9 @@ pub fn plan_merge(blocks: &[PlannedBlock], rules: &StoreRules, now_ms: i64) -> O
         starts.sort_unstable();
         starts.dedup();
         for start_ms in starts {
-            let window: Vec<_> = blocks
-                .iter()
-                .filter(|block| window_of(&block.meta, window_ms) == Some(start_ms))
-                .collect();
+            let inside =
+                |block: &&PlannedBlock| window_of(&block.meta, window_ms) == Some(start_ms);
+            let window = small_enough(blocks.iter().filter(inside).collect(), rules);
             let over_ms = start_ms
                 .saturating_add(window_ms)
                 .saturating_add(rules.out_of_order_window_ms)
@@ -68,6 +70,23 @@ pub fn plan_merge(blocks: &[PlannedBlock], rules: &StoreRules, now_ms: i64) -> O
         window_ms *= LADDER_STEP;
     }
     None
+}
+
+/// Without the largest while together they are too much for one block.
+fn small_enough<'a>(
+    mut window: Vec<&'a PlannedBlock>,
+    rules: &StoreRules,
+) -> Vec<&'a PlannedBlock> {
+    if rules.retention_bytes > 0 {
+        let bytes_max = rules.retention_bytes / RETENTION_PARTS;
+        let mut bytes: u64 = window.iter().map(|block| block.bytes).sum();
+        while bytes > bytes_max
+            && let Some(largest) = (0..window.len()).max_by_key(|at| window[*at].bytes)
+        {
+            bytes -= window.remove(largest).bytes;
+        }
+    }
+    window
 }
 
 /// All blocks that share a time with another, or lie in the same finished window: for whoever asks
@@ -203,6 +222,47 @@ mod tests {
             block(3, 0..40, (2, 3), 1_000_000),
         ];
         check(&blocks, 100, None);
+    }
+
+    /// Blocks were merged into ones of five days whatever `retention_bytes` said. Where less than
+    /// that was kept, all of it became one block, and the next flush made it too much: everything
+    /// was deleted at once.
+    ///
+    /// Red when a merge takes more than a tenth, or half, of what is kept.
+    #[test]
+    fn a_limit_on_bytes_keeps_most_of_what_it_allows() {
+        let rules = StoreRules { retention_ms: 0, retention_bytes: 1_000, ..RULES };
+        let mut blocks: Vec<PlannedBlock> = Vec::new();
+        for round in 1..300 {
+            // Ten bytes an hour, and late ones in between.
+            let id = round * 1_000;
+            let hour = i64::try_from(round).expect("small") * 2;
+            let late = hour - if round % 5 == 0 { 6 } else { 0 };
+            blocks.push(block(id, late..late + 2, (id, id), 20));
+            let now_ms = (hour + 4) * HOUR_MS;
+            let gone = plan_retention(&blocks, &rules, now_ms);
+            blocks.retain(|block| !gone.contains(&block.meta.id));
+            let mut merged = id;
+            while let Some(sources) = plan_merge(&blocks, &rules, now_ms) {
+                let (taken, rest): (Vec<_>, Vec<_>) =
+                    blocks.into_iter().partition(|block| sources.contains(&block.meta.id));
+                blocks = rest;
+                merged += 1;
+                let metas = || taken.iter().map(|block| &block.meta);
+                let mut child = block(merged, 0..2, (0, 0), 0);
+                child.meta.min_ms = metas().map(|meta| meta.min_ms).min().expect("some");
+                child.meta.max_ms = metas().map(|meta| meta.max_ms).max().expect("some");
+                child.meta.oldest_flush =
+                    metas().map(|meta| meta.oldest_flush).min().expect("some");
+                child.meta.newest_flush =
+                    metas().map(|meta| meta.newest_flush).max().expect("some");
+                child.bytes = taken.iter().map(|block| block.bytes).sum();
+                blocks.push(child);
+            }
+            let bytes: u64 = blocks.iter().map(|block| block.bytes).sum();
+            assert!(bytes <= 1_000 && bytes >= 850.min(round * 20), "{round}: {bytes}");
+            assert!(blocks.len() < 40, "{round}: {} blocks", blocks.len());
+        }
     }
 
     #[test]
