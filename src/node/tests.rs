@@ -85,7 +85,9 @@ pub fn flush(head: &mut Head, until_ms: i64) -> Vec<FlushSeries> {
     let cut = FlushCut { chunks_until_ms: until_ms, points_until_ms: until_ms };
     let rows = (0..head.row_count()).map(Row);
     let taken: Vec<_> = rows.filter_map(|row| head.take_flush(row, cut)).collect();
-    taken.iter().for_each(|(_, taken)| head.drop_flushed(*taken, cut));
+    for (_, taken) in &taken {
+        head.drop_flushed(*taken, cut);
+    }
     taken.into_iter().map(|(series, _)| series).collect()
 }
 

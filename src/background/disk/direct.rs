@@ -53,7 +53,8 @@ const PROBE_NAME: &str = "probe.tmp";
 /// A file that has bytes, has no name any more, and is in `folder`.
 fn nameless_file(folder: &Path) -> std::io::Result<File> {
     let path = folder.join(PROBE_NAME);
-    let mut file = File::options().read(true).write(true).create(true).open(&path)?;
+    let mut file =
+        File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
     std::fs::remove_file(&path)?;
     file.write_all(&[0x5a; DISK_BLOCK_BYTES])?;
     file.sync_data()?;

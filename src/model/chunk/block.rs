@@ -158,7 +158,8 @@ mod tests {
             let mut random = Random(seed);
             let count = 1 + (random.next() % 1500) as usize;
             let values = column(seed % 8, count, &mut random);
-            let times: Vec<i64> = (0..count as i64).map(|at| at * 15_000 + at * at % 3).collect();
+            let times: Vec<i64> =
+                (0_i64..).take(count).map(|at| at * 15_000 + at * at % 3).collect();
             let columns = encoder.encode(&times, &values);
             codecs[usize::from(columns.value_codec)] += 1;
             let chunk = Chunk::from_columns(&columns).expect("our own columns");

@@ -50,7 +50,9 @@ type Model = BTreeMap<Key, Vec<Sample>>;
 
 fn canonical(labels: &[(Vec<u8>, Vec<u8>)]) -> Vec<u8> {
     let mut bytes = Vec::new();
-    labels.iter().for_each(|(name, value)| encode_label(&mut bytes, name, value));
+    for (name, value) in labels {
+        encode_label(&mut bytes, name, value);
+    }
     bytes
 }
 
@@ -67,7 +69,7 @@ fn random_model(random: &mut Random, series: u64) -> Model {
         let tenant = TenantId(u32::from(random.below(5) == 0));
         let mut timestamp_ms = 1_000_000 + i64::try_from(random.below(3)).expect("small") * 7;
         let mut samples = Vec::new();
-        for _ in 0..1 + random.below(200) {
+        for _ in 0..=random.below(200) {
             timestamp_ms += 15_000;
             let value = random.below(1000) as f64 / 10.0;
             samples.push(Sample { timestamp_ms, value });
@@ -167,7 +169,7 @@ fn selects_as_a_naive_walk_does() {
         MatchOperator::NotRegex,
     ];
     for round in 0..600 {
-        let matchers: Vec<_> = (0..1 + random.below(3))
+        let matchers: Vec<_> = (0..=random.below(3))
             .map(|_| {
                 let name = ["__name__", "host", "job", "ünï", "none"];
                 let name = name[usize::try_from(random.below(5)).expect("small")].to_owned();

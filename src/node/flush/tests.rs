@@ -111,7 +111,7 @@ impl World {
                 run.is_ended = true;
             }
             Some(FlushStep::Abandon { flush }) => {
-                self.run = self.run.take_if(|run| run.flush != flush)
+                self.run = self.run.take_if(|run| run.flush != flush);
             }
             None => {}
         }

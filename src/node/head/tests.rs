@@ -464,11 +464,9 @@ fn deletions_hit_what_they_name_and_nothing_else() {
         register(&mut head, number);
     });
     let mut clock_ms = vec![BLOCK_RANGE_MS - 12_000; series as usize];
-    let mut id = 0;
-    for round in 0..60 {
+    for (id, round) in (1..).zip(0..60) {
         append(&mut head, &mut random_batch(&mut random, &mut clock_ms, 1500));
         let before: Vec<_> = (0..series).map(|id| read(&head, id)).collect();
-        id += 1;
         let metric = random.below(7);
         let start_ms = BLOCK_RANGE_MS - 13_000 + random.below(20_000).cast_signed();
         let end_ms = start_ms + random.below(5_000).cast_signed();
