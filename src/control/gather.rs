@@ -4,9 +4,13 @@
 //! The shards first, and the blocks when all of them have answered: what leaves a head meanwhile is
 //! in a block by then, so that nothing falls between the two.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
+
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 
 use crate::control::report::ShardReport;
 use crate::control::shards::{ShardHandle, ShardRequest, Shards};
@@ -70,6 +74,34 @@ pub struct SeriesRun {
     pub run: Vec<Sample>,
 }
 
+/// Series by their labels, in the order in which they came: blocks give them sorted, and to sort
+/// what is sorted costs little.
+#[derive(Default)]
+struct Runs {
+    series: Vec<SeriesRun>,
+    /// Places in `series`, by the labels there.
+    places: HashTable<usize>,
+    hasher: RandomState,
+}
+
+impl Runs {
+    fn run_of(&mut self, labels: Box<[u8]>) -> &mut Vec<Sample> {
+        let Self { series, places, hasher, .. } = self;
+        let hash = hasher.hash_one(&labels);
+        let is_it = |place: &usize| series[*place].labels == labels;
+        let place = match places.entry(hash, is_it, |at| hasher.hash_one(&series[*at].labels)) {
+            Entry::Occupied(place) => *place.get(),
+            Entry::Vacant(free) => {
+                let place = series.len();
+                free.insert(place);
+                series.push(SeriesRun { labels, run: Vec::new() });
+                place
+            }
+        };
+        &mut series[place].run
+    }
+}
+
 /// One question, before it is known which of its groups of matchers and what of the series.
 #[derive(Clone, Debug)]
 pub struct Question {
@@ -88,7 +120,7 @@ pub async fn gather_samples(
     question: &Question,
     limits: GatherLimits,
 ) -> Result<(Vec<SeriesRun>, Merger), GatherFault> {
-    let mut runs: HashMap<Box<[u8]>, Vec<Sample>> = HashMap::new();
+    let mut runs = Runs::default();
     let mut merger = Merger::new(limits.samples_max);
     for group in &question.groups {
         let mut answers = ask(shards, question, group, SelectWant::Samples, limits).await?;
@@ -98,20 +130,17 @@ pub async fn gather_samples(
             let layer = answers.layer();
             for mut series in into_series(answer) {
                 let labels = std::mem::take(&mut series.labels);
-                let run = runs.entry(labels).or_default();
+                let run = runs.run_of(labels);
                 match layer {
                     Layer::Heads => merger.merge(&series, question.window, run)?,
                     Layer::Blocks => merger.merge_below(&series, question.window, run)?,
                 }
             }
-            check_series_count(runs.len(), limits)?;
+            check_series_count(runs.series.len(), limits)?;
         }
     }
-    let mut runs: Vec<_> = runs
-        .into_iter()
-        .filter(|(_, run)| !run.is_empty())
-        .map(|(labels, run)| SeriesRun { labels, run })
-        .collect();
+    let mut runs = runs.series;
+    runs.retain(|series| !series.run.is_empty());
     runs.sort_by(|one, other| labels::iterate(&one.labels).cmp(labels::iterate(&other.labels)));
     Ok((runs, merger))
 }

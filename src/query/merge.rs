@@ -113,7 +113,12 @@ impl Merger {
             }
             self.decoded.clear();
             chunk.decode(&mut self.decoded).map_err(MergeFault::Chunk)?;
-            run.extend(self.decoded.iter().filter(|sample| window.holds(sample.timestamp_ms)));
+            // A chunk is in order of time.
+            let (start_ms, end_ms) = (window.start_ms, window.end_ms);
+            let first = self.decoded.partition_point(|sample| sample.timestamp_ms < start_ms);
+            let inside = &self.decoded[first..];
+            let count = inside.partition_point(|sample| sample.timestamp_ms <= end_ms);
+            run.extend_from_slice(&inside[..count]);
             if run.len() as u64 > len_max {
                 return Err(MergeFault::TooManySamples);
             }

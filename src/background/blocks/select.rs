@@ -209,22 +209,20 @@ impl<D: Disk> Walk<'_, D> {
         let mut chunks = chunks.into_iter();
         let mut answer = Vec::with_capacity(series.len());
         for one in series {
-            let mut selected = SelectedSeries {
-                labels: one.labels.clone(),
-                chunks: Vec::new(),
-                samples: Vec::new(),
-            };
+            let mut own = Vec::new();
             if wants_samples || !is_plain(&one) {
-                let own: Vec<_> = chunks.by_ref().take(one.chunks.len()).collect();
-                selected.chunks = self.without_hidden(one.id, own)?;
-                if !self.has_sample(&selected.chunks)? {
+                own = chunks.by_ref().take(one.chunks.len()).collect();
+                own = self.without_hidden(one.id, own)?;
+                // Who wants samples sees for himself whether there are any.
+                if own.is_empty() || !wants_samples && !self.has_sample(&own)? {
                     continue;
                 }
                 if !wants_samples {
-                    selected.chunks.clear();
+                    own.clear();
                 }
             }
-            answer.push(selected);
+            let samples = Vec::new();
+            answer.push(SelectedSeries { labels: one.labels, chunks: own, samples });
         }
         if answer.is_empty() { Ok(()) } else { self.send(SelectAnswer::Series(answer)).await }
     }

@@ -207,32 +207,42 @@ impl<'a, S: BlockSource> BlockReader<'a, S> {
         let Some(entry) = directory.series_pages.get(page) else { return Ok(Vec::new()) };
         let bytes = self.source.page(entry.page).await?;
         let malformed = BlockFault::Malformed { offset: entry.page.offset };
-        let all = series_page::decode(&bytes, entry.values_base, directory.columns_end);
-        let all: Vec<PageSeries> = all.ok_or(malformed)?;
-        let end = directory.series_page_end(page);
-        if all.len() != (end - entry.first) as usize {
+        let mut found: Vec<(u32, PageSeries)> = Vec::new();
+        let place = (entry.values_base, directory.columns_end);
+        let count = series_page::decode(&bytes, place, |at, one| {
+            let id = entry.first.saturating_add(at);
+            if wanted(id) {
+                found.push((id, one.clone()));
+            }
+        });
+        if count != Some(directory.series_page_end(page) - entry.first) {
             return Err(malformed);
         }
-        let mut series = Vec::new();
-        for (id, PageSeries { pairs, chunks }) in (entry.first..).zip(all) {
-            if wanted(id) {
-                let labels = self.labels(&pairs, entry.tenant).await?;
-                series.push(BlockSeries { id, tenant: entry.tenant, labels, chunks });
-            }
+        let mut series = Vec::with_capacity(found.len());
+        let mut labels = Vec::with_capacity(LABEL_BYTES_AHEAD);
+        for (id, PageSeries { pairs, chunks }) in found {
+            labels.clear();
+            self.load_labels(&pairs, entry.tenant, &mut labels).await?;
+            let labels = labels.as_slice().into();
+            series.push(BlockSeries { id, tenant: entry.tenant, labels, chunks });
         }
         Ok(series)
     }
 
-    async fn labels(&self, pairs: &[u32], tenant: TenantId) -> Result<Box<[u8]>, BlockFault> {
-        let mut labels = Vec::with_capacity(LABEL_BYTES_AHEAD);
+    async fn load_labels(
+        &self,
+        pairs: &[u32],
+        tenant: TenantId,
+        out: &mut Vec<u8>,
+    ) -> Result<(), BlockFault> {
         for pair in pairs {
             if let Some(label) = self.labels.borrow().get(pair) {
-                labels.extend_from_slice(label);
+                out.extend_from_slice(label);
                 continue;
             }
-            self.load_label(*pair, tenant, &mut labels).await?;
+            self.load_label(*pair, tenant, out).await?;
         }
-        Ok(labels.into())
+        Ok(())
     }
 
     /// Appends a label, and keeps it if other series have it too.

@@ -7,11 +7,8 @@ use super::format::Walk;
 /// Pairs of a series, as many as a frame's label bytes can hold; bounds what damage can make.
 const PAIRS_MAX: usize = 1 << 16;
 
-/// Room for so many chunks is made before they are seen.
-const CHUNKS_AHEAD: usize = 64;
-
 /// A series of a page.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct PageSeries {
     /// Refs, in the order of the labels.
     pub pairs: Vec<u32>,
@@ -58,27 +55,32 @@ impl ChunkEntry {
     }
 }
 
-/// The series of a page whose first value lies at or behind `values_base`; `None` if it is none.
-/// Columns lie below `columns_end`.
-pub(super) fn decode(bytes: &[u8], values_base: u64, columns_end: u64) -> Option<Vec<PageSeries>> {
+/// Calls `found` with each series of a page, by its place there, and returns how many there are;
+/// `None` if it is no such page. Its first value lies at or behind `values_base`, columns below
+/// `columns_end`. Most callers want few of a page, so the series is in memory that the next one
+/// uses again.
+pub(super) fn decode(
+    bytes: &[u8],
+    (values_base, columns_end): (u64, u64),
+    mut found: impl FnMut(u32, &PageSeries),
+) -> Option<u32> {
     let mut walk = Walk::new(bytes);
-    let mut series: Vec<PageSeries> = Vec::new();
+    let mut series = PageSeries::default();
+    let mut series_count = 0;
     let mut last = Last { min_ms: 0, span: 0, count: 0, times_at: 0, values_end: values_base };
     while !walk.is_done() {
-        let before = series.last().map_or(&[][..], |before| &before.pairs);
+        let PageSeries { pairs, chunks } = &mut series;
         let shared = walk.len()?;
         let rest = walk.len()?;
-        if shared > PAIRS_MAX || rest > PAIRS_MAX {
+        if shared > pairs.len() || rest > PAIRS_MAX {
             return None;
         }
-        let mut pairs = Vec::with_capacity(shared.checked_add(rest)?);
-        pairs.extend_from_slice(before.get(..shared)?);
+        pairs.truncate(shared);
         for _ in 0..rest {
             pairs.push(walk.varint_u32()?);
         }
-        let count = walk.len()?;
-        let mut chunks = Vec::with_capacity(count.min(CHUNKS_AHEAD));
-        for _ in 0..count {
+        chunks.clear();
+        for _ in 0..walk.len()? {
             let chunk = last.next(&mut walk)?;
             let times_end = chunk.times_at.checked_add(u64::from(chunk.times_len))?;
             if times_end > columns_end || last.values_end > columns_end {
@@ -86,9 +88,10 @@ pub(super) fn decode(bytes: &[u8], values_base: u64, columns_end: u64) -> Option
             }
             chunks.push(chunk);
         }
-        series.push(PageSeries { pairs, chunks });
+        found(series_count, &series);
+        series_count += 1;
     }
-    Some(series)
+    Some(series_count)
 }
 
 /// The chunk before in the page.
