@@ -352,6 +352,33 @@ mod tests {
         assert_eq!(ask(&store, 10, || {}), Ok(vec![2]));
     }
 
+    /// The removal of a file that was replaced is undone by a power cut, when the deletion that its
+    /// replacement has seen is already forgotten.
+    ///
+    /// Red when a start takes a block that another one replaces.
+    #[test]
+    fn what_is_deleted_stays_so_when_a_replaced_block_is_back() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let opened = store(folder.path(), &[1, 2]);
+        let matchers = vec![Matcher::equal("__name__", "metric_1")];
+        let deleted = Tombstone { id: 0, tenant: TenantId(0), matchers, start_ms: 1, end_ms: 1 };
+        run_ready(opened.add_tombstone(deleted)).expect("a good disk").expect("the first");
+        let blocks = || std::fs::read_dir(folder.path().join("blocks")).expect("it is there");
+        let is_block = |path: &std::path::PathBuf| path.extension().is_some_and(|end| end == "blk");
+        let paths: Vec<_> =
+            blocks().map(|entry| entry.expect("it is there").path()).filter(is_block).collect();
+        let before: Vec<_> =
+            paths.iter().map(|path| (path, std::fs::read(path).expect("a file"))).collect();
+        assert_eq!(run_ready(clean_tombstones(&opened, 1)), Ok(1));
+        drop(opened);
+        for (path, bytes) in before {
+            std::fs::write(path, bytes).expect("room");
+        }
+        assert!(blocks().count() > 3, "a list, two blocks, and one that was replaced");
+        let again = store(folder.path(), &[]);
+        assert_eq!(ask(&again, 10, || {}), Ok(vec![2]));
+    }
+
     /// A query was refused for reading too many series when its series times the blocks were too
     /// many: a tenth of the limit, after ten flushes.
     #[test]
