@@ -118,7 +118,7 @@ impl Readiness {
                 format!("not ready: replaying the log, {done_bytes} of {total_bytes} bytes")
             }
             Self::DiskLow => {
-                "not ready: the disk has less room than disk_free_min; samples are refused".into()
+                "not ready: the disk has less room than disk-free-min; samples are refused".into()
             }
             Self::LogFailed { shards } => {
                 let shards: Vec<_> = shards.iter().map(ToString::to_string).collect();

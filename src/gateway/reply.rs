@@ -178,6 +178,8 @@ pub fn limit_flag(reason: Refusal) -> Option<&'static str> {
         Refusal::LabelsTooLong => Some("labels-bytes-max"),
         Refusal::TooOld => Some("out-of-order-window"),
         Refusal::HeadFull => Some("head-bytes-max"),
+        Refusal::DiskFull => Some("disk-free-min"),
+        Refusal::OlderThanRetention => Some("retention"),
         _ => None,
     }
 }

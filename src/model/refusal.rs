@@ -37,7 +37,7 @@ pub enum Refusal {
     Overloaded,
     /// The head is at `head-bytes-max`.
     HeadFull,
-    /// No room on the disk for the next log segment.
+    /// Less room on the disk than `disk-free-min`, or none for the next log segment.
     DiskFull,
     /// The log of the shard failed and takes nothing until a restart.
     LogFailed,
@@ -49,6 +49,8 @@ pub enum Refusal {
     WrongHeaders,
     /// The node no longer knows the series by its id; a retry sends its labels.
     UnknownSeries,
+    /// Older than `retention`: nothing would show it.
+    OlderThanRetention,
 }
 
 /// Whose fault a refusal is, which decides the status.
@@ -62,7 +64,7 @@ pub enum Blame {
 
 impl Refusal {
     /// Every reason, in counter order.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::CorruptBody,
         Self::BadLine,
         Self::BodyTooLarge,
@@ -85,6 +87,7 @@ impl Refusal {
         Self::Draining,
         Self::WrongHeaders,
         Self::UnknownSeries,
+        Self::OlderThanRetention,
     ];
 
     /// Counters that are indexed by a reason have this many places.
@@ -115,6 +118,7 @@ impl Refusal {
             Self::Draining => "draining",
             Self::WrongHeaders => "wrong_headers",
             Self::UnknownSeries => "unknown_series",
+            Self::OlderThanRetention => "older_than_retention",
         }
     }
 

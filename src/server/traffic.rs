@@ -400,7 +400,7 @@ fn unavailable_text(reason: Refusal) -> &'static str {
     match reason {
         Refusal::Replaying => "cannot take samples yet: the log is being replayed (see /-/ready)",
         Refusal::DiskFull => {
-            "cannot take samples: the disk has less room than disk_free_min; make room, or lower it"
+            "cannot take samples: the disk has less room than disk-free-min; make room, or lower it"
         }
         Refusal::LogFailed => "cannot take samples: the log failed; check the disk, then restart",
         _ => "cannot take samples now",

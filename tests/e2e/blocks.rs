@@ -128,11 +128,15 @@ fn old_samples_need_leave() {
     let server = Server::start_with(1, None, &["--retention", "30d"]);
     let now = now_ms();
     assert_eq!(import(&server, "live", now - 60_000).status, 204);
-    for (name, days) in [("live", 1), ("ancient", 31)] {
+    let (window, retention) = ("out-of-order-window", "retention");
+    for (name, days, reason, limit) in
+        [("live", 1, "too_old", window), ("ancient", 31, "older_than_retention", retention)]
+    {
         let response = import(&server, name, now - days * DAY_MS);
         // An import is answered with 200 and what of it was refused.
         assert_eq!(response.status, 200, "{name}: {}", response.text());
-        assert!(response.text().contains("too_old"), "{name}: {}", response.text());
+        let want = format!("\"refused\":{{\"{reason}\":1}},\"limits\":[\"{limit}\"]");
+        assert!(response.text().contains(&want), "{name}: {}", response.text());
     }
     assert_eq!(count_samples(&server, "{__name__=~\"live|ancient\"}"), 1);
 }

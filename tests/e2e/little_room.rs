@@ -37,7 +37,7 @@ fn run(shards: u32) {
     });
     let refused = refused.unwrap_or_else(|| panic!("no 503 below the floor\n{}", server.log()));
     assert_eq!(refused.status, 503, "{}", refused.text());
-    assert!(refused.text().contains("disk_free_min"), "the setting: {}", refused.text());
+    assert!(refused.text().contains("disk-free-min"), "the setting: {}", refused.text());
     assert!(refused.header("retry-after").is_some(), "503 says when to come again: {refused:?}");
     assert_eq!(count_samples(&server, "{job=\"before\"}"), 100, "reads go on");
     assert!(server.is_running());

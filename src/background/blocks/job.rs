@@ -199,7 +199,7 @@ impl<D: Disk> Jobs<D> {
                 tracing::error!(
                     free,
                     floor,
-                    "less than disk_free_min is free: samples are refused"
+                    "less than disk-free-min is free: samples are refused"
                 );
             } else {
                 tracing::info!(free, floor, "the disk has room again: samples are taken");

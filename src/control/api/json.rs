@@ -171,7 +171,7 @@ mod tests {
             let value = match round % 4 {
                 0 => f64::from_bits(bits),
                 1 => (bits >> 40) as f64 / 1000.0,
-                2 => (bits >> 12) as f64 * 2.0_f64.powi(i32::from((bits >> 3) as u8) - 128),
+                2 => (bits >> 12) as f64 * 2.0_f64.powi(i32::from(bits.to_le_bytes()[0]) - 128),
                 _ => (bits >> (bits % 64)) as f64,
             };
             if value == 0.0 || (1e-6..1e21).contains(&value.abs()) {

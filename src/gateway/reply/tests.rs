@@ -57,7 +57,7 @@ fn remote_write() {
             503,
             Some(30),
             "overloaded: 9 of 10 samples refused; 1 written (too_far_in_future 7, overloaded 1, \
-             disk_full 1)\n",
+             disk_full 1); limit: disk-free-min\n",
         ),
     );
     check(
@@ -206,7 +206,8 @@ fn as_bytes() {
     let text = "cannot serve the method: this path takes POST, OPTIONS\n";
     check(&not_allowed, "GET", &format!("{head}{text}"));
     let full = reply_to(&outcome(Endpoint::VmJson, 0, &[(Refusal::DiskFull, 1)]));
-    let text = "disk_full: 1 of 1 samples refused; 0 written (disk_full 1)\n";
+    let text = "disk_full: 1 of 1 samples refused; 0 written (disk_full 1); \
+                limit: disk-free-min\n";
     let head = format!(
         "HTTP/1.1 503 Service Unavailable\r\n{plain}retry-after: 30\r\ncontent-length: {}\r\n{end}",
         text.len()

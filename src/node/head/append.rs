@@ -92,7 +92,8 @@ impl Head {
         for index in 0..columns.series.len() {
             let place = index_u32(index);
             if columns.timestamp_ms[index] < self.oldest_kept_ms {
-                refused.push(RefusedSample { index: place, reason: Refusal::TooOld });
+                let reason = Refusal::OlderThanRetention;
+                refused.push(RefusedSample { index: place, reason });
                 continue;
             }
             let before = refused.len();
@@ -101,7 +102,7 @@ impl Head {
         }
     }
 
-    /// Samples older than this are refused from now on, Unix milliseconds.
+    /// Samples older than this are [`Refusal::OlderThanRetention`] from now on, Unix milliseconds.
     pub fn set_oldest_kept_ms(&mut self, oldest_ms: i64) {
         self.oldest_kept_ms = oldest_ms;
     }
