@@ -71,12 +71,7 @@ impl<D: Disk> Block<D> {
 
 impl<D: Disk> BlockSource for Block<D> {
     async fn page(&self, page: PageRef) -> Result<Arc<[u8]>, BlockFault> {
-        if let Some(bytes) = self.cache.get(self.meta.id, page.offset) {
-            return Ok(bytes);
-        }
-        let bytes = RawSource { disk: &self.disk, file: &self.file }.page(page).await?;
-        self.cache.put(self.meta.id, page.offset, Arc::clone(&bytes));
-        Ok(bytes)
+        CachedSource { block: self, cache: &self.cache }.page(page).await
     }
 
     async fn read(&self, offset: u64, len: usize) -> Result<Vec<u8>, BlockFault> {
@@ -85,6 +80,34 @@ impl<D: Disk> BlockSource for Block<D> {
 
     async fn yield_if_needed(&self) {
         self.disk.yield_if_needed().await;
+    }
+}
+
+/// A block through another cache than that of queries.
+pub struct CachedSource<'a, D: Disk> {
+    /// It.
+    pub block: &'a Block<D>,
+    /// The cache.
+    pub cache: &'a PageCache,
+}
+
+impl<D: Disk> BlockSource for CachedSource<'_, D> {
+    async fn page(&self, page: PageRef) -> Result<Arc<[u8]>, BlockFault> {
+        let Self { block, cache } = self;
+        if let Some(bytes) = cache.get(block.meta.id, page.offset) {
+            return Ok(bytes);
+        }
+        let bytes = RawSource { disk: &block.disk, file: &block.file }.page(page).await?;
+        cache.put(block.meta.id, page.offset, Arc::clone(&bytes));
+        Ok(bytes)
+    }
+
+    async fn read(&self, offset: u64, len: usize) -> Result<Vec<u8>, BlockFault> {
+        self.block.read(offset, len).await
+    }
+
+    async fn yield_if_needed(&self) {
+        self.block.disk.yield_if_needed().await;
     }
 }
 

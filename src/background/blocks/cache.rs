@@ -69,6 +69,18 @@ impl PageCache {
         self.state.borrow_mut().put((block, offset), page, self.bytes_max);
     }
 
+    /// Drops the pages of a block that is no more.
+    pub fn forget(&self, block: u64) {
+        let State { young, young_bytes, old, old_bytes, .. } = &mut *self.state.borrow_mut();
+        for (generation, bytes) in [(young, young_bytes), (old, old_bytes)] {
+            generation.retain(|(of, _), page| {
+                let is_kept = *of != block;
+                *bytes -= if is_kept { 0 } else { cost(page) };
+                is_kept
+            });
+        }
+    }
+
     /// What it did and holds.
     pub fn report(&self) -> CacheReport {
         let state = self.state.borrow();
@@ -113,5 +125,10 @@ mod tests {
         assert!(cache.get(1, 1).is_none(), "never asked for");
         cache.put(2, 0, vec![0; 60_000].into());
         assert!(cache.get(2, 0).is_none(), "larger than half");
+        cache.put(2, 0, vec![0; 1_000].into());
+        cache.forget(1);
+        assert_eq!(cache.report().bytes, 1_000 + PAGE_OVERHEAD_BYTES, "of block 2");
+        cache.forget(2);
+        assert_eq!((cache.report().bytes, cache.get(2, 0)), (0, None));
     }
 }

@@ -1,7 +1,7 @@
 //! Several blocks -> one: series by series in their common order, deletions applied.
 //!
-//! Memory: a batch of series of each source (at most [`BATCH_BYTES`] and one page), whatever their
-//! size. Cost: reading and writing; samples are decoded only where blocks overlap, chunks are short
+//! Memory: a batch of series of each source (at most [`BATCH_BYTES`] and one page) and
+//! [`CACHE_BYTES`] of pages, whatever their size. Cost: reading and writing; samples are decoded only where blocks overlap, chunks are short
 //! or something was deleted.
 
 use std::cmp::Ordering;
@@ -10,14 +10,15 @@ use std::rc::Rc;
 
 use roaring::RoaringBitmap;
 
-use super::block::{Block, BlockSink};
+use super::block::{Block, BlockSink, CachedSource};
+use super::cache::PageCache;
 use super::flush::errno_of;
 use super::plan::{PlannedBlock, StoreRules, plan_merge, plan_retention};
 use super::store::{BlockStore, is_needed};
 use crate::background::disk::Disk;
 use crate::model::chunk::Chunk;
 use crate::model::labels;
-use crate::node::block::reader::{BlockIndex, BlockReader, BlockSeries, ChunkEntry};
+use crate::node::block::reader::{BlockIndex, BlockReader, BlockSeries, BlockSource, ChunkEntry};
 use crate::node::block::recode::{RecodeInput, Recoder};
 use crate::node::block::tombstone::HiddenRange;
 use crate::node::block::writer::BlockOrigin;
@@ -25,6 +26,8 @@ use crate::node::block::{BlockFault, BlockSelectFault, Tombstone};
 
 /// Chunks of one source in memory.
 const BATCH_BYTES: u64 = 1 << 20;
+/// Pages of all sources in memory. Not those of queries: what is merged is read once, and goes.
+const CACHE_BYTES: u64 = 32 << 20;
 
 /// What a step of the store's upkeep did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,10 +160,12 @@ async fn copy<D: Disk>(
         let index = block.index().await.map_err(|fault| (block.meta.id, fault))?;
         indexes.push(index);
     }
+    let cache = PageCache::new(CACHE_BYTES);
+    let cached: Vec<_> = blocks.iter().map(|block| CachedSource { block, cache: &cache }).collect();
     let mut sources = Vec::new();
-    for (block, index) in blocks.iter().zip(&indexes) {
-        let id = block.meta.id;
-        let source = Source::open(block, index, tombstones).await;
+    for (source, index) in cached.iter().zip(&indexes) {
+        let id = source.block.meta.id;
+        let source = Source::open(source, index, tombstones).await;
         let mut source = source.map_err(|fault| (id, fault))?;
         source.fill().await.map_err(|fault| (id, fault))?;
         sources.push(source);
@@ -211,7 +216,7 @@ fn first_of<'a, D: Disk>(sources: &'a [Source<'_, D>]) -> Option<&'a BlockSeries
 /// One of the blocks that are merged.
 struct Source<'a, D: Disk> {
     block: u64,
-    reader: BlockReader<'a, Block<D>>,
+    reader: BlockReader<'a, CachedSource<'a, D>>,
     page: usize,
     /// Series of a page whose chunks are not read yet.
     waiting: VecDeque<BlockSeries>,
@@ -222,14 +227,14 @@ struct Source<'a, D: Disk> {
 
 impl<'a, D: Disk> Source<'a, D> {
     async fn open(
-        block: &'a Rc<Block<D>>,
+        source: &'a CachedSource<'a, D>,
         index: &'a BlockIndex,
         tombstones: &[Rc<Tombstone>],
     ) -> Result<Self, BlockFault> {
-        let reader = BlockReader::new(index, &**block);
+        let reader = BlockReader::new(index, source);
         let hidden = hidden_of(&reader, tombstones).await?;
         let (waiting, ready) = (VecDeque::new(), VecDeque::new());
-        Ok(Self { block: block.meta.id, reader, page: 0, waiting, ready, hidden })
+        Ok(Self { block: source.block.meta.id, reader, page: 0, waiting, ready, hidden })
     }
 
     /// Reads on until a series is ready, or there is none.
@@ -271,8 +276,8 @@ impl<'a, D: Disk> Source<'a, D> {
 }
 
 /// The series of a block that deletions speak of, and what they hide of them.
-pub(super) async fn hidden_of<D: Disk>(
-    reader: &BlockReader<'_, Block<D>>,
+pub(super) async fn hidden_of<S: BlockSource>(
+    reader: &BlockReader<'_, S>,
     tombstones: &[Rc<Tombstone>],
 ) -> Result<Vec<(RoaringBitmap, HiddenRange)>, BlockFault> {
     let mut hidden = Vec::new();

@@ -410,6 +410,7 @@ impl<D: Disk> BlockStore<D> {
 
     /// Whether the file is gone.
     async fn remove(&self, id: u64) -> bool {
+        self.cache.forget(id);
         let removed = self.disk.remove(&self.folder.join(block_file_name(id))).await;
         matches!(removed, Ok(()) | Err(libc::ENOENT))
     }
