@@ -32,7 +32,7 @@ fn run(shards: u32) {
     let mut server = Server::start_with(
         shards,
         Some(&disk.path().join("data")),
-        &["--log-segment-bytes", "8MiB"],
+        &["--log-segment-bytes", "8MiB", "--disk-free-min", "4KiB"],
     );
     let mut client = server.client();
     let mut acked = Vec::new();
