@@ -85,7 +85,8 @@ impl Flush {
             }
         }
         if !written.is_empty() {
-            store.replace(&[], &written).await.map_err(errno_of)?;
+            let added = store.add_flushed(&written, self.tombstones_applied).await;
+            added.map_err(errno_of)?;
         }
         self.published += count;
         Ok(self.published)
@@ -160,3 +161,52 @@ impl<D: Disk> BlockSink<D> {
 
 /// The store that jobs share.
 pub type SharedStore<D> = Rc<BlockStore<D>>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::background::disk::plain::PlainDisk;
+    use crate::base::ready::run_ready;
+    use crate::model::chunk::Chunk;
+    use crate::model::matcher::Matcher;
+    use crate::model::series::TenantId;
+    use crate::node::block::Tombstone;
+
+    /// A shard's flush waited for minutes behind that of another shard. Meanwhile samples of it
+    /// were deleted, all shards had seen that, and as no block needed the deletion it was
+    /// forgotten. Then the flush became a block, which brought what was deleted back for good.
+    ///
+    /// Red when a flush is listed whatever was forgotten.
+    #[test]
+    fn a_flush_that_waited_brings_nothing_deleted_back() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut labels = Vec::new();
+        labels::encode_label(&mut labels, b"__name__", b"up");
+        let series = |time_ms| FlushSeries {
+            tenant: TenantId(0),
+            labels: labels.clone().into(),
+            chunks: vec![Chunk::encode(&[time_ms], &[0.5])],
+        };
+        run_ready(async {
+            let opened = BlockStore::open(&PlainDisk, &folder.path().join("blocks"), 1, 0).await;
+            let (store, _) = opened.expect("an empty folder");
+            let mut waiting = Flush::new(0, RUN_BYTES);
+            waiting.handle_series(&store, vec![series(7)]).await.expect("it is gathered");
+            let matchers = vec![Matcher::equal("__name__", "up")];
+            let deleted =
+                Tombstone { id: 0, tenant: TenantId(0), matchers, start_ms: 0, end_ms: 9 };
+            let added = store.add_tombstone(deleted).await.expect("a good disk");
+            let id = added.expect("the first").id;
+            store.drop_needless_tombstones(id).await.expect("a good disk");
+            assert_eq!(store.tombstones(), []);
+            assert_eq!(waiting.finish(&store).await, Err(libc::ESTALE));
+            assert_eq!(store.blocks().len(), 0);
+            let files = std::fs::read_dir(store.folder()).expect("a folder").count();
+            assert_eq!(files, 2, "the list and the folder for what is set aside");
+            let mut again = Flush::new(id, RUN_BYTES);
+            again.handle_series(&store, vec![series(8)]).await.expect("it is gathered");
+            assert_eq!(again.finish(&store).await, Ok(1));
+            assert_eq!(store.blocks().len(), 1);
+        });
+    }
+}

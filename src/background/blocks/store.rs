@@ -54,6 +54,8 @@ struct State<D: Disk> {
     tombstones: Vec<Rc<Tombstone>>,
     next_block: u64,
     next_tombstone: u64,
+    /// The newest deletion that left the list, since the start.
+    forgotten_tombstone: u64,
     /// Removed from the list, but the disk kept the files.
     leftover: Vec<u64>,
     /// Complete, but whether the list on the disk names them is not known: listing them failed.
@@ -147,6 +149,7 @@ impl<D: Disk> BlockStore<D> {
             tombstones: Vec::new(),
             next_block: 1,
             next_tombstone: 1,
+            forgotten_tombstone: 0,
             leftover: Vec::new(),
             orphans: Vec::new(),
             remains: Vec::new(),
@@ -365,6 +368,34 @@ impl<D: Disk> BlockStore<D> {
     /// After a fault nothing has changed for readers, and the files of `added` go.
     pub async fn replace(&self, sources: &[u64], added: &[u64]) -> Result<(), BlockFault> {
         let turn = self.turn.lock().await;
+        let replaced = self.exchange(sources, added).await;
+        drop(turn);
+        replaced
+    }
+
+    /// Lists blocks of samples that have seen the deletions up to `tombstones_applied`, as
+    /// `replace` does.
+    ///
+    /// Refused (`ESTALE`) if a later deletion is forgotten: it would be undone. Every shard has
+    /// seen that one, so the shard that sent these has given them up meanwhile, and has told so
+    /// behind them.
+    pub async fn add_flushed(
+        &self,
+        added: &[u64],
+        tombstones_applied: u64,
+    ) -> Result<(), BlockFault> {
+        let turn = self.turn.lock().await;
+        if tombstones_applied < self.state.borrow().forgotten_tombstone {
+            self.discard(added).await;
+            return Err(BlockFault::Io { errno: libc::ESTALE });
+        }
+        let listed = self.exchange(&[], added).await;
+        drop(turn);
+        listed
+    }
+
+    /// Whoever calls it has the turn.
+    async fn exchange(&self, sources: &[u64], added: &[u64]) -> Result<(), BlockFault> {
         let mut opened = Vec::new();
         for id in added {
             let path = self.folder.join(block_file_name(*id));
@@ -394,7 +425,6 @@ impl<D: Disk> BlockStore<D> {
         }
         self.state.borrow_mut().leftover.extend_from_slice(sources);
         self.remove_leftover().await;
-        drop(turn);
         Ok(())
     }
 
@@ -480,6 +510,13 @@ impl<D: Disk> BlockStore<D> {
         if let Err(fault) = self.save().await {
             self.state.borrow_mut().tombstones = before;
             return Err(fault.errno);
+        }
+        {
+            let state = &mut *self.state.borrow_mut();
+            let is_kept = |id: u64| state.tombstones.iter().any(|tombstone| tombstone.id == id);
+            let gone = before.iter().map(|tombstone| tombstone.id).filter(|id| !is_kept(*id));
+            let newest = gone.max().unwrap_or(0);
+            state.forgotten_tombstone = state.forgotten_tombstone.max(newest);
         }
         self.remove_leftover().await;
         drop(turn);
