@@ -4,7 +4,7 @@
 //! TARGET/MANIFEST               the server's
 //! TARGET/blocks/BLOCKS          which blocks are in it; replaced last
 //! TARGET/blocks/block-<id>.blk  a block that is there already is not copied again
-//! TARGET/**/*.tmp               unfinished; removed by the next backup
+//! *.tmp of these                unfinished; removed by the next backup
 //! ```
 //! Blocks never change, so those of the backup before and the new ones lie side by side until the
 //! list is replaced; then the ones that it does not name go. An interrupted backup so leaves the
@@ -31,9 +31,7 @@ pub async fn prepare<D: Disk>(disk: &D, target: &Path) -> Result<(), OfflineFaul
     check_unserved(disk, target).await?;
     let entries = disk.list(target).await.map_err(errno_fault("list", target))?;
     // A first backup that was interrupted has blocks only.
-    let is_ours = |name: &str| {
-        name == MANIFEST_NAME || name == BLOCKS_NAME || name.ends_with(TEMPORARY_SUFFIX)
-    };
+    let is_ours = |name: &str| name == MANIFEST_NAME || name == BLOCKS_NAME;
     if !entries.is_empty() && !entries.iter().any(|entry| is_ours(&entry.name)) {
         return Err(OfflineFault::Unfit {
             path: target.to_owned(),
@@ -47,12 +45,19 @@ pub async fn prepare<D: Disk>(disk: &D, target: &Path) -> Result<(), OfflineFaul
     for folder in [target, &blocks] {
         for entry in disk.list(folder).await.map_err(errno_fault("list", folder))? {
             let path = folder.join(&entry.name);
-            if !entry.is_folder && entry.name.ends_with(TEMPORARY_SUFFIX) {
+            if !entry.is_folder && is_unfinished(&entry.name) {
                 disk.remove(&path).await.map_err(errno_fault("remove", &path))?;
             }
         }
     }
     Ok(())
+}
+
+/// Whether a file is one of ours that was not finished. Others' files are left alone.
+fn is_unfinished(name: &str) -> bool {
+    name.strip_suffix(TEMPORARY_SUFFIX).is_some_and(|name| {
+        name == MANIFEST_NAME || name == LIST_NAME || parse_block_file_name(name).is_some()
+    })
 }
 
 /// Makes the backup in `target`, which was prepared, one of `snapshot`.

@@ -236,6 +236,26 @@ fn histories_are_not_mixed() {
 }
 
 /// Its path came from a server: whatever else lies there stays.
+/// A folder with any `*.tmp` file passed for a backup, and lost those files.
+#[test]
+fn a_backup_leaves_the_files_of_others_alone() {
+    let server = Server::new();
+    let target = server.path("target");
+    fs::create_dir(&target).expect("a folder");
+    let theirs = target.join("letter.tmp");
+    fs::write(&theirs, "theirs").expect("a file");
+    let fault = server_fault(server.back_up("one"));
+    assert!(fault.contains("neither empty nor a backup"), "{fault}");
+    assert!(theirs.exists());
+    fs::create_dir(target.join("blocks")).expect("a folder");
+    let ours = ["MANIFEST.tmp", "blocks/BLOCKS.tmp", "blocks/block-00000000000000000009.blk.tmp"];
+    for name in ours {
+        fs::write(target.join(name), "unfinished").expect("a file");
+    }
+    server.back_up("one").expect("a backup");
+    assert!(theirs.exists() && ours.iter().all(|name| !target.join(name).exists()));
+}
+
 #[test]
 fn a_snapshot_is_removed_and_nothing_else() {
     let server = Server::new();
