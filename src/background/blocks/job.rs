@@ -39,6 +39,11 @@ pub struct Jobs<D: Disk> {
     flushing: RefCell<Vec<Option<u64>>>,
     /// One merge or retirement at a time: it is planned by what there is.
     merging: tokio::sync::Mutex<()>,
+    /// Somebody asked for merges, which may take hours: who asks meanwhile is refused, or a few
+    /// askers would keep all others from an answer.
+    is_asked: Cell<bool>,
+    /// One at a time: names are told apart by what is there.
+    snapshotting: tokio::sync::Mutex<()>,
     /// Deletions that every shard has logged, and since when.
     confirmed: RefCell<VecDeque<(u64, Instant)>>,
     settled: Cell<u64>,
@@ -65,6 +70,8 @@ impl<D: Disk> Jobs<D> {
             health,
             flushing: RefCell::new(vec![None; shard_count]),
             merging: tokio::sync::Mutex::new(()),
+            is_asked: Cell::new(false),
+            snapshotting: tokio::sync::Mutex::new(()),
             confirmed: RefCell::default(),
             settled: Cell::new(newest),
             merges: Cell::new(0),
@@ -223,17 +230,23 @@ impl<D: Disk> Jobs<D> {
                 StoreRequest::Deleted { tombstone } => {
                     self.confirmed.borrow_mut().push_back((tombstone, monotonic_now()));
                 }
-                StoreRequest::CleanTombstones { reply } => {
-                    let turn = self.merging.lock().await;
-                    let cleaned = clean_tombstones(&self.store, self.settled()).await;
-                    drop(turn);
+                StoreRequest::CleanTombstones { reply } if !self.is_asked.replace(true) => {
+                    let cleaned = self.clean_tombstones().await;
+                    self.is_asked.set(false);
                     let _ = reply.try_send(cleaned.map_err(disk));
                 }
-                StoreRequest::Compact { reply } => {
-                    let _ = reply.try_send(self.compact().await.map_err(disk));
+                StoreRequest::Compact { reply } if !self.is_asked.replace(true) => {
+                    let merged = self.compact().await;
+                    self.is_asked.set(false);
+                    let _ = reply.try_send(merged.map_err(disk));
+                }
+                StoreRequest::CleanTombstones { reply } | StoreRequest::Compact { reply } => {
+                    let _ = reply.try_send(Err(StoreRefusal::Busy));
                 }
                 StoreRequest::Snapshot { name, reply } => {
+                    let turn = self.snapshotting.lock().await;
                     let taken = take_snapshot(&self.store, &name).await;
+                    drop(turn);
                     let _ = reply.try_send(taken.map_err(disk));
                 }
                 StoreRequest::Report { reply } => {
@@ -241,6 +254,13 @@ impl<D: Disk> Jobs<D> {
                 }
             }
         }
+    }
+
+    async fn clean_tombstones(&self) -> Result<u64, i32> {
+        let turn = self.merging.lock().await;
+        let cleaned = clean_tombstones(&self.store, self.settled()).await;
+        drop(turn);
+        cleaned
     }
 
     /// Merges until there is nothing to merge; returns how often.

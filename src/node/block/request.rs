@@ -103,6 +103,8 @@ pub enum StoreRefusal {
     Disk { errno: i32 },
     /// So many deletions wait for merges already.
     TooManyTombstones { max: usize },
+    /// Merges that somebody else asked for are under way.
+    Busy,
 }
 
 impl std::fmt::Display for StoreRefusal {
@@ -116,6 +118,10 @@ impl std::fmt::Display for StoreRefusal {
                 out,
                 "cannot delete: {max} deletions wait already; POST \
                  /api/v1/admin/tsdb/clean_tombstones applies them"
+            ),
+            Self::Busy => out.write_str(
+                "cannot merge: merges that were asked for are under way; try again when they are \
+                 done",
             ),
         }
     }
