@@ -5,8 +5,8 @@
 //!                  what the background says is in blocks leaves the head, some series a turn
 //! ```
 //! Due: when the clock passes a cut (an aligned range, and the time that late samples have, are
-//! over); when the head's chunks take too much of its memory; when somebody asks. A flush that
-//! fails drops nothing that is not in a block, and is tried again.
+//! over); when the head's chunks take too much of its memory, or its points keep it full; when
+//! somebody asks. A flush that fails drops nothing that is not in a block, and is tried again.
 //!
 //! A snapshot may run at the same time: it may miss what was dropped, as that is in a block, and
 //! may hold what is dropped later, as the same samples twice are the same samples.
@@ -28,7 +28,7 @@ const PIECE_WALK_MAX: u32 = 2048;
 const DROPS_A_TURN: usize = 256;
 /// A head this full, in percent, whose chunks take...
 const PRESSURE_PERCENT: u64 = 60;
-/// ...this much, is flushed.
+/// ...this much, is flushed. So are the points of a full head.
 const PRESSURE_CHUNKS_PERCENT: u64 = 10;
 /// Seconds until what failed is tried again.
 const RETRY_SECONDS: u32 = 10;
@@ -144,6 +144,10 @@ impl FlushCourse {
         {
             let points_until_ms = cut_ms.saturating_sub(1);
             self.wanted = Some(FlushCut { chunks_until_ms: i64::MAX, points_until_ms });
+        } else if head.is_full() && head.sample_bytes() > bytes_max / 100 * PRESSURE_CHUNKS_PERCENT
+        {
+            // Raw points of many series: nothing is taken until they go, so none of them is sealed.
+            self.wanted = Some(WHOLE);
         }
     }
 

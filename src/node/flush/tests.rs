@@ -257,6 +257,49 @@ fn a_flush_is_due_when_the_clock_passes_a_cut_and_not_before() {
     assert!(ready(&mut world, START_MS + BLOCK_RANGE_MS + WINDOW_MS));
 }
 
+/// A head full of raw points had no chunk to give: it refused samples until the clock passed the
+/// next cut, up to three hours.
+#[test]
+fn a_head_that_is_full_of_points_is_flushed_at_once() {
+    let limits =
+        crate::node::head::HeadLimits { out_of_order_window_ms: WINDOW_MS, bytes_max: 2 << 20 };
+    let mut head = Head::new(limits);
+    for number in 0..2000 {
+        head.register(TenantId(0), hash_of(number), &labels_of(number)).expect("room");
+    }
+    let mut course = FlushCourse::new(WINDOW_MS, 0);
+    let mut flush = |head: &mut Head, now_ms: i64| {
+        let mut series = 0;
+        course.handle_second(head, now_ms);
+        while course.is_ready() {
+            match course.poll(head) {
+                Some(FlushStep::Series { flush, series: some }) => {
+                    series += some.len();
+                    course.handle_piece_taken(flush);
+                }
+                Some(FlushStep::End { flush }) => course.handle_done(flush, Ok(())),
+                _ => {}
+            }
+        }
+        series
+    };
+    let now_ms = START_MS + WINDOW_MS;
+    assert_eq!(flush(&mut head, now_ms), 0);
+    let mut refused = Vec::new();
+    for time_ms in (now_ms..).take_while(|ms| *ms < now_ms + 60) {
+        (0..2000).for_each(|row| head.append(&[row], &[time_ms], &[1.0], &mut refused));
+        if !refused.is_empty() {
+            break;
+        }
+        assert_eq!(flush(&mut head, now_ms), 0, "there is room");
+    }
+    assert!(!refused.is_empty() && head.report().chunks == 0, "full of points");
+    assert_eq!((flush(&mut head, now_ms), head.report().samples), (2000, 0));
+    refused.clear();
+    head.append(&[1], &[now_ms + 60], &[1.0], &mut refused);
+    assert_eq!(refused, []);
+}
+
 #[test]
 fn a_failed_log_stops_flushes() {
     let mut world = World::new(2);

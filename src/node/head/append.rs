@@ -73,7 +73,7 @@ impl Head {
     }
 
     fn take(&mut self, columns: Columns, writer: Writer, refused: &mut Vec<RefusedSample>) {
-        if self.bytes() >= self.limits.bytes_max {
+        if self.is_full() {
             let all = 0..index_u32(columns.series.len());
             let reason = Refusal::HeadFull;
             refused.extend(all.map(|index| RefusedSample { index, reason }));

@@ -56,10 +56,6 @@ impl Head {
         let mut open = self.hot[row as usize].open;
         deleted += delete_points(&mut open, &mut self.points, range);
         self.hot[row as usize].open = open;
-        // The newest point of those in open is the newest of all: writers and snapshots rely on it.
-        if let Some(newest) = open.points(&self.points).last() {
-            self.hot[row as usize].newest_ms = newest.timestamp_ms;
-        }
         if let Some(mut side) = self.side.get(&row).copied() {
             deleted += delete_points(&mut side, &mut self.points, range);
             match side.len {
@@ -67,9 +63,26 @@ impl Head {
                 _ => self.side.insert(row, side),
             };
         }
+        self.lower_newest(row, range);
         self.counts.samples = self.counts.samples.saturating_sub(deleted);
         self.drop_generation += 1;
         deleted
+    }
+
+    /// The newest point of those in open is the newest of all: writers and snapshots rely on it.
+    /// With none there, and the newest sample deleted, it is what is left: else a sample of a wrong
+    /// clock would, also when it is deleted, keep others out until that time has come.
+    fn lower_newest(&mut self, row: u32, range: HiddenRange) {
+        let hot = &mut self.hot[row as usize];
+        if let Some(newest) = hot.open.points(&self.points).last() {
+            hot.newest_ms = newest.timestamp_ms;
+        } else if range.holds(hot.newest_ms) {
+            let sealed = self.sealed[row as usize].iter().map(|sealed| sealed.max_ms);
+            let side = self.side.get(&row).and_then(|side| side.points(&self.points).last());
+            // Above all of side: what is as new as the newest goes into open.
+            let side = side.map(|newest| newest.timestamp_ms.saturating_add(1));
+            hot.newest_ms = sealed.chain(side).max().unwrap_or(i64::MIN);
+        }
     }
 }
 

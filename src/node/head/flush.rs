@@ -100,6 +100,11 @@ impl Head {
     pub fn sealed_bytes(&self) -> u64 {
         self.sealed_bytes
     }
+
+    /// Bytes of all samples: what a flush of everything could take.
+    pub fn sample_bytes(&self) -> u64 {
+        self.sealed_bytes + self.points.bytes_used()
+    }
 }
 
 fn count_until(points: &[crate::model::sample::Sample], until_ms: i64) -> u8 {

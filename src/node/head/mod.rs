@@ -254,7 +254,7 @@ impl Head {
         if let Some(id) = self.find(hash) {
             return Ok(id);
         }
-        if self.bytes() >= self.limits.bytes_max {
+        if self.is_full() {
             return Err(Refusal::HeadFull);
         }
         self.register_new(tenant, hash, labels, SeriesId(self.next_id))
@@ -377,7 +377,17 @@ impl Head {
         self.grace.reader()
     }
 
-    /// Bytes of everything, as held against [`HeadLimits::bytes_max`]. O(1).
+    /// Whether nothing more is taken. What series and samples left behind inside arenas counts as
+    /// room, up to half of the limit: it never goes back to the system, and a head that was full
+    /// once would stay so. So it may take one and a half times its limit, if what comes does not
+    /// fit into what left.
+    pub fn is_full(&self) -> bool {
+        let free = self.points.bytes_free() + self.index.bytes_free();
+        let free = free.min(self.limits.bytes_max / 2);
+        self.bytes() - free >= self.limits.bytes_max
+    }
+
+    /// Bytes of everything, room that is free inside arenas included. O(1).
     pub fn bytes(&self) -> u64 {
         let index = self.index.bytes();
         self.points.bytes() + self.sealed_bytes + index.labels + index.index + self.column_bytes()

@@ -325,6 +325,49 @@ mod tests {
         assert_eq!(register(&mut head, 7), SeriesId(100), "nor without a restart");
     }
 
+    /// A burst of series with long labels filled the head. It left, and its labels went on counting
+    /// as if they were in use: of the head was left a fraction for others, until a restart.
+    ///
+    /// Red when free cells do not count as room.
+    #[test]
+    fn a_head_that_was_full_of_labels_takes_samples_again() {
+        let limits = HeadLimits { out_of_order_window_ms: 0, bytes_max: 4 << 20 };
+        let mut head = Head::new(limits);
+        let mut labels = Vec::new();
+        labels_of(0, 0, &mut labels);
+        let hash = SeriesHash::of(TenantId(0), &labels);
+        let good = head.register(TenantId(0), hash, &labels).expect("there is room");
+        let mut refused = Vec::new();
+        head.append(&[head.row_of(good).0], &[2 * IDLE_MS], &[1.0], &mut refused);
+        let register = |head: &mut Head, number: u32| {
+            let mut labels = Vec::new();
+            let value = format!("select {number} from {}", "long ".repeat(300));
+            crate::model::labels::encode_label(&mut labels, b"query", value.as_bytes());
+            head.register(TenantId(0), SeriesHash::of(TenantId(0), &labels), &labels)
+        };
+        let mut number = 0;
+        while let Ok(id) = register(&mut head, number) {
+            head.append(&[head.row_of(id).0], &[1], &[1.0], &mut refused);
+            number += 1;
+        }
+        assert!((2000..20_000).contains(&number), "{number}");
+        refused.clear();
+        head.append(&[head.row_of(good).0], &[3 * IDLE_MS], &[1.0], &mut refused);
+        assert_eq!(refused.len(), 1);
+        refused.clear();
+        crate::node::tests::flush(&mut head, 2 * IDLE_MS);
+        assert_eq!(sweep(&mut head, IDLE_MS + 1), number as usize);
+        head.append(&[head.row_of(good).0], &[3 * IDLE_MS], &[1.0], &mut refused);
+        for number in 1..5000 {
+            labels_of(1, number, &mut labels);
+            let hash = SeriesHash::of(TenantId(0), &labels);
+            let id = head.register(TenantId(0), hash, &labels).expect("others made room");
+            head.append(&[head.row_of(id).0], &[1], &[1.0], &mut refused);
+        }
+        assert_eq!(refused, []);
+        assert!(head.bytes() < limits.bytes_max * 3 / 2);
+    }
+
     /// Columns and tables are given back once most series are gone; arenas are used again. Red when
     /// a column is not cut.
     #[test]

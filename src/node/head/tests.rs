@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::model::matcher::{MatchOperator, Matcher};
 use crate::model::sample::STALE_NAN_BITS;
+use crate::node::block::tombstone::HiddenRange;
 use crate::node::block::{BLOCK_RANGE_MS, FlushSeries};
 use crate::wire::ack::RefusedSample;
 use crate::wire::delete::Deletion;
@@ -385,6 +386,34 @@ fn at_the_limit_nothing_gets_in() {
     assert!(head.register_again(TenantId(0), hash, &labels).is_ok());
 }
 
+/// The pages of raw points were never given back, and counted as if they were in use: a head that
+/// was full of points took nothing any more, however much of it went to blocks, until a restart.
+///
+/// Red when neither pages are given back nor free slots count as room.
+#[test]
+fn a_head_that_was_full_of_points_takes_samples_again() {
+    let mut head = Head::new(HeadLimits { bytes_max: 4 << 20, ..LIMITS });
+    for number in 0..4000 {
+        register(&mut head, number);
+    }
+    let mut refused = Vec::new();
+    let mut time_ms = 0;
+    while refused.is_empty() {
+        time_ms += 1;
+        (0..4000).for_each(|row| head.append(&[row], &[time_ms], &[1.0], &mut refused));
+    }
+    assert!(time_ms < i64::from(points::SLOT_POINTS_MAX), "no chunk is sealed");
+    refused.clear();
+    let samples = head.report().samples;
+    let flushed = crate::node::tests::flush(&mut head, time_ms);
+    assert_eq!((flushed.len(), head.report().samples), (4000, 0));
+    for later_ms in time_ms + 1..2 * time_ms {
+        (0..4000).for_each(|row| head.append(&[row], &[later_ms], &[1.0], &mut refused));
+    }
+    assert_eq!(refused, []);
+    assert!(head.report().samples > samples * 9 / 10);
+}
+
 #[test]
 fn labels_that_are_not_canonical_are_refused() {
     let mut head = Head::new(LIMITS);
@@ -485,5 +514,45 @@ fn deletions_hit_what_they_name_and_nothing_else() {
             assert_eq!(read(&head, number), want, "series={number} round={round}");
         }
         check_counts(&head);
+        let (mut piece, mut restarted) = (Vec::new(), Head::new(LIMITS));
+        head.snapshot_piece(Row(0), &mut piece, usize::MAX);
+        assert_eq!(restarted.load_piece(&piece), Ok(series), "round={round}");
+    }
+}
+
+/// A clock that was a day ahead left samples of tomorrow. To delete them did not help: their series
+/// took nothing until tomorrow, as if it were too old.
+///
+/// Red when the newest time stays what it was.
+#[test]
+fn samples_of_a_wrong_clock_can_be_deleted() {
+    const DAY_MS: i64 = 24 * 3_600_000;
+    let mut head = Head::new(LIMITS);
+    let mut refused = Vec::new();
+    (0..4).for_each(|number| {
+        register(&mut head, number);
+    });
+    // 0: nothing else. 1: points. 2: a chunk, and nothing open. 3: late points, and nothing open.
+    let tomorrow = HiddenRange { start_ms: DAY_MS, end_ms: 2 * DAY_MS };
+    head.append(&[1, 2], &[5000, 5000], &[1.0; 2], &mut refused);
+    crate::node::tests::flush(&mut head, i64::MIN);
+    let cut = FlushCut { chunks_until_ms: i64::MIN, points_until_ms: 5000 };
+    assert!(head.take_flush(Row(2), cut).is_none());
+    head.append(&[0, 1, 2, 3], &[DAY_MS + 9000; 4], &[2.0; 4], &mut refused);
+    head.append(&[3], &[DAY_MS + 6000], &[2.0], &mut refused);
+    head.append(&[0, 1, 2], &[6000; 3], &[3.0; 3], &mut refused);
+    assert_eq!(refused.len(), 3, "tomorrow keeps today out");
+    refused.clear();
+    (0..4).for_each(|id| {
+        head.delete_samples(SeriesId(id), tomorrow);
+    });
+    head.append(&[0, 1, 2, 3], &[6000; 4], &[4.0; 4], &mut refused);
+    head.append(&[1, 2], &[5000; 2], &[5.0; 2], &mut refused);
+    assert_eq!(refused, []);
+    let (four, five) = (4.0_f64.to_bits(), 5.0_f64.to_bits());
+    for (id, want) in [(0, 1), (1, 2), (2, 2), (3, 1)] {
+        let samples = read(&head, id);
+        assert_eq!((samples.len(), samples[&6000]), (want, four), "id={id}");
+        assert!(want == 1 || samples[&5000] == five, "id={id}");
     }
 }

@@ -17,6 +17,7 @@ pub(super) struct Cells {
     words: Vec<u32>,
     /// First free cell of each size; see `class_of`.
     free: Vec<u32>,
+    free_words: usize,
 }
 
 /// Which list of free cells serves `len` words, and how long its cells are.
@@ -42,6 +43,7 @@ impl Cells {
         {
             let at = *first;
             *first = self.words[at as usize];
+            self.free_words -= size;
             return at;
         }
         let at = u32::try_from(self.words.len()).expect("room was asked for");
@@ -51,11 +53,12 @@ impl Cells {
 
     /// Gives back the `len` words at `at`.
     pub(super) fn release(&mut self, at: u32, len: usize) {
-        let (class, _) = class_of(len);
+        let (class, size) = class_of(len);
         if class >= self.free.len() {
             self.free.resize(class + 1, NONE);
         }
         self.words[at as usize] = std::mem::replace(&mut self.free[class], at);
+        self.free_words += size;
     }
 
     /// All words from `at` on: the caller knows where its own end.
@@ -69,9 +72,14 @@ impl Cells {
         &mut self.words[at as usize..][..len]
     }
 
-    /// Bytes that the arena takes.
+    /// Bytes that the arena takes. What it grows into was not touched yet, and takes none.
     pub(super) fn bytes(&self) -> u64 {
-        (4 * (self.words.capacity() + self.free.capacity())) as u64
+        (4 * (self.words.len() + self.free.capacity())) as u64
+    }
+
+    /// Bytes of free cells.
+    pub(super) fn bytes_free(&self) -> u64 {
+        4 * self.free_words as u64
     }
 }
 
@@ -101,6 +109,8 @@ mod tests {
                 peak = cells.words.len();
             }
         }
+        let used: usize = held.iter().map(|(_, len)| class_of(*len).1).sum();
+        assert_eq!(cells.bytes_free(), 4 * (cells.words.len() - used) as u64);
         assert!(cells.words.len() <= peak * 5 / 4, "{peak} -> {}", cells.words.len());
     }
 }

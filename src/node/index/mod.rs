@@ -231,6 +231,11 @@ impl Index {
         self.tenants.get(&tenant)
     }
 
+    /// Bytes that labels left behind and that others will use.
+    pub(in crate::node) fn bytes_free(&self) -> u64 {
+        self.texts.bytes_free() + self.lists.bytes_free()
+    }
+
     /// Bytes of label texts, and of all else. O(1).
     pub(in crate::node) fn bytes(&self) -> IndexBytes {
         let names = (self.names.capacity() * size_of::<Name>()) as u64;
