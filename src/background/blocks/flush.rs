@@ -1,4 +1,6 @@
-//! What leaves the heads -> blocks, one per run and aligned range.
+//! What leaves the heads -> blocks, one per run and aligned range of two hours; of samples that are
+//! scattered over many ranges, as an import of years is, one per longer window. Each block is an
+//! open file, and a merge by and by.
 //!
 //! A run is what gathered of one shard until its labels and lists take [`RUN_BYTES`]; the chunks'
 //! bytes are still shared with the head. In: series in any order. Out: how many of them, in the
@@ -7,23 +9,29 @@
 use std::rc::Rc;
 
 use super::block::BlockSink;
+use super::plan::LADDER_STEP;
 use super::store::BlockStore;
 use crate::background::disk::Disk;
 use crate::model::labels;
-use crate::node::block::recode::{RecodeInput, Recoder, is_in_range, ranges_of};
+use crate::node::block::recode::{RecodeInput, Recoder, is_in_window, windows_of};
 use crate::node::block::writer::BlockOrigin;
-use crate::node::block::{BlockFault, FlushSeries};
+use crate::node::block::{BLOCK_RANGE_MS, BlockFault, FlushSeries};
 
 /// What a run may gather.
 pub const RUN_BYTES: usize = 64 << 20;
 /// What a series costs in a run beside its labels: its lists.
 const SERIES_BYTES: usize = 96;
 const CHUNK_BYTES: usize = 16;
+/// More blocks of a run than this are put into longer windows...
+const BLOCKS_FEW: usize = 16;
+/// ...even longer than those of merges from so many on. Blocks of those are not merged any more.
+const BLOCKS_MAX: usize = 1024;
 
 /// The flush of one shard.
 pub struct Flush {
     tombstones_applied: u64,
     run_bytes_max: usize,
+    window_ms_max: i64,
     run: Vec<FlushSeries>,
     run_bytes: usize,
     /// Series in published blocks, since the beginning.
@@ -36,7 +44,21 @@ impl Flush {
     pub fn new(tombstones_applied: u64, run_bytes_max: usize) -> Self {
         let recoder = Recoder::default();
         let (run, run_bytes, published) = (Vec::new(), 0, 0);
-        Self { tombstones_applied, run_bytes_max, run, run_bytes, published, recoder }
+        let window_ms_max = BLOCK_RANGE_MS;
+        Self {
+            tombstones_applied,
+            run_bytes_max,
+            window_ms_max,
+            run,
+            run_bytes,
+            published,
+            recoder,
+        }
+    }
+
+    /// The same, with windows as long as those of merges.
+    pub fn with_windows(self, window_ms_max: i64) -> Self {
+        Self { window_ms_max, ..self }
     }
 
     /// The deletions that its samples have seen.
@@ -75,8 +97,9 @@ impl Flush {
                 .then_with(|| labels::iterate(&one.labels).cmp(labels::iterate(&other.labels)))
         });
         let mut written = Vec::new();
-        for range_ms in ranges_of(run.iter().flat_map(|series| &series.chunks)) {
-            match self.write_block(store, &run, range_ms).await {
+        let (window_ms, starts) = self.windows(&run);
+        for start_ms in starts {
+            match self.write_block(store, &run, (start_ms, window_ms)).await {
                 Ok(id) => written.extend(id),
                 Err(errno) => {
                     store.discard(&written).await;
@@ -92,17 +115,34 @@ impl Flush {
         Ok(self.published)
     }
 
+    /// The shortest windows that make few enough blocks, and where they start.
+    fn windows(&self, run: &[FlushSeries]) -> (i64, Vec<i64>) {
+        let chunks = || run.iter().flat_map(|series| &series.chunks);
+        let mut window_ms = BLOCK_RANGE_MS;
+        let mut starts = windows_of(chunks(), window_ms);
+        loop {
+            let longer_ms = window_ms.saturating_mul(LADDER_STEP);
+            let is_few = starts.len() <= BLOCKS_FEW;
+            if is_few || longer_ms > self.window_ms_max && starts.len() <= BLOCKS_MAX {
+                return (window_ms, starts);
+            }
+            window_ms = longer_ms;
+            starts = windows_of(chunks(), window_ms);
+        }
+    }
+
     async fn write_block<D: Disk>(
         &mut self,
         store: &BlockStore<D>,
         run: &[FlushSeries],
-        range_ms: i64,
+        (start_ms, window_ms): (i64, i64),
     ) -> Result<Option<u64>, i32> {
         let id = store.next_block_id();
         let origin = BlockOrigin {
             id,
             node: store.node(),
-            level: 0,
+            // A longer one is as if its ranges had been merged.
+            level: u32::from(window_ms > BLOCK_RANGE_MS),
             oldest_flush: id,
             newest_flush: id,
             tombstones_applied: self.tombstones_applied,
@@ -113,7 +153,7 @@ impl Flush {
             let inputs: Vec<_> = series
                 .chunks
                 .iter()
-                .filter(|chunk| is_in_range(chunk, range_ms))
+                .filter(|chunk| is_in_window(chunk, start_ms, window_ms))
                 .map(|chunk| RecodeInput { chunk: chunk.clone(), hidden: Vec::new() })
                 .collect();
             if inputs.is_empty() {
@@ -208,5 +248,41 @@ mod tests {
             assert_eq!(again.finish(&store).await, Ok(1));
             assert_eq!(store.blocks().len(), 1);
         });
+    }
+
+    /// An import of a year made 4,380 blocks of each flush: more open files than many hosts allow,
+    /// so that nothing was flushed any more, and a minute of syncs.
+    ///
+    /// Red when the windows stay two hours, or are longer than they need to be.
+    #[test]
+    fn samples_of_years_make_few_blocks() {
+        const HOUR_MS: i64 = 3_600_000;
+        #[track_caller]
+        fn check(times_ms: impl Iterator<Item = i64>, window_ms_max: i64, want: (i64, usize)) {
+            let flush = Flush::new(0, RUN_BYTES).with_windows(window_ms_max);
+            let chunks = times_ms.map(|time_ms| Chunk::encode(&[time_ms], &[0.5])).collect();
+            let series = FlushSeries { tenant: TenantId(0), labels: Box::default(), chunks };
+            let run = [series];
+            let (window_ms, starts) = flush.windows(&run);
+            assert_eq!((window_ms / HOUR_MS, starts.len()), want);
+            let is_in = |chunk: &Chunk, start: i64| is_in_window(chunk, start, window_ms);
+            for chunk in &run[0].chunks {
+                assert_eq!(starts.iter().filter(|start| is_in(chunk, **start)).count(), 1);
+            }
+        }
+        let hours = |count: i64| (0..count).map(|hour| (hour - 20) * HOUR_MS);
+        let three_weeks_ms = 21 * 24 * HOUR_MS;
+        check(hours(32), three_weeks_ms, (2, 16));
+        check(hours(40), three_weeks_ms, (8, 6));
+        check(hours(365 * 24), three_weeks_ms, (128, 70));
+        check(hours(365 * 24), 3 * 24 * HOUR_MS, (32, 275));
+        check(hours(365 * 24), 2 * HOUR_MS, (32, 275));
+        let wide = (-20..20).map(|at| at * (i64::MAX / 20)).chain([i64::MIN, i64::MAX]);
+        check(wide, three_weeks_ms, (128, 41));
+        let scattered = (-1500..1500).map(|at: i64| at * (i64::MAX / 1500));
+        let flush = Flush::new(0, RUN_BYTES).with_windows(three_weeks_ms);
+        let chunks = scattered.map(|time_ms| Chunk::encode(&[time_ms], &[0.5])).collect();
+        let run = [FlushSeries { tenant: TenantId(0), labels: Box::default(), chunks }];
+        assert!(flush.windows(&run).1.len() <= BLOCKS_MAX);
     }
 }

@@ -8,7 +8,7 @@
 use crate::node::block::{BLOCK_RANGE_MS, BlockMeta};
 
 /// Each window is so many times the one below.
-const LADDER_STEP: i64 = 4;
+pub const LADDER_STEP: i64 = 4;
 /// The longest window whatever the retention: three weeks.
 const WINDOW_MS_MAX: i64 = 21 * 24 * 3_600_000;
 /// A window takes late samples for so long after its end.
@@ -45,10 +45,7 @@ pub struct PlannedBlock {
 /// The blocks that are to become one, if any: their ids.
 pub fn plan_merge(blocks: &[PlannedBlock], rules: &StoreRules, now_ms: i64) -> Option<Vec<u64>> {
     let mut window_ms = BLOCK_RANGE_MS;
-    let window_ms_max = match rules.retention_ms {
-        0 => WINDOW_MS_MAX,
-        retention_ms => (retention_ms / 10).clamp(BLOCK_RANGE_MS, WINDOW_MS_MAX),
-    };
+    let window_ms_max = window_ms_max(rules);
     while window_ms <= window_ms_max {
         let mut starts: Vec<_> =
             blocks.iter().filter_map(|block| window_of(&block.meta, window_ms)).collect();
@@ -70,6 +67,14 @@ pub fn plan_merge(blocks: &[PlannedBlock], rules: &StoreRules, now_ms: i64) -> O
         window_ms *= LADDER_STEP;
     }
     None
+}
+
+/// The longest window whose blocks are merged is at most this.
+pub fn window_ms_max(rules: &StoreRules) -> i64 {
+    match rules.retention_ms {
+        0 => WINDOW_MS_MAX,
+        retention_ms => (retention_ms / 10).clamp(BLOCK_RANGE_MS, WINDOW_MS_MAX),
+    }
 }
 
 /// Without the largest while together they are too much for one block.

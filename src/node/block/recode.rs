@@ -4,8 +4,6 @@
 //! time order, at most [`BLOCK_CHUNK_SAMPLES_MAX`] samples each. Chunks that are long enough and
 //! overlap nothing are passed on as they are.
 
-use super::BLOCK_RANGE_MS;
-use super::range_start_ms;
 use super::tombstone::HiddenRange;
 use crate::model::chunk::{BLOCK_CHUNK_SAMPLES_MAX, BlockEncoder, Chunk, ChunkColumns, ChunkFault};
 use crate::model::sample::{Sample, order_by_time};
@@ -130,17 +128,19 @@ fn is_overlapping(inputs: &mut [RecodeInput]) -> bool {
     false
 }
 
-/// The aligned ranges that the chunks lie in, ascending, each once.
-pub fn ranges_of<'a>(chunks: impl IntoIterator<Item = &'a Chunk>) -> Vec<i64> {
-    let start = |chunk: &Chunk| range_start_ms(chunk.min_timestamp_ms());
-    let mut ranges: Vec<_> = chunks.into_iter().map(start).collect();
-    ranges.sort_unstable();
-    ranges.dedup();
-    ranges
+/// The aligned windows of `window_ms`, a multiple of the range, that the chunks lie in: ascending,
+/// each once.
+pub fn windows_of<'a>(chunks: impl IntoIterator<Item = &'a Chunk>, window_ms: i64) -> Vec<i64> {
+    let start =
+        |chunk: &Chunk| chunk.min_timestamp_ms().div_euclid(window_ms).saturating_mul(window_ms);
+    let mut windows: Vec<_> = chunks.into_iter().map(start).collect();
+    windows.sort_unstable();
+    windows.dedup();
+    windows
 }
 
-/// Whether a chunk lies in the aligned range that starts at `range_ms`.
-pub fn is_in_range(chunk: &Chunk, range_ms: i64) -> bool {
+/// Whether a chunk lies in the aligned window that starts at `start_ms`.
+pub fn is_in_window(chunk: &Chunk, start_ms: i64, window_ms: i64) -> bool {
     let min_ms = chunk.min_timestamp_ms();
-    min_ms >= range_ms && min_ms - range_ms < BLOCK_RANGE_MS
+    min_ms >= start_ms && min_ms.abs_diff(start_ms) < window_ms.unsigned_abs()
 }
