@@ -4,7 +4,6 @@
 //! In: commands from any thread. Out: `BackgroundEvent`s to the shard that asked. Never a task per
 //! request: glommio 0.9.0 leaks a little with each. Not here: the jobs (`segments`, `snapshots`).
 
-use std::cell::Cell;
 use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -199,18 +198,19 @@ async fn run_blocks(
         let (own, requests) = (Rc::clone(&jobs), requests.clone());
         detach(spawn(name, MERGE_SHARES, async move { own.run_requests(requests).await }));
     }
-    let is_over = Rc::new(Cell::new(false));
-    let (own, over) = (Rc::clone(&jobs), Rc::clone(&is_over));
-    let upkeep = spawn("merge", MERGE_SHARES, async move { own.run_upkeep(&over).await });
+    let own = Rc::clone(&jobs);
+    detach(spawn("space", SEGMENT_SHARES, async move { own.run_watch().await }));
+    let own = Rc::clone(&jobs);
+    let upkeep = spawn("merge", MERGE_SHARES, async move { own.run_upkeep().await });
     let (own, shards) = (Rc::clone(&jobs), Rc::clone(shards));
     let flush =
         spawn("flush", FLUSH_SHARES, async move { own.run_flushes(&shards, flushes).await });
     if let Some(flush) = flush {
         flush.await;
     }
-    is_over.set(true);
     if let Some(upkeep) = upkeep {
-        upkeep.await;
+        // A merge may take hours, and the next start removes what it leaves.
+        upkeep.cancel().await;
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::flush::{Flush, RUN_BYTES, SharedStore};
 use super::merge::{self, Upkeep, clean_tombstones, upkeep};
-use super::plan::{StoreRules, plan_merge_now};
+use super::plan::{StoreRules, plan_merge_now, window_ms_max};
 use super::select;
 use super::snapshot::take_snapshot;
 use super::store::TOMBSTONES_MAX;
@@ -106,7 +106,8 @@ impl<D: Disk> Jobs<D> {
             let mut answers = Vec::new();
             match command {
                 FlushCommand::Begin { flush, tombstones_applied, .. } => {
-                    open[index] = Some((flush, Flush::new(tombstones_applied, RUN_BYTES)));
+                    let begun = Flush::new(tombstones_applied, RUN_BYTES);
+                    open[index] = Some((flush, begun.with_windows(window_ms_max(&self.rules))));
                 }
                 FlushCommand::Series { flush, series, .. } => {
                     let Some((_, run)) = open[index].as_mut().filter(|run| run.0 == flush) else {
@@ -144,11 +145,18 @@ impl<D: Disk> Jobs<D> {
         }
     }
 
-    /// Merges, retires, and watches the free space, until `is_over`.
-    pub async fn run_upkeep(&self, is_over: &Cell<bool>) {
-        let mut wait_until: Option<Instant> = None;
-        while !is_over.get() {
+    /// Watches the free space, also while a merge runs.
+    pub async fn run_watch(&self) {
+        loop {
             self.watch_space().await;
+            glommio::timer::sleep(UPKEEP_EVERY).await;
+        }
+    }
+
+    /// Merges and retires. May be dropped at any time: what is on the disk is as after a crash.
+    pub async fn run_upkeep(&self) {
+        let mut wait_until: Option<Instant> = None;
+        loop {
             let is_waiting = wait_until.is_some_and(|until| monotonic_now() < until);
             if !is_waiting {
                 match self.step().await {
@@ -307,5 +315,48 @@ impl<D: Disk> Jobs<D> {
             let lost = self.store.set_aside_count() + self.store.missing().len() as u64;
             self.health.set_blocks_lost(lost);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use glommio::LocalExecutor;
+
+    use super::*;
+    use crate::background::blocks::store::BlockStore;
+    use crate::background::disk::plain::PlainDisk;
+
+    /// The free space was looked at between two merges, of which one may take an hour: a disk that
+    /// filled up meanwhile was written on, and one that had room again refused samples.
+    #[test]
+    fn the_free_space_is_watched_while_a_merge_runs() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("blocks");
+        let rules = StoreRules {
+            retention_ms: 0,
+            retention_bytes: 0,
+            out_of_order_window_ms: 0,
+            disk_free_min_bytes: 0,
+        };
+        LocalExecutor::default().run(async move {
+            let opened = BlockStore::open(&PlainDisk, &path, 1, 0).await;
+            let store = Rc::new(opened.expect("an empty folder").0);
+            let health = Arc::new(StoreHealth::default());
+            let jobs = Jobs::new(store, rules, Arc::clone(&health), 1);
+            let merge = jobs.merging.lock().await;
+            health.set_disk_low(true);
+            let (one, other) = (Rc::clone(&jobs), Rc::clone(&jobs));
+            let upkeep = glommio::spawn_local(async move { one.run_upkeep().await });
+            let watch = glommio::spawn_local(async move { other.run_watch().await });
+            let deadline = monotonic_now() + Duration::from_secs(60);
+            while health.is_disk_low() {
+                assert!(monotonic_now() < deadline, "there is room, and nobody says so");
+                glommio::timer::sleep(Duration::from_millis(1)).await;
+            }
+            assert!(jobs.merging.try_lock().is_err(), "the merge still runs");
+            drop(merge);
+            watch.cancel().await;
+            upkeep.cancel().await;
+        });
     }
 }
