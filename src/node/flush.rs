@@ -74,10 +74,13 @@ pub struct FlushCourse {
     /// Everything before it is in blocks, but for what came late.
     last_cut_ms: Option<i64>,
     wanted: Option<FlushCut>,
-    /// Somebody waits for a flush of everything.
+    /// Somebody waits for a flush of everything that has not begun.
     is_asked: bool,
-    /// The flush under way is one of everything, begun after it was asked for.
+    /// The flush under way is one of everything.
     is_whole: bool,
+    /// How often one was asked for; of these, how often before the last one began, and ended.
+    requests: u64,
+    begun: u64,
     answered: u64,
     must_abandon: Option<u64>,
     wait_seconds: u32,
@@ -118,6 +121,8 @@ impl FlushCourse {
             wanted: None,
             is_asked: false,
             is_whole: false,
+            requests: 0,
+            begun: 0,
             answered: 0,
             must_abandon: None,
             wait_seconds: 0,
@@ -153,14 +158,14 @@ impl FlushCourse {
 
     /// Everything is to go to blocks; it has when `answered` is at least what this returns.
     pub fn handle_request(&mut self) -> u64 {
-        let is_late = self.is_whole && self.stage != Stage::Idle;
+        self.requests += 1;
         self.is_asked = true;
         self.wanted = Some(WHOLE);
         self.wait_seconds = 0;
-        self.answered + 1 + u64::from(is_late)
+        self.requests
     }
 
-    /// Whole flushes that were asked for and are done.
+    /// Whoever asked so many times or fewer before has what was asked for.
     pub fn answered(&self) -> u64 {
         self.answered
     }
@@ -239,6 +244,7 @@ impl FlushCourse {
         self.is_whole = cut == WHOLE;
         if self.is_whole {
             self.is_asked = false;
+            self.begun = self.requests;
         }
         self.flush += 1;
         (self.sent, self.published, self.dropped) = (0, 0, 0);
@@ -285,7 +291,9 @@ impl FlushCourse {
         self.stage = Stage::Idle;
         self.taken.clear();
         self.stats.flushes += 1;
-        self.answered += u64::from(self.is_whole);
+        if self.is_whole {
+            self.answered = self.begun;
+        }
         let done_ms = range_start_ms(self.cut.points_until_ms.saturating_add(1));
         if !self.is_whole && self.last_cut_ms.is_none_or(|last_ms| last_ms < done_ms) {
             self.last_cut_ms = Some(done_ms);

@@ -257,6 +257,32 @@ fn a_flush_is_due_when_the_clock_passes_a_cut_and_not_before() {
     assert!(ready(&mut world, START_MS + BLOCK_RANGE_MS + WINDOW_MS));
 }
 
+/// Two asked for a flush, the second while that of the first was under way, which a deletion then
+/// gave up. The one that began anew was for both, and counted as that of the first: the second
+/// waited for ever.
+///
+/// Red when flushes are counted instead of those who asked.
+#[test]
+fn everybody_who_asked_is_answered_after_a_deletion() {
+    let mut world = World::new(4);
+    world.write();
+    world.course.handle_request();
+    while world.run.is_none() {
+        world.poll();
+    }
+    let wanted = world.course.handle_request();
+    world.delete();
+    for _ in 0..1000 {
+        world.poll();
+        if let Some(run) = world.run.take_if(|run| run.is_ended) {
+            world.course.handle_done(run.flush, Ok(()));
+        } else if let Some(run) = &world.run {
+            world.course.handle_piece_taken(run.flush);
+        }
+    }
+    assert!(world.course.answered() >= wanted);
+}
+
 /// A head full of raw points had no chunk to give: it refused samples until the clock passed the
 /// next cut, up to three hours.
 #[test]
