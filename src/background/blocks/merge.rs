@@ -1,8 +1,9 @@
 //! Several blocks -> one: series by series in their common order, deletions applied.
 //!
 //! Memory: a batch of series of each source (at most [`BATCH_BYTES`] and one page) and
-//! [`CACHE_BYTES`] of pages, whatever their size. Cost: reading and writing; samples are decoded only where blocks overlap, chunks are short
-//! or something was deleted.
+//! [`CACHE_BYTES`] of pages, whatever their size; and the distinct label pairs of what is written.
+//! Cost: reading and writing; samples are decoded only where blocks overlap, chunks are short or
+//! something was deleted.
 
 use std::cmp::Ordering;
 use std::collections::VecDeque;

@@ -289,7 +289,9 @@ mod tests {
         let many = 10 * PAGE_BLOCKS;
         let lines: Vec<_> = (0..many).map(|_| points.allocate(SLOT_POINTS_MAX)).collect();
         assert_eq!((points.bytes_used(), points.bytes_free()), (10 * PAGE_BYTES, 0));
-        lines.iter().for_each(|line| points.release(*line, SLOT_POINTS_MAX));
+        for line in lines {
+            points.release(line, SLOT_POINTS_MAX);
+        }
         assert_eq!((points.bytes_used(), points.bytes_free()), (0, PAGE_BYTES));
         for _ in 0..10 {
             let line = points.allocate(SLOT_POINTS_MIN);
