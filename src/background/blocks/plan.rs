@@ -4,6 +4,9 @@
 //! retention, once a window is over. A window's blocks are all taken, so that what overlaps is read
 //! once; but one large block is not written again for a few late samples. Nor is more than a tenth
 //! of `retention_bytes` put into one block: whole blocks go when there is too much.
+//!
+//! Age is counted from the newest sample in blocks where the clock is far ahead of it: a clock that
+//! jumps a month must not take a month of data with it.
 
 use crate::node::block::{BLOCK_RANGE_MS, BlockMeta};
 
@@ -17,6 +20,11 @@ const GRACE_MS: i64 = 10 * 60_000;
 const BLOCKS_CROWDED: usize = 8;
 /// A merged block is at most this part of what may be kept.
 const RETENTION_PARTS: u64 = 10;
+/// Nor is it made of more series, each counted in each of its sources: bounds its label pairs, which
+/// are in memory while it is written, and its directory.
+const MERGED_SERIES_MAX: u64 = 32 << 20;
+/// The newest sample is so far behind the clock at most, as far as deleting for age goes.
+const CLOCK_AHEAD_MS: i64 = 24 * 3_600_000;
 /// Small ones wait until together they are a tenth of the largest.
 const SMALL_FACTOR: u64 = 10;
 
@@ -82,14 +90,18 @@ fn small_enough<'a>(
     mut window: Vec<&'a PlannedBlock>,
     rules: &StoreRules,
 ) -> Vec<&'a PlannedBlock> {
-    if rules.retention_bytes > 0 {
-        let bytes_max = rules.retention_bytes / RETENTION_PARTS;
-        let mut bytes: u64 = window.iter().map(|block| block.bytes).sum();
-        while bytes > bytes_max
-            && let Some(largest) = (0..window.len()).max_by_key(|at| window[*at].bytes)
-        {
-            bytes -= window.remove(largest).bytes;
-        }
+    let bytes_max = match rules.retention_bytes {
+        0 => u64::MAX,
+        bytes => bytes / RETENTION_PARTS,
+    };
+    let mut bytes: u64 = window.iter().map(|block| block.bytes).sum();
+    let mut series: u64 = window.iter().map(|block| u64::from(block.meta.series)).sum();
+    while (bytes > bytes_max || series > MERGED_SERIES_MAX)
+        && let Some(largest) = (0..window.len()).max_by_key(|at| window[*at].bytes)
+    {
+        let left_out = window.remove(largest);
+        bytes -= left_out.bytes;
+        series -= u64::from(left_out.meta.series);
     }
     window
 }
@@ -135,6 +147,8 @@ pub fn plan_retention(blocks: &[PlannedBlock], rules: &StoreRules, now_ms: i64) 
     let mut by_age: Vec<_> = blocks.iter().collect();
     by_age.sort_by_key(|block| block.meta.max_ms);
     let mut bytes: u64 = blocks.iter().map(|block| block.bytes).sum();
+    let newest_ms = by_age.last().map_or(now_ms, |block| block.meta.max_ms);
+    let now_ms = now_ms.min(newest_ms.saturating_add(CLOCK_AHEAD_MS));
     let mut gone = Vec::new();
     for block in by_age {
         let is_old =
@@ -272,13 +286,33 @@ mod tests {
 
     #[test]
     fn what_is_old_or_too_much_goes() {
-        let blocks = [block(2, 2..4, (2, 2), 10), block(1, 0..2, (1, 1), 10)];
         let month_hours = 30 * 24;
-        let old = |hours: i64| plan_retention(&blocks, &RULES, (month_hours + hours) * HOUR_MS);
-        assert_eq!(old(1), [0_u64; 0]);
-        assert_eq!(old(2), [1]);
-        assert_eq!(old(4), [1, 2]);
-        let rules = StoreRules { retention_ms: 0, retention_bytes: 15, ..RULES };
+        let newest = month_hours..month_hours + 2;
+        let mut blocks = vec![block(2, 2..4, (2, 2), 10), block(1, 0..2, (1, 1), 10)];
+        let old = |blocks: &[PlannedBlock], hours: i64| {
+            plan_retention(blocks, &RULES, (month_hours + hours) * HOUR_MS)
+        };
+        // A clock that jumped, or a node that nobody writes to: it keeps what it has.
+        assert_eq!(old(&blocks, 100_000), [0_u64; 0]);
+        blocks.push(block(3, newest, (3, 3), 10));
+        assert_eq!(old(&blocks, 1), [0_u64; 0]);
+        assert_eq!(old(&blocks, 2), [1]);
+        assert_eq!(old(&blocks, 4), [1, 2]);
+        assert_eq!(old(&blocks, 100_000), [1, 2]);
+        let rules = StoreRules { retention_ms: 0, retention_bytes: 25, ..RULES };
         assert_eq!(plan_retention(&blocks, &rules, i64::MAX), [1]);
+    }
+
+    /// Red when only bytes are counted.
+    #[test]
+    fn a_merge_is_bounded_in_series() {
+        let mut blocks =
+            [block(1, 0..2, (1, 1), 10), block(2, 0..2, (2, 2), 11), block(3, 0..2, (3, 3), 12)];
+        for each in &mut blocks {
+            each.meta.series = 15 << 20;
+        }
+        check(&blocks, 100, Some(&[1, 2]));
+        blocks[0].meta.series = 1 << 25;
+        check(&blocks, 100, None);
     }
 }
