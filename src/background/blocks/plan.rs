@@ -20,8 +20,8 @@ const GRACE_MS: i64 = 10 * 60_000;
 const BLOCKS_CROWDED: usize = 8;
 /// A merged block is at most this part of what may be kept.
 const RETENTION_PARTS: u64 = 10;
-/// Nor is it made of more series, each counted in each of its sources: bounds its label pairs, which
-/// are in memory while it is written, and its directory.
+/// Nor is it made of more series, each counted in each of its sources: bounds its label pairs,
+/// which are in memory while it is written, and its directory.
 const MERGED_SERIES_MAX: u64 = 32 << 20;
 /// The newest sample is so far behind the clock at most, as far as deleting for age goes.
 const CLOCK_AHEAD_MS: i64 = 24 * 3_600_000;
@@ -95,13 +95,13 @@ fn small_enough<'a>(
         bytes => bytes / RETENTION_PARTS,
     };
     let mut bytes: u64 = window.iter().map(|block| block.bytes).sum();
-    let mut series: u64 = window.iter().map(|block| u64::from(block.meta.series)).sum();
+    let mut series: u64 = window.iter().map(|block| block.meta.series).sum();
     while (bytes > bytes_max || series > MERGED_SERIES_MAX)
         && let Some(largest) = (0..window.len()).max_by_key(|at| window[*at].bytes)
     {
         let left_out = window.remove(largest);
         bytes -= left_out.bytes;
-        series -= u64::from(left_out.meta.series);
+        series -= left_out.meta.series;
     }
     window
 }
