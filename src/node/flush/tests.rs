@@ -135,6 +135,17 @@ impl World {
         }
     }
 
+    fn answer_well(&mut self) {
+        let Some(run) = &self.run else { return };
+        let flush = run.flush;
+        self.course.handle_piece_taken(flush);
+        if run.is_ended {
+            self.publish(usize::MAX);
+            self.run = None;
+            self.course.handle_done(flush, Ok(()));
+        }
+    }
+
     /// The next `count` series of the run are in a block now.
     fn publish(&mut self, count: usize) {
         let Some(run) = &mut self.run else { return };
@@ -365,4 +376,33 @@ fn a_flush_that_was_asked_for_is_not_forgotten_for_a_deletion() {
         }
     }
     assert!(world.course.answered() >= wanted);
+}
+
+/// Whoever asks is answered, whatever deletions and seconds come between, and without another who
+/// asks.
+#[test]
+fn everybody_who_asked_is_answered() {
+    for seed in 0..300 {
+        let mut world = World::new(seed);
+        world.write();
+        let mut wanted = 0;
+        for _ in 0..200 {
+            match world.random.below(20) {
+                0 => wanted = world.course.handle_request(),
+                1 => world.delete(),
+                2 => world.course.handle_second(&world.head, world.clock_ms),
+                3 => world.write(),
+                4..8 => world.answer_well(),
+                _ => world.poll(),
+            }
+        }
+        for turn in 0..3000 {
+            world.poll();
+            world.answer_well();
+            if turn % 100 == 0 {
+                world.course.handle_second(&world.head, world.clock_ms);
+            }
+        }
+        assert!(world.course.answered() >= wanted, "seed {seed}: {:?}", world.course);
+    }
 }
