@@ -5,6 +5,7 @@ use std::fmt;
 use std::os::fd::OwnedFd;
 
 use super::buffers::BufferLease;
+use super::send_buffer::{FrameBuffer, SendBuffer};
 use super::timers::TimerId;
 use crate::base::bytes::AlignedBuffer;
 use crate::base::time::Instant;
@@ -24,13 +25,19 @@ pub enum Event {
     /// Accepting failed: `EMFILE` and its like are tried again by the ring after 100 ms; a listener
     /// that is unusable (`EBADF`, `EINVAL`) is not.
     AcceptFailed { listener: Token, errno: Errno },
+    /// One `Ring::connect` is over. The socket is as an accepted one; without one, nothing of the
+    /// token is in flight.
+    Connected { token: Token, result: Result<OwnedFd, Errno> },
     /// Bytes arrived: read them by `Ring::buffer`, then hand the lease to `Ring::recycle`.
     Received { token: Token, lease: BufferLease },
     /// No more `Received` for this token until `Ring::receive` is called again.
     ReceiveEnded { token: Token, reason: ReceiveEnd },
+    /// One `Ring::receive_into` is over: the buffer is as long as was needed, or holds what came
+    /// before the end.
+    ReceivedInto { token: Token, buffer: FrameBuffer, result: Result<(), ReceiveEnd> },
     /// One `Ring::send` is over: all of it is in the socket's buffer, or the connection failed. The
-    /// buffer comes back.
-    Sent { token: Token, buffer: Vec<u8>, result: Result<(), Errno> },
+    /// buffer comes back, as what it was handed in.
+    Sent { token: Token, buffer: SendBuffer, result: Result<(), Errno> },
     /// One `Ring::write_sync` is over: `Ok` only if all bytes were written and then synced.
     Written { token: Token, buffer: AlignedBuffer, result: Result<(), Errno> },
     /// The descriptor is closed and nothing of the token is in flight: the token may be used anew.
@@ -42,15 +49,15 @@ pub enum Event {
     Woken,
 }
 
-/// Why a multishot receive ended.
+/// Why a receive ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReceiveEnd {
     /// The peer sent its FIN.
     PeerClosed,
     /// All provided buffers are leased. Recycle some, then call `Ring::receive` again; the bytes
-    /// wait in the socket.
+    /// wait in the socket. Never of a `Ring::receive_into`.
     NoBuffers,
-    /// `Ring::stop_receive` took effect.
+    /// `Ring::stop_receive` took effect, or, for a `Ring::receive_into`, `Ring::close`.
     Cancelled,
     /// The connection is broken, most often `ECONNRESET`.
     Failed(Errno),

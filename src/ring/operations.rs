@@ -10,7 +10,10 @@
 
 use std::os::fd::RawFd;
 
+use super::connect::Connect;
 use super::event::{SyncMethod, Token};
+use super::receive_into::ReceiveInto;
+use super::send_buffer::SendBuffer;
 use crate::base::bytes::AlignedBuffer;
 
 /// `user_data` of cancellations: their own outcome does not matter, that of their target does.
@@ -51,11 +54,13 @@ pub(super) enum Operation {
     /// The multishot poll of the waker's eventfd.
     Wake,
     Accept,
+    Connect(Connect),
     Receive {
         stop: Stop,
     },
+    ReceiveInto(ReceiveInto),
     Send {
-        buffer: Vec<u8>,
+        buffer: SendBuffer,
         sent: usize,
     },
     WriteSync(WriteSync),

@@ -43,6 +43,9 @@ impl Default for RingOptions {
     }
 }
 
+/// How often a ring that ends asks the kernel to let go of its memory, ten milliseconds each.
+const END_ATTEMPTS: u32 = 100;
+
 // io_uring_enter(2); the crate keeps its names for them to itself.
 const ENTER_GETEVENTS: u32 = 1;
 const ENTER_EXT_ARG: u32 = 8;
@@ -51,6 +54,7 @@ const ENTER_EXT_ARG: u32 = 8;
 pub(super) enum RingTimer {
     Caller(Token),
     AcceptAgain(Token),
+    ConnectDeadline(Token),
 }
 
 /// One io_uring and what is in flight on it. Belongs to the thread that made it (`SINGLE_ISSUER`),
@@ -239,6 +243,7 @@ impl Ring {
             match timer {
                 RingTimer::Caller(token) => self.ready.push(Event::Timer { token, id }),
                 RingTimer::AcceptAgain(listener) => self.accept_again(listener),
+                RingTimer::ConnectDeadline(token) => self.handle_connect_deadline(token),
             }
         }
         self.due = due;
@@ -357,6 +362,10 @@ impl Ring {
                 }
             }
             Operation::Accept => self.handle_accept(token, key, completion),
+            Operation::Connect(_) => self.handle_connect(token, key, completion.result()),
+            Operation::ReceiveInto(_) => {
+                self.handle_receive_into(token, key, completion.result());
+            }
             Operation::Receive { .. } => self.handle_receive(token, key, completion),
             Operation::Send { .. } => self.handle_send(token, key, completion.result()),
             Operation::WriteSync(_) => self.handle_write(token, key, is_sync, completion.result()),
@@ -367,15 +376,15 @@ impl Ring {
             }
         }
     }
-}
 
-impl Drop for Ring {
-    /// Cancels everything and waits up to a second for the kernel to let go of our memory. What it
-    /// still holds then is leaked, because a write into freed memory is worse.
-    fn drop(&mut self) {
-        const ATTEMPTS: u32 = 100;
+    /// Cancels what is in flight and waits `attempts` times ten milliseconds for the kernel to be
+    /// done with our memory. What it still holds then is leaked, because a write into freed memory
+    /// is worse.
+    /// # Safety
+    /// Called once. Nothing of the ring is used afterwards; it may be forgotten, not dropped.
+    pub(super) unsafe fn end(&mut self, attempts: u32) {
         self.is_ending = true;
-        for _ in 0..ATTEMPTS {
+        for _ in 0..attempts {
             self.flush_backlog();
             if self.operations.in_flight() == 0 && self.backlog.is_empty() {
                 break;
@@ -388,8 +397,8 @@ impl Drop for Ring {
             self.take_completions();
         }
         let is_quiet = self.operations.in_flight() == 0;
-        // SAFETY: each is dropped once, here, and not used after. The ring goes first: it uses the
-        // others' memory.
+        // SAFETY: each is dropped once, here, and not used after, which the caller says. The ring
+        // goes first: it uses the others' memory.
         unsafe {
             ManuallyDrop::drop(&mut self.uring);
             if is_quiet {
@@ -397,5 +406,13 @@ impl Drop for Ring {
                 ManuallyDrop::drop(&mut self.operations);
             }
         }
+    }
+}
+
+impl Drop for Ring {
+    /// Waits up to a second for the kernel to let go, see `end`.
+    fn drop(&mut self) {
+        // SAFETY: nothing can be called on what is being dropped.
+        unsafe { self.end(END_ATTEMPTS) };
     }
 }

@@ -15,6 +15,7 @@ use super::buffers;
 use super::event::{Errno, Event, ReceiveEnd, Token};
 use super::operations::{Operation, OperationKey, Stop};
 use super::reactor::{Ring, RingTimer};
+use super::send_buffer::SendBuffer;
 use super::timers::TimerId;
 use crate::base::time::Duration;
 
@@ -31,10 +32,12 @@ pub(super) struct Endpoint {
     in_flight: u32,
     /// Of those, writes: they are never cancelled.
     pub(super) writes: u32,
-    receive: Option<OperationKey>,
+    /// The receive in the kernel, of either kind.
+    pub(super) receive: Option<OperationKey>,
+    pub(super) connect: Option<OperationKey>,
     is_sending: bool,
     /// Sends behind the one in the kernel: two at once could interleave.
-    waiting: VecDeque<Vec<u8>>,
+    waiting: VecDeque<SendBuffer>,
     accept_rest: Option<TimerId>,
     closing: Closing,
 }
@@ -53,11 +56,16 @@ impl Endpoint {
             in_flight: 0,
             writes: 0,
             receive: None,
+            connect: None,
             is_sending: false,
             waiting: VecDeque::new(),
             accept_rest: None,
             closing: Closing::No,
         }
+    }
+
+    pub(super) fn fd(&self) -> RawFd {
+        self.fd
     }
 
     pub(super) fn is_closing(&self) -> bool {
@@ -79,8 +87,8 @@ impl Ring {
     /// Receives from `fd` into provided buffers until the stream ends, buffers run out or
     /// [`Ring::stop_receive`].
     ///
-    /// No effect while the token is receiving or closing. If a stop is under way, it is followed by
-    /// a new start, and no [`Event::ReceiveEnded`] comes for it.
+    /// No effect while the token is receiving, either way, or closing. If a stop is under way, it is
+    /// followed by a new start, and no [`Event::ReceiveEnded`] comes for it.
     pub fn receive(&mut self, token: Token, fd: RawFd) {
         let endpoint = self.endpoint(token, fd);
         if endpoint.is_closing() {
@@ -95,7 +103,7 @@ impl Ring {
     }
 
     /// Stops receiving, as back-pressure. `Received` may still come until [`Event::ReceiveEnded`].
-    /// No effect if the token is not receiving.
+    /// No effect if the token is not receiving so; a [`Ring::receive_into`] ends by itself.
     pub fn stop_receive(&mut self, token: Token) {
         let Some(key) = self.endpoints.get(&token).and_then(|endpoint| endpoint.receive) else {
             return;
@@ -116,7 +124,8 @@ impl Ring {
     /// Sends all of `buffer`, behind what the token was told to send before. The buffer comes back
     /// in [`Event::Sent`]. When one send fails, those behind it fail with the same error. How many
     /// may wait is the caller's to bound.
-    pub fn send(&mut self, token: Token, fd: RawFd, buffer: Vec<u8>) {
+    pub fn send(&mut self, token: Token, fd: RawFd, buffer: impl Into<SendBuffer>) {
+        let buffer = buffer.into();
         let endpoint = self.endpoint(token, fd);
         if endpoint.is_closing() {
             let result = Err(Errno(libc::ECANCELED));
@@ -131,8 +140,8 @@ impl Ring {
     }
 
     /// Cancels what the token has in flight, except writes, which are waited for; then closes `fd`.
-    /// From now on there is no `Received` or `ReceiveEnded` of it. Sends come back as failed.
-    /// [`Event::Closed`] is the last.
+    /// From now on there is no `Received` or `ReceiveEnded` of it. Sends and `receive_into` come
+    /// back as failed. [`Event::Closed`] is the last.
     pub fn close(&mut self, token: Token, fd: OwnedFd) {
         let raw = std::os::fd::AsRawFd::as_raw_fd(&fd);
         let endpoint = self.endpoint(token, raw);
@@ -167,10 +176,14 @@ impl Ring {
         endpoint
     }
 
+    /// The entry of a token that is in the table.
+    pub(super) fn endpoint_of(&mut self, token: Token) -> &mut Endpoint {
+        self.endpoints.get_mut(&token).expect("lives while it has operations")
+    }
+
     /// Puts an operation of a token that is in the table into the slab.
     pub(super) fn start(&mut self, token: Token, operation: Operation) -> OperationKey {
-        let endpoint = self.endpoints.get_mut(&token).expect("made by `endpoint` just before");
-        endpoint.in_flight += 1;
+        self.endpoint_of(token).in_flight += 1;
         self.operations.insert(token, operation)
     }
 
@@ -178,11 +191,12 @@ impl Ring {
     /// last.
     pub(super) fn finish(&mut self, key: OperationKey) -> Operation {
         let (token, operation) = self.operations.remove(key);
-        let endpoint = self.endpoints.get_mut(&token).expect("lives while it has operations");
+        let endpoint = self.endpoint_of(token);
         endpoint.in_flight -= 1;
         match operation {
             Operation::WriteSync(_) => endpoint.writes -= 1,
-            Operation::Receive { .. } => endpoint.receive = None,
+            Operation::Receive { .. } | Operation::ReceiveInto(_) => endpoint.receive = None,
+            Operation::Connect(_) => endpoint.connect = None,
             Operation::Send { .. } => endpoint.is_sending = false,
             Operation::Wake | Operation::Accept | Operation::Close => {}
         }

@@ -18,7 +18,7 @@ use crate::http::reader::HttpLimits;
 use crate::model::refusal::Refusal;
 use crate::node::head::LeftSeries;
 use crate::node::shard::FrameReceipt;
-use crate::ring::{Event, Idle, Ring, Token};
+use crate::ring::{Event, Idle, Ring, SendBuffer, Token};
 use crate::server::clients::{ClientKey, Clients};
 use crate::server::connection::ConnectionRules;
 use crate::server::ingest::Ingest;
@@ -237,7 +237,9 @@ impl Shard {
             }
             Event::Sent { token, buffer, result } => {
                 let (_, rest) = TokenKind::of(token);
-                self.handle_sent(ClientKey::from_bits(rest), buffer, result.is_ok());
+                if let SendBuffer::Bytes(buffer) = buffer {
+                    self.handle_sent(ClientKey::from_bits(rest), buffer, result.is_ok());
+                }
             }
             Event::Written { buffer, result, .. } => {
                 let outcome = result.map_err(|errno| errno.0);
@@ -253,7 +255,8 @@ impl Shard {
                 }
             }
             Event::Timer { .. } => self.handle_tick(),
-            Event::Woken => {}
+            // The first two are of links, which a shard does not have yet.
+            Event::Connected { .. } | Event::ReceivedInto { .. } | Event::Woken => {}
         }
     }
 

@@ -1,44 +1,14 @@
 //! Accept, receive, send and close against plain blocking sockets on other threads.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::net::TcpStream;
+use std::os::fd::AsRawFd;
 use std::thread;
 
 use super::*;
 
 const LISTENER: Token = Token(u64::MAX);
 const PEER: Token = Token(7);
-
-fn listen() -> (TcpListener, SocketAddr) {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("bind");
-    let address = listener.local_addr().expect("address");
-    (listener, address)
-}
-
-/// A connected pair: ours (blocking, as the ring needs it) and the test's.
-fn pair() -> (OwnedFd, TcpStream) {
-    let (listener, address) = listen();
-    let theirs = TcpStream::connect(address).expect("connect");
-    theirs.set_read_timeout(Some(PATIENCE)).expect("timeout");
-    (listener.accept().expect("accept").0.into(), theirs)
-}
-
-/// Bytes that show a gap, a swap or a repeat at any offset.
-fn pattern(len: usize) -> Vec<u8> {
-    (0..len).map(|offset| (offset.wrapping_mul(2_654_435_761) >> 13).to_le_bytes()[0]).collect()
-}
-
-fn close_and_wait(ring: &mut Ring, token: Token, fd: OwnedFd) -> Vec<Event> {
-    ring.close(token, fd);
-    let mut before = Vec::new();
-    turn_until(ring, |_, event| {
-        let is_closed = matches!(event, Event::Closed { token: closed } if closed == token);
-        before.push(event);
-        is_closed
-    });
-    before
-}
 
 #[test]
 fn ten_megabytes_through_four_buffers_with_back_pressure() {
