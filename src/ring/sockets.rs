@@ -87,8 +87,8 @@ impl Ring {
     /// Receives from `fd` into provided buffers until the stream ends, buffers run out or
     /// [`Ring::stop_receive`].
     ///
-    /// No effect while the token is receiving, either way, or closing. If a stop is under way, it is
-    /// followed by a new start, and no [`Event::ReceiveEnded`] comes for it.
+    /// No effect while the token is receiving, either way, or closing. If a stop is under way, it
+    /// is followed by a new start, and no [`Event::ReceiveEnded`] comes for it.
     pub fn receive(&mut self, token: Token, fd: RawFd) {
         let endpoint = self.endpoint(token, fd);
         if endpoint.is_closing() {
