@@ -2,20 +2,11 @@
 //! values to look up, other regular expressions an automaton.
 //!
 //! Regular expressions are anchored at both ends and `.` matches a newline, as in Prometheus 3. The
-//! syntax is that of the `regex` crate, which accepts nearly all of RE2. Building one is bounded by
-//! [`NFA_BYTES_MAX`], not by steps.
+//! syntax is that of the `regex` crate, which accepts nearly all of RE2.
 
-use regex_automata::meta::{self, Regex};
-use regex_automata::util::syntax;
+use regex_automata::meta::Regex;
 
-use crate::model::matcher::{MatchOperator, Matcher};
-
-/// Larger automatons are refused: they take milliseconds to build.
-const NFA_BYTES_MAX: usize = 1 << 20;
-/// The lazy automaton's cache while it runs.
-const LAZY_CACHE_BYTES: usize = 256 << 10;
-/// Longer patterns are refused before they are parsed.
-const PATTERN_BYTES_MAX: usize = 64 << 10;
+use crate::model::matcher::{MatchOperator, Matcher, compile_regex, plain_alternatives};
 
 /// One matcher, ready.
 pub(in crate::node) struct Condition {
@@ -66,7 +57,7 @@ impl Condition {
             value if !is_regex => from_values(vec![value.into()]),
             ".*" => (Test::All, true),
             ".+" => (Test::All, false),
-            pattern => match alternatives(pattern) {
+            pattern => match plain_alternatives(pattern) {
                 Some(values) => from_values(values),
                 None => from_regex(pattern)?,
             },
@@ -90,30 +81,6 @@ fn from_values(mut values: Vec<String>) -> (Test, bool) {
     )
 }
 
-/// The values of a pattern like `a|b\.c|d`, with or without parentheses around it; `None` if it is
-/// more than that.
-fn alternatives(pattern: &str) -> Option<Vec<String>> {
-    let stripped = pattern.strip_prefix('(').and_then(|rest| rest.strip_suffix(')'));
-    let inner = stripped.map_or(pattern, |rest| rest.strip_prefix("?:").unwrap_or(rest));
-    let mut values = vec![String::new()];
-    let mut characters = inner.chars();
-    while let Some(character) = characters.next() {
-        let literal = match character {
-            '|' => {
-                values.push(String::new());
-                continue;
-            }
-            // An escaped punctuation mark is itself; an escaped letter is a class, an anchor or an
-            // error.
-            '\\' => characters.next().filter(char::is_ascii_punctuation)?,
-            '.' | '+' | '*' | '?' | '(' | ')' | '[' | ']' | '{' | '}' | '^' | '$' => return None,
-            literal => literal,
-        };
-        values.last_mut()?.push(literal);
-    }
-    Some(values)
-}
-
 /// What every match of `pattern` begins with, as far as that is plain to see.
 fn literal_prefix(pattern: &str) -> &str {
     let is_special = |character: char| r"\.+*?()|[]{}^$".contains(character);
@@ -128,24 +95,7 @@ fn literal_prefix(pattern: &str) -> &str {
 }
 
 fn from_regex(pattern: &str) -> Result<(Test, bool), String> {
-    if pattern.len() > PATTERN_BYTES_MAX {
-        return Err(format!("longer than {PATTERN_BYTES_MAX} bytes"));
-    }
-    let config = syntax::Config::new().dot_matches_new_line(true);
-    // On its own first, so that a stray parenthesis cannot pair with those put around it.
-    syntax::parse_with(pattern, &config).map_err(|fault| fault.to_string())?;
-    // Full automatons cost more to build than most queries run.
-    let engines = meta::Config::new()
-        .nfa_size_limit(Some(NFA_BYTES_MAX))
-        .hybrid_cache_capacity(LAZY_CACHE_BYTES)
-        .onepass(false)
-        .dfa(false);
-    let anchored = format!("^(?:{pattern})$");
-    let built = Regex::builder().configure(engines).syntax(config).build(&anchored);
-    let regex = built.map_err(|fault| match fault.size_limit() {
-        Some(limit) => format!("needs an automaton of more than {limit} bytes"),
-        None => fault.to_string(),
-    })?;
+    let regex = compile_regex(pattern)?;
     let matches_empty = regex.is_match("");
     Ok((Test::Regex(Box::new(regex)), matches_empty))
 }
@@ -156,25 +106,6 @@ mod tests {
 
     fn compile(operator: MatchOperator, value: &str) -> Result<Condition, String> {
         Condition::compile(&Matcher { name: "a".into(), operator, value: value.into() })
-    }
-
-    #[test]
-    fn plain_alternations_become_values() {
-        #[track_caller]
-        fn check(pattern: &str, want: Option<&[&str]>) {
-            let want = want.map(|values| values.iter().map(ToString::to_string).collect());
-            assert_eq!(alternatives(pattern), want, "pattern={pattern}");
-        }
-        check("a", Some(&["a"]));
-        check("a|b|c", Some(&["a", "b", "c"]));
-        check("(a|b)", Some(&["a", "b"]));
-        check("(?:a|)", Some(&["a", ""]));
-        check(r"10\.0\.0\.1:9100|x\-y", Some(&["10.0.0.1:9100", "x-y"]));
-        check(r"\d", None);
-        check("a.", None);
-        check("(a)|(b)", None);
-        check("a|b*", None);
-        check(r"a\", None);
     }
 
     #[test]
