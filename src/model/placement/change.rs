@@ -7,7 +7,7 @@
 
 use super::document::{NodeId, PlacedNode, PlacementDocument, Strategy};
 use super::fault::{Cause, DocumentFault, Field};
-use super::fit::{Salts, fit_all, fit_node};
+use super::fit::{SALTS_TRIED, Salts, fit_all, fit_node};
 
 impl PlacementDocument {
     /// The first document of a fleet, as even as can be. `pull` and `salt` of the nodes are chosen.
@@ -30,7 +30,7 @@ impl PlacementDocument {
         next.nodes.push(node);
         next.finish()?;
         let index = next.find(id).expect("it was just added");
-        fit_node(&mut next, index, Salts::Try);
+        fit_node(&mut next, index, Salts::First(SALTS_TRIED));
         Ok(next)
     }
 

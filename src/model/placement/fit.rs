@@ -18,7 +18,7 @@ use crate::model::series::{SLOT_COUNT, Slot};
 
 /// With one salt the slots per node of a fleet that grew to 40 nodes one by one deviate by 3.5 %;
 /// with the best of 32 by 1.3 %, of 256 by 1.0 %.
-const SALTS_TRIED: u32 = 32;
+pub(super) const SALTS_TRIED: u32 = 32;
 /// Even fleets of 1000 nodes are done after 6; zones and weights at odds need more.
 const ROUNDS_MAX: usize = 24;
 /// Off by so many slots is not worth another round.
@@ -29,8 +29,8 @@ const SLOTS_OFF: f64 = 1.5;
 pub(super) enum Salts {
     /// The one it has: what it owns it keeps, as far as possible.
     Keep,
-    /// It owns nothing yet.
-    Try,
+    /// Any of so many, as it owns nothing yet.
+    First(u32),
 }
 
 /// Fits the node at `index`; the others stay as they are.
@@ -43,7 +43,7 @@ pub(super) fn fit_node(document: &mut PlacementDocument, index: usize, salts: Sa
     let others = Others::without(&contest, place);
     let tried = match salts {
         Salts::Keep => document.nodes[index].salt..=document.nodes[index].salt,
-        Salts::Try => 0..=SALTS_TRIED - 1,
+        Salts::First(count) => 0..=count - 1,
     };
     let mut best: Option<(f64, u32, u32)> = None;
     for salt in tried {
