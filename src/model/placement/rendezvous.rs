@@ -162,7 +162,7 @@ mod tests {
         assert_eq!(key(1 << 44, 6_553_600), (1 << 57) / 6_553_600);
     }
 
-    const EXPONENT_0_0: u64 = 0;
-    const EXPONENT_0_LAST: u64 = 0;
-    const EXPONENT_7_0: u64 = 0;
+    const EXPONENT_0_0: u64 = 6_726_036_457_673;
+    const EXPONENT_0_LAST: u64 = 13_078_163_814_221;
+    const EXPONENT_7_0: u64 = 2_215_779_974_776;
 }

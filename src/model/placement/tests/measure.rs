@@ -9,7 +9,7 @@ use crate::model::placement::fit::{Salts, fit_node};
 use crate::model::placement::router::GroupIndex;
 use crate::model::placement::{PlacementDocument, Strategy};
 
-const SEEDS: u64 = 200;
+const SEEDS: u64 = 100;
 
 /// Aims: what must hold for a fleet.
 const DEVIATION_MAX: f64 = 0.05;
