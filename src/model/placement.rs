@@ -39,7 +39,7 @@ pub use check::{
     SHARDS_MAX, TEXT_BYTES_MAX, WEIGHT_MAX,
 };
 pub use document::{
-    DOCUMENT_BYTES_MAX, DOCUMENT_VERSION, NodeId, PlacedNode, PlacementDocument, PULL_PER_WEIGHT,
+    DOCUMENT_BYTES_MAX, DOCUMENT_VERSION, NodeId, PULL_PER_WEIGHT, PlacedNode, PlacementDocument,
     SlotRule, Strategy, TagRule, WEIGHT_USUAL,
 };
 pub use fault::{Cause, DocumentFault, Field};

@@ -187,12 +187,11 @@ fn is_address(text: &str) -> bool {
         && !port.starts_with('0')
         && port.parse::<u16>().is_ok();
     let bracketed = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-    let is_host = match bracketed {
-        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
-        None => {
-            let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-            (1..=HOST_BYTES_MAX).contains(&host.len()) && host.bytes().all(is_letter)
-        }
+    let is_host = if let Some(address) = bracketed {
+        address.parse::<std::net::Ipv6Addr>().is_ok()
+    } else {
+        let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        (1..=HOST_BYTES_MAX).contains(&host.len()) && host.bytes().all(is_letter)
     };
     is_port && is_host
 }

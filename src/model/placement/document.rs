@@ -273,7 +273,6 @@ mod hex {
 
     use super::NodeId;
 
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's `with` asks for it")]
     pub(super) fn serialize<S: Serializer>(id: &NodeId, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(id)
     }

@@ -112,10 +112,9 @@ impl fmt::Display for Cause {
             Self::TooMany { got, max } => write!(f, "{got} of them, {max} may be: remove some"),
             Self::Missing => write!(f, "there is none: give at least one"),
             Self::Duplicate => write!(f, "stands there twice: remove one of them"),
-            Self::BadName => write!(
-                f,
-                "must be 1 to 64 letters, digits, `.`, `_` or `-`: give it another name"
-            ),
+            Self::BadName => {
+                write!(f, "must be 1 to 64 letters, digits, `.`, `_` or `-`: give it another name")
+            }
             Self::BadText => {
                 write!(f, "must be 1 to {TEXT_BYTES_MAX} bytes: write another text")
             }
@@ -125,10 +124,9 @@ impl fmt::Display for Cause {
             Self::AddressOf(id) => {
                 write!(f, "node {id} has the same address: remove that node, or change one")
             }
-            Self::NoZone => write!(
-                f,
-                "is missing, and other nodes have one: give all nodes a zone, or none"
-            ),
+            Self::NoZone => {
+                write!(f, "is missing, and other nodes have one: give all nodes a zone, or none")
+            }
             Self::TooFewNodes { nodes, replication } => write!(
                 f,
                 "{replication} owners for each slot, and a group of {nodes} nodes: \

@@ -153,9 +153,10 @@ fn even_pulls(mut contest: Contest) -> Vec<(u16, u32)> {
         if worst <= SLOTS_OFF {
             break;
         }
-        let corrected = contest.members.iter().zip(loads.iter().zip(&shares)).map(
-            |(member, (load, share))| f64::from(member.pull) * share / f64::from(*load).max(1.0),
-        );
+        let corrected =
+            contest.members.iter().zip(loads.iter().zip(&shares)).map(|(member, (load, share))| {
+                f64::from(member.pull) * share / f64::from(*load).max(1.0)
+            });
         let corrected: Vec<f64> = corrected.collect();
         // Only proportions count; kept in the middle of their range.
         let scale = total / corrected.iter().sum::<f64>();

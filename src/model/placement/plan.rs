@@ -83,9 +83,10 @@ struct Side<'a> {
 
 /// Compares `after` with `before`.
 pub fn plan(before: &Placement, after: &Placement) -> Plan {
-    let mut groups: Vec<&Option<String>> = Vec::new();
-    groups.extend(before.router().groups());
-    groups.extend(after.router().groups());
+    let mut groups: Vec<Option<&str>> = Vec::new();
+    for placement in [before, after] {
+        groups.extend(placement.router().groups().iter().map(Option::as_deref));
+    }
     groups.sort();
     groups.dedup();
     let (old, new) = (before.document(), after.document());
@@ -110,16 +111,19 @@ impl GroupPlan {
     }
 }
 
-fn plan_group(before: &Placement, after: &Placement, group: &Option<String>) -> GroupPlan {
+fn plan_group(before: &Placement, after: &Placement, group: Option<&str>) -> GroupPlan {
     let side_of = |placement| Side::of_group(placement, group);
     let (old, new) = (side_of(before), side_of(after));
     let mut ids: Vec<NodeId> = Vec::new();
     for document in [before.document(), after.document()] {
-        ids.extend(document.nodes.iter().filter(|node| node.group == *group).map(|node| node.id));
+        ids.extend(
+            document.nodes.iter().filter(|node| node.group.as_deref() == group).map(|node| node.id),
+        );
     }
     ids.sort();
     ids.dedup();
-    let mut nodes: Vec<NodeChange> = ids.into_iter().map(|id| change_of(&old, &new, id)).collect();
+    let mut nodes: Vec<NodeChange> =
+        ids.into_iter().map(|id| change_of(old.as_ref(), new.as_ref(), id)).collect();
     let mut slots_moved = 0;
     for slot in (0..SLOT_COUNT).map(Slot) {
         let owners_of = |side: &Option<Side>| side.as_ref().map_or(Vec::new(), |s| s.ids(slot));
@@ -138,7 +142,7 @@ fn plan_group(before: &Placement, after: &Placement, group: &Option<String>) -> 
     }
     let fair = nodes.iter().map(|node| (node.fair_after - node.fair_before).max(0.0)).sum();
     GroupPlan {
-        group: group.clone(),
+        group: group.map(Into::into),
         slots_owned_after: nodes.iter().map(|node| node.slots_after).sum(),
         nodes,
         even_before: old.map(|side| side.even),
@@ -148,8 +152,8 @@ fn plan_group(before: &Placement, after: &Placement, group: &Option<String>) -> 
     }
 }
 
-fn change_of(old: &Option<Side>, new: &Option<Side>, id: NodeId) -> NodeChange {
-    let of = |side: &Option<Side>| {
+fn change_of(old: Option<&Side>, new: Option<&Side>, id: NodeId) -> NodeChange {
+    let of = |side: Option<&Side>| {
         let Some(side) = side else { return (0, 0.0) };
         let index = side.document().find(id);
         index.map_or((0, 0.0), |index| (side.owned[index], side.fair[index]))
@@ -167,8 +171,9 @@ fn change_of(old: &Option<Side>, new: &Option<Side>, id: NodeId) -> NodeChange {
 }
 
 impl<'a> Side<'a> {
-    fn of_group(placement: &'a Placement, group: &Option<String>) -> Option<Self> {
-        let index = placement.router().groups().iter().position(|known| known == group)?;
+    fn of_group(placement: &'a Placement, group: Option<&str>) -> Option<Self> {
+        let index =
+            placement.router().groups().iter().position(|known| known.as_deref() == group)?;
         Some(Self::new(placement, GroupIndex(u16::try_from(index).expect("few groups"))))
     }
 

@@ -76,7 +76,6 @@ fn split_mix(seed: u64, index: u64) -> u64 {
 
 /// 64 - log2(draw), of a draw of 64 bits; 0 counts as 1.
 #[inline]
-#[expect(clippy::cast_possible_truncation, reason = "ten bits")]
 fn exponent_of(draw: u64) -> u64 {
     let draw = draw | 1;
     let shift = draw.leading_zeros();
@@ -154,7 +153,8 @@ mod tests {
     /// Frozen: a change here moves data of running fleets.
     #[test]
     fn draws_are_frozen() {
-        let node = PlacedNode::new(crate::model::placement::NodeId(0x0123_4567_89ab_cdef), "a:1", 1);
+        let node =
+            PlacedNode::new(crate::model::placement::NodeId(0x0123_4567_89ab_cdef), "a:1", 1);
         let draws = |salt| Draws::with_salt(&node, salt);
         assert_eq!(draws(0).exponent(Slot(0)), EXPONENT_0_0);
         assert_eq!(draws(0).exponent(Slot(16383)), EXPONENT_0_LAST);

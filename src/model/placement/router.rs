@@ -148,6 +148,7 @@ pub(super) fn chain(hash: u64, value: &[u8]) -> u64 {
 
 /// The slot at the end of the chain.
 #[inline]
+#[expect(clippy::cast_possible_truncation, reason = "fourteen bits")]
 pub(super) fn slot_of_chain(hash: u64) -> Slot {
     Slot((hash >> (u64::BITS - SLOT_COUNT.trailing_zeros())) as u16)
 }

@@ -37,8 +37,9 @@ pub(super) fn shares(contest: &Contest) -> Vec<f64> {
     let by_zone = divide(&zones, replication);
     let mut shares = vec![0.0; members.len()];
     for (zone, total) in by_zone.into_iter().enumerate() {
-        let takers: Vec<Taker> =
-            of_zone(zone).map(|each| Taker { weight: weigh(each), least: 0.0, most: 1.0 }).collect();
+        let takers: Vec<Taker> = of_zone(zone)
+            .map(|each| Taker { weight: weigh(each), least: 0.0, most: 1.0 })
+            .collect();
         let places = (0..members.len()).filter(|&at| usize::from(members[at].zone) == zone);
         for (place, share) in places.zip(divide(&takers, total)) {
             shares[place] = share * f64::from(SLOT_COUNT);

@@ -1,4 +1,10 @@
 //! Placement as a whole: what fleets look like, for the tests in `tests/`.
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "small numbers"
+)]
 
 mod aims;
 mod documents;

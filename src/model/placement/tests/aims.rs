@@ -208,15 +208,15 @@ fn a_fleet_that_grows_stays_even() {
 fn plans_add_up() {
     let mut chance = Chance::new(17);
     let before = found(2, chance.nodes(6, 3));
-    let gone = before.nodes[0].id;
-    let after = before.without_node(0, gone).expect("nodes enough");
+    let first = before.nodes[0].id;
+    let after = before.without_node(0, first).expect("nodes enough");
     let after = after.with_node(0, chance.node(7, 3)).expect("a good node");
-    let (was, is) = (ready(&before), ready(&after));
-    let moved: usize = (0..SLOT_COUNT)
-        .map(|slot| owner_ids(&is, slot).difference(&owner_ids(&was, slot)).count())
+    let (old, new) = (ready(&before), ready(&after));
+    let moved_count: usize = (0..SLOT_COUNT)
+        .map(|slot| owner_ids(&new, slot).difference(&owner_ids(&old, slot)).count())
         .sum();
     let group = &plan_of(&before, &after).groups[0];
-    assert_eq!(group.slots_moved as usize, moved);
+    assert_eq!(group.slots_moved as usize, moved_count);
     assert_eq!(group.slots_owned_after, 2 * u32::from(SLOT_COUNT));
     assert_eq!(group.nodes.len(), 7);
     for node in &group.nodes {

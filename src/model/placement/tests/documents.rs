@@ -14,11 +14,7 @@ fn good() -> PlacementDocument {
     }
     let matchers = vec![
         Matcher::equal("job", "edge"),
-        Matcher {
-            name: "dc".into(),
-            operator: MatchOperator::NotRegex,
-            value: "a|b.*\"\n".into(),
-        },
+        Matcher { name: "dc".into(), operator: MatchOperator::NotRegex, value: "a|b.*\"\n".into() },
     ];
     let rules = vec![TagRule { matchers, group: "hot".into() }];
     let within = SlotRule::ShardBy { labels: vec!["instance".into(), "__name__".into()] };
@@ -98,7 +94,8 @@ fn faults_name_the_field() {
         |d| d.nodes.iter_mut().for_each(|n| n.group = Some("hot".into())),
         "nodes: all nodes are in groups",
     );
-    for link in ["", "a", "a:", ":1", "a:0", "a:65536", "a:+1", "a:01", "a b:1", "[::1:1", "::1:1"] {
+    for link in ["", "a", "a:", ":1", "a:0", "a:65536", "a:+1", "a:01", "a b:1", "[::1:1", "::1:1"]
+    {
         check(|d| d.nodes[0].link = link.into(), "nodes[0].link (of ");
     }
 }
@@ -141,14 +138,14 @@ fn faults_of_the_strategy_name_the_field() {
 /// Red without `deny_unknown_fields` at any of the levels.
 #[test]
 fn texts_that_are_refused() {
-    let good = good().encode();
-    assert!(PlacementDocument::decode(&good).is_ok());
     #[track_caller]
     fn check(text: &str, want: &str) {
         let fault = PlacementDocument::decode(text).expect_err(want);
         assert_eq!(fault.field, Field::Document);
         assert!(fault.to_string().contains(want), "{fault} has {want:?}");
     }
+    let good = good().encode();
+    assert!(PlacementDocument::decode(&good).is_ok());
     let with = |from: &str, to: &str| {
         assert!(good.contains(from), "{from} in {good}");
         good.replacen(from, to, 1)

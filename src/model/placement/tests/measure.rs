@@ -29,7 +29,11 @@ impl Figures {
     }
 }
 
-fn plain(replication: u8, chance: &mut Chance, (nodes, zones): (usize, usize)) -> PlacementDocument {
+fn plain(
+    replication: u8,
+    chance: &mut Chance,
+    (nodes, zones): (usize, usize),
+) -> PlacementDocument {
     let nodes = chance.nodes(nodes, zones);
     let (epoch, start_ms, strategy) = (1, 0, Strategy::Hash {});
     let mut document = PlacementDocument { epoch, start_ms, replication, strategy, nodes };

@@ -15,14 +15,14 @@ fn naive_owners(document: &PlacementDocument, slot: Slot) -> Vec<u16> {
         let uniform = (-exponent).exp2();
         -uniform.ln() / (f64::from(node.pull) / f64::from(PULL_PER_WEIGHT))
     };
-    let mut order: Vec<(f64, u16)> = (0..).zip(&document.nodes).map(|(i, n)| (draw(n), i)).collect();
+    let mut order: Vec<(f64, u16)> =
+        (0..).zip(&document.nodes).map(|(i, n)| (draw(n), i)).collect();
     order.sort_by(|a, b| a.0.total_cmp(&b.0));
     let zone_of = |index: u16| document.nodes[usize::from(index)].zone.as_ref();
     let mut owners: Vec<u16> = Vec::new();
     for &(_, index) in &order {
-        let is_new = zone_of(index).is_none_or(|zone| {
-            owners.iter().all(|&owner| zone_of(owner) != Some(zone))
-        });
+        let is_new = zone_of(index)
+            .is_none_or(|zone| owners.iter().all(|&owner| zone_of(owner) != Some(zone)));
         if is_new && owners.len() < usize::from(document.replication) {
             owners.push(index);
         }

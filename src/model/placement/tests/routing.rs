@@ -149,9 +149,8 @@ fn a_query_reaches_every_series_that_matches() {
 #[test]
 fn a_query_that_pins_the_key_asks_its_owners_alone() {
     let placement = placement(shard_by(&["job", "__name__"]));
-    let owner_count = |matchers: &[Matcher]| {
-        placement.nodes_reached(&placement.reach(TENANT, matchers)).len()
-    };
+    let owner_count =
+        |matchers: &[Matcher]| placement.nodes_reached(&placement.reach(TENANT, matchers)).len();
     let name = Matcher::equal("__name__", "up");
     let regex = |value: &str| matcher("job", MatchOperator::Regex, value);
     assert_eq!(owner_count(&[name.clone(), Matcher::equal("job", "b1")]), 2);
@@ -177,13 +176,14 @@ fn a_query_that_pins_the_key_asks_its_owners_alone() {
 /// Red when a verdict is mixed up: groups that a query cannot meet are not asked.
 #[test]
 fn a_query_asks_only_groups_that_it_can_meet() {
-    let placement = placement(tags(SlotRule::Hash {}));
     #[track_caller]
     fn check(placement: &Placement, matchers: &[Matcher], want: &[Option<&str>]) {
         let Reach { groups, .. } = placement.reach(TENANT, matchers);
-        let name = |group: &GroupIndex| placement.router().groups()[usize::from(group.0)].as_deref();
+        let name =
+            |group: &GroupIndex| placement.router().groups()[usize::from(group.0)].as_deref();
         assert_eq!(groups.iter().map(name).collect::<Vec<_>>(), want, "{matchers:?}");
     }
+    let placement = placement(tags(SlotRule::Hash {}));
     let equal = |name, value| Matcher::equal(name, value);
     let all = [None, Some("cold"), Some("hot")];
     check(&placement, &[equal("__name__", "up")], &all);
