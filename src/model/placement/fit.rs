@@ -6,9 +6,9 @@
 //!   would win it is known, so the one that wins just enough is found by sorting them; whatever the
 //!   salt. Of [`SALTS_TRIED`] salts the one is kept whose slots leave the others most even.
 //!   So exactly the fair share moves, and imbalance does not add up over the years.
-//!   O(slots x (nodes + salts)): 10 ms for 40 nodes.
+//!   O(slots x (nodes + salts)).
 //! - All nodes of the first document: pulls are corrected by how much each is off, again and again,
-//!   until all are right to a slot or two. O(rounds x slots x nodes): 100 ms for 40 nodes.
+//!   until all are right to a slot or two. O(rounds x slots x nodes).
 
 use super::document::{PULL_PER_WEIGHT, PlacementDocument};
 use super::rendezvous::{Draws, pull_for};
@@ -16,10 +16,9 @@ use super::share::shares;
 use super::table::{Contest, Hurdle};
 use crate::model::series::{SLOT_COUNT, Slot};
 
-/// With one salt the slots per node of a fleet that grew to 40 nodes one by one deviate by 3.5 %;
-/// with the best of 32 by 1.3 %, of 256 by 1.0 %.
+/// Each costs a sort of all slots. `tests/measure.rs` compares other numbers of them.
 pub(super) const SALTS_TRIED: u32 = 32;
-/// Even fleets of 1000 nodes are done after 6; zones and weights at odds need more.
+/// Usual fleets stop before; zones and weights at odds may not.
 const ROUNDS_MAX: usize = 24;
 /// Off by so many slots is not worth another round.
 const SLOTS_OFF: f64 = 1.5;

@@ -190,8 +190,8 @@ fn another_address_moves_nothing() {
     assert_eq!(plan.groups[0].moved_ratio(), None);
 }
 
-/// A fleet that grows one by one stays even, because salts are chosen: without, 12 nodes deviate
-/// by 1.9 %. Red when `fit_node` takes the first salt.
+/// A fleet that grows one by one stays even, because salts are chosen. Red when `fit_node` takes
+/// the first salt.
 #[test]
 fn a_fleet_that_grows_stays_even() {
     let mut chance = Chance::new(16);
