@@ -2,10 +2,10 @@
 //!
 //! In: documents as they are heard of, in any order, and times. Out: verdicts and documents.
 //! - **A sample follows the epoch of its arrival** at the gateway, not of its timestamp: an owner
-//!   that left takes no more samples, however old. So an epoch holds samples from the past (`behind`)
-//!   up to a little into the future (`ahead`) of the time that it was in force.
-//! - The highest epoch wins. Two different documents of one epoch are a conflict, which agreement by
-//!   a majority makes impossible; seen all the same, neither is followed blindly: the first stays.
+//!   that left takes no more samples, however old. So an epoch holds samples from the past
+//!   (`behind`) up to a little into the future (`ahead`) of the time that it was in force.
+//! - The highest epoch wins. Two different documents of one epoch are a conflict, which agreement
+//!   by a majority makes impossible; seen all the same, neither is followed blindly: the first stays.
 //! - An epoch may be forgotten once it is over and everything in it is older than retention.
 
 use std::fmt;

@@ -2,8 +2,8 @@
 //!
 //! A draw u is uniform in (0, 1]; the owner is the node with the least -log2(u) / pull, which
 //! exponential variables with rate `pull` are, so a node wins in proportion to its pull
-//! (Schindelhauer and Schomaker, "Weighted Distributed Hash Tables", 2005; the form with a logarithm
-//! is from the Internet draft "Weighted HRW", draft-ietf-bess-weighted-hrw).
+//! (Schindelhauer and Schomaker, "Weighted Distributed Hash Tables", 2005; the form with a
+//! logarithm is from the Internet draft "Weighted HRW", draft-ietf-bess-weighted-hrw).
 //! In integers, since no two libraries agree on the last bit of a logarithm: -log2(u) in 2^-44,
 //! from a table of 1024 steps with a straight line between them. It is off by less than 2e-7,
 //! the same way for all nodes; that distorts weights by less than 1e-3 even with 1000 nodes.
