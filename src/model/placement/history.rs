@@ -5,7 +5,8 @@
 //!   that left takes no more samples, however old. So an epoch holds samples from the past
 //!   (`behind`) up to a little into the future (`ahead`) of the time that it was in force.
 //! - The highest epoch wins. Two different documents of one epoch are a conflict, which agreement
-//!   by a majority makes impossible; seen all the same, neither is followed blindly: the first stays.
+//!   by a majority makes impossible; seen all the same, neither is followed blindly: the first
+//!   stays.
 //! - An epoch may be forgotten once it is over and everything in it is older than retention.
 
 use std::fmt;

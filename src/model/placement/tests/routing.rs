@@ -115,8 +115,8 @@ fn some_matchers(chance: &mut Chance) -> Vec<Matcher> {
 }
 
 /// Against brute force: each series that matches lives where the reach says, and its owners are
-/// asked. Red when a missing label is not the empty value in one of the two, a rule is left out that
-/// can match, the rest is left out, or values of several matchers are joined, not cut.
+/// asked. Red when a missing label is not the empty value in one of the two, a rule is left out
+/// that can match, the rest is left out, or values of several matchers are joined, not cut.
 #[test]
 fn a_query_reaches_every_series_that_matches() {
     let world = world();
