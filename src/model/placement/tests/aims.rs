@@ -206,11 +206,11 @@ fn a_fleet_that_grows_stays_even() {
 /// The plan's numbers fit together and with a count made another way.
 #[test]
 fn plans_add_up() {
-    let mut chance = Chance::new(17);
-    let before = found(2, chance.nodes(6, 3));
+    let mut random = Chance::new(17);
+    let before = found(2, random.nodes(6, 3));
     let first = before.nodes[0].id;
     let after = before.without_node(0, first).expect("nodes enough");
-    let after = after.with_node(0, chance.node(7, 3)).expect("a good node");
+    let after = after.with_node(0, random.node(7, 3)).expect("a good node");
     let (old, new) = (ready(&before), ready(&after));
     let moved_count: usize = (0..SLOT_COUNT)
         .map(|slot| owner_ids(&new, slot).difference(&owner_ids(&old, slot)).count())
