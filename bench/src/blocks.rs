@@ -67,26 +67,34 @@ pub struct DiskUse {
     pub blocks: u64,
     /// The whole folder: blocks, logs with what is allocated ahead, snapshots.
     pub all: u64,
+    /// Log segments, which are allocated ahead and used again.
+    pub segments: u64,
 }
 
 impl DiskUse {
     /// Weighs the folder of `server`.
     pub fn of(server: &Server<'_>) -> io::Result<Self> {
         let data = server.data();
-        Ok(Self { blocks: weigh(&data.join("blocks"))?, all: weigh(&data)? })
+        let everything = |_: &Path| true;
+        let is_segment = |path: &Path| path.extension().is_some_and(|end| end == "log");
+        Ok(Self {
+            blocks: weigh(&data.join("blocks"), &everything)?,
+            all: weigh(&data, &everything)?,
+            segments: weigh(&data, &is_segment)?,
+        })
     }
 }
 
-fn weigh(path: &Path) -> io::Result<u64> {
+fn weigh(path: &Path, counts: &dyn Fn(&Path) -> bool) -> io::Result<u64> {
     let metadata = match fs::symlink_metadata(path) {
         // Removed while we look: a spare log segment.
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(0),
         other => other?,
     };
-    let mut bytes = metadata.blocks() * 512;
+    let mut bytes = if counts(path) { metadata.blocks() * 512 } else { 0 };
     if metadata.is_dir() {
         for entry in fs::read_dir(path)? {
-            bytes += weigh(&entry?.path())?;
+            bytes += weigh(&entry?.path(), counts)?;
         }
     }
     Ok(bytes)

@@ -35,7 +35,7 @@ pub struct SnapshotCourse {
     /// ...but not before it has as many as the last snapshot, so that writing them at most doubles
     /// what is written.
     last_bytes: u64,
-    /// A flush is over: a quarter of `log_bytes_max` is enough for the next one.
+    /// A flush is over: a small part of `log_bytes_max` is enough for the next one.
     is_early: bool,
     /// After a failure the log grows by a quarter of its limit before the next attempt.
     postponed_bytes: u64,
@@ -150,8 +150,8 @@ impl SnapshotCourse {
 
     /// Much of the head went to blocks: a snapshot is short now.
     pub fn handle_flushed(&mut self, log: &Log) {
-        let is_worth_it = log.bytes_since_snapshot() >= self.log_bytes_max / 4;
-        self.is_early |= is_worth_it && self.postponed_bytes == 0;
+        let few = self.last_bytes.clamp(self.log_bytes_max / 32, self.log_bytes_max / 4);
+        self.is_early |= log.bytes_since_snapshot() >= few && self.postponed_bytes == 0;
     }
 
     /// The log failed: no snapshot begins or ends any more.

@@ -16,6 +16,7 @@ use crate::recording;
 use crate::server::{Cpus, Server};
 
 const BLOCKS_PER_SAMPLE: &str = "bytes of blocks per sample, list and index in it";
+const LIVE_PER_SAMPLE: &str = "bytes of everything but the log's empty room, per sample";
 const FOLDER_PER_SAMPLE: &str = "bytes of the whole folder per sample, log ahead in it";
 const REMOTE_WRITE_HEADERS: &str = "Content-Type: application/x-protobuf\r\n\
                                     Content-Encoding: snappy\r\n\
@@ -46,6 +47,8 @@ fn tsbs_span(round: &Round<'_>, span: &str, aim: Option<f64>) -> io::Result<Vec<
     let flushed = DiskUse::of(&server)?;
     blocks::compact(&server)?;
     let merged = DiskUse::of(&server)?;
+    let logged = blocks::metric(&server, "tidegate_log_replay_bytes")?;
+    let live = merged.all.saturating_sub(merged.segments) as f64 + logged;
     load::verify(set_up, &server, &ledger)?;
     let files = blocks::files(&server)?;
     let index = blocks::index_bytes(set_up, &files)?;
@@ -56,6 +59,7 @@ fn tsbs_span(round: &Round<'_>, span: &str, aim: Option<f64>) -> io::Result<Vec<
             Some(aim) => per_sample.at_most(aim),
             None => per_sample,
         },
+        Figure::new(LIVE_PER_SAMPLE, live / points),
         Figure::new(FOLDER_PER_SAMPLE, merged.all as f64 / points),
         Figure::new("bytes of indexes per sample", index as f64 / points),
         Figure::new("bytes of blocks per sample before merging", flushed.blocks as f64 / points),
