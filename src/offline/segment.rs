@@ -157,6 +157,7 @@ fn describe(record: &Record<'_>) -> RecordFacts {
                 Err(_) => facts.problem = Some("its samples cannot be read"),
             }
         }
+        _ => facts.problem = Some("its frame is of a kind that no log holds"),
     }
     facts
 }

@@ -83,6 +83,7 @@ impl Deletion {
             sequence: 0,
             epoch: 0,
             shard,
+            id_space: 0,
             payload_len_bytes: payload_len_bytes.expect("matchers are shorter than a frame"),
         };
         seal_frame(&mut frame, &header);

@@ -5,14 +5,18 @@
 //!  | magic | version | kind | schema | flags | zero   | length | crc32c |
 //!  | u32   | u16     | u16  | u16    | u16   | u32    | u32    | u32    |
 //!
-//!  24         32      40      44     48         64
-//!  | sequence | epoch | shard | room | reserved |
-//!  | u64      | u64   | u32   | u32  | 16 bytes |
+//!  24         32      40      44     48         56         64
+//!  | sequence | epoch | shard | zero | id space | reserved |
+//!  | u64      | u64   | u32   | u32  | u64      | 8 bytes  |
 //! ```
 //! All little-endian. `length` is that of the payload; the payload begins at byte 64 and is
 //! 16-aligned in memory. `crc32c` covers header and payload, with its own field as zero.
 
 use crate::base::checksum::{crc32c, crc32c_append};
+use rkyv::api::high::HighSerializer;
+use rkyv::rancor::Panic;
+use rkyv::ser::allocator::ArenaHandle;
+use rkyv::util::AlignedVec;
 
 /// Bytes of the header; also the alignment room in front of a payload.
 pub const FRAME_HEADER_BYTES: usize = 64;
@@ -21,6 +25,8 @@ pub const FRAME_HEADER_BYTES: usize = 64;
 pub const FRAME_BYTES_MAX: usize = 4 << 20;
 /// Alignment of a payload in memory.
 pub const PAYLOAD_ALIGN: usize = 16;
+/// The memory of a frame: its payload is read in place.
+pub type Memory = AlignedVec<PAYLOAD_ALIGN>;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"tdg1");
 const VERSION: u16 = 1;
@@ -34,6 +40,61 @@ pub enum FrameKind {
     Write = 1,
     /// Samples are deleted (`wire/delete.rs`).
     Delete = 2,
+    /// A node's first words on a connection (`wire/hello.rs`).
+    Challenge = 3,
+    /// A gateway's answer to it.
+    Hello = 4,
+    /// A node's answer to that.
+    Welcome = 5,
+    /// Why a link is closed.
+    Refused = 6,
+    /// Frames are durable (`wire/ack.rs`).
+    Ack = 7,
+    /// Are you there? (`wire/health.rs`)
+    Ping = 8,
+    /// Yes, and like this.
+    Pong = 9,
+    /// Which series have which ids? (`wire/registry.rs`)
+    RegistryRequest = 10,
+    /// These.
+    RegistryPage = 11,
+    /// A query's question (`wire/select.rs`).
+    Select = 12,
+    /// Series that match.
+    Series = 13,
+    /// Label names or values.
+    Strings = 14,
+    /// All has been said.
+    SelectEnd = 15,
+    /// Nothing more will come, and why.
+    SelectFault = 16,
+}
+
+impl FrameKind {
+    /// Every kind, in the order of their numbers, which begin at 1.
+    pub const ALL: [Self; 16] = [
+        Self::Write,
+        Self::Delete,
+        Self::Challenge,
+        Self::Hello,
+        Self::Welcome,
+        Self::Refused,
+        Self::Ack,
+        Self::Ping,
+        Self::Pong,
+        Self::RegistryRequest,
+        Self::RegistryPage,
+        Self::Select,
+        Self::Series,
+        Self::Strings,
+        Self::SelectEnd,
+        Self::SelectFault,
+    ];
+
+    fn of_number(kind: u16) -> Result<Self, FrameFault> {
+        let index = usize::from(kind).wrapping_sub(1);
+        Self::ALL.get(index).copied().ok_or(FrameFault::UnknownKind { kind })
+    }
 }
 
 /// A flag: the samples are taken however late they are.
@@ -54,6 +115,9 @@ pub struct FrameHeader {
     pub epoch: u64,
     /// The node shard that this is for.
     pub shard: u32,
+    /// Whose ids the payload names ([`crate::wire::hello::id_space`]). 0 on a link: it names none.
+    /// 0 elsewhere (one process, the log): those of the only node there is.
+    pub id_space: u64,
     /// Bytes of the payload.
     pub payload_len_bytes: u32,
 }
@@ -73,6 +137,8 @@ pub enum FrameFault {
     TooLong { len_bytes: u64 },
     /// The checksum does not match.
     Corrupt,
+    /// A payload of a version that this program does not read.
+    UnknownSchema { schema: u16 },
     /// The payload's structure does not hold.
     BadPayload,
 }
@@ -96,6 +162,7 @@ pub fn seal_frame(frame: &mut [u8], header: &FrameHeader) {
     head[24..32].copy_from_slice(&header.sequence.to_le_bytes());
     head[32..40].copy_from_slice(&header.epoch.to_le_bytes());
     head[40..44].copy_from_slice(&header.shard.to_le_bytes());
+    head[48..56].copy_from_slice(&header.id_space.to_le_bytes());
     let crc = crc32c(frame);
     frame[CRC_OFFSET..CRC_OFFSET + 4].copy_from_slice(&crc.to_le_bytes());
 }
@@ -113,11 +180,7 @@ pub fn decode_header(bytes: &[u8]) -> Result<FrameHeader, FrameFault> {
     if version != VERSION {
         return Err(FrameFault::UnknownVersion { version });
     }
-    let kind = match read_u16(head, 6) {
-        1 => FrameKind::Write,
-        2 => FrameKind::Delete,
-        kind => return Err(FrameFault::UnknownKind { kind }),
-    };
+    let kind = FrameKind::of_number(read_u16(head, 6))?;
     let payload_len_bytes = read_u32(head, 16);
     let len_bytes = u64::from(payload_len_bytes) + FRAME_HEADER_BYTES as u64;
     if len_bytes > FRAME_BYTES_MAX as u64 {
@@ -130,6 +193,7 @@ pub fn decode_header(bytes: &[u8]) -> Result<FrameHeader, FrameFault> {
         sequence: read_u64(head, 24),
         epoch: read_u64(head, 32),
         shard: read_u32(head, 40),
+        id_space: read_u64(head, 48),
         payload_len_bytes,
     })
 }
@@ -150,6 +214,44 @@ pub fn check_frame(frame: &[u8]) -> Result<FrameHeader, FrameFault> {
         return Err(FrameFault::Corrupt);
     }
     Ok(header)
+}
+
+/// A frame of `kind` that is none of a link's sequence: all but [`FrameKind::Write`]. The payload
+/// is shorter than a frame may be, which is for the caller to see to.
+pub(crate) fn encode_control<T>(kind: FrameKind, schema: u16, payload: &T) -> Memory
+where
+    T: for<'a> rkyv::Serialize<HighSerializer<Memory, ArenaHandle<'a>, Panic>>,
+{
+    let mut frame = encode_body(payload);
+    seal_control(&mut frame, kind, schema);
+    frame
+}
+
+/// Room for a header, and `payload`.
+pub(crate) fn encode_body<T>(payload: &T) -> Memory
+where
+    T: for<'a> rkyv::Serialize<HighSerializer<Memory, ArenaHandle<'a>, Panic>>,
+{
+    let mut memory = Memory::new();
+    memory.extend_from_slice(&[0; FRAME_HEADER_BYTES]);
+    let Ok(frame) = rkyv::api::high::to_bytes_in::<_, Panic>(payload, memory);
+    frame
+}
+
+/// Writes the header of a frame that [`encode_body`] began.
+pub(crate) fn seal_control(frame: &mut Memory, kind: FrameKind, schema: u16) {
+    let payload_len_bytes = u32::try_from(frame.len() - FRAME_HEADER_BYTES);
+    let header = FrameHeader {
+        kind,
+        schema,
+        flags: 0,
+        sequence: 0,
+        epoch: 0,
+        shard: 0,
+        id_space: 0,
+        payload_len_bytes: payload_len_bytes.expect("shorter than FRAME_BYTES_MAX"),
+    };
+    seal_frame(frame, &header);
 }
 
 fn read_u16(bytes: &[u8], at: usize) -> u16 {
@@ -178,6 +280,7 @@ mod tests {
             sequence: 9,
             epoch: 3,
             shard: 2,
+            id_space: 5,
             payload_len_bytes: 13,
         };
         seal_frame(&mut frame, &header);
@@ -188,6 +291,18 @@ mod tests {
     fn round_trip() {
         let header = check_frame(&example()).expect("a sealed frame");
         assert_eq!((header.sequence, header.epoch, header.shard), (9, 3, 2));
+        assert_eq!(header.id_space, 5);
+    }
+
+    #[test]
+    fn numbers_of_kinds_are_their_places() {
+        // Red if a kind is inserted instead of appended.
+        for (number, kind) in (1..).zip(FrameKind::ALL) {
+            assert_eq!((kind as u16, FrameKind::of_number(number)), (number, Ok(kind)));
+        }
+        for kind in [0, 17, u16::MAX] {
+            assert_eq!(FrameKind::of_number(kind), Err(FrameFault::UnknownKind { kind }));
+        }
     }
 
     #[test]

@@ -1,12 +1,21 @@
-//! A query's question to one node shard, and the pieces of the answer.
+//! A query's question to one node shard, and the pieces of the answer. As values here, as bytes in
+//! `codec` and `series`.
+
+mod codec;
+mod series;
+
+use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::model::chunk::Chunk;
 use crate::model::matcher::Matcher;
 use crate::model::sample::Sample;
 use crate::model::series::TenantId;
 
+pub use codec::{SELECT_SCHEMA, SelectEnding, StringsView, encode_answer};
+pub use series::{PieceTooLong, SelectedSeriesPiece, SeriesJoiner, SeriesView};
+
 /// What to look for on one node shard. Both ends of the range are inclusive, Unix milliseconds.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SelectRequest {
     /// Whose series.
     pub tenant: TenantId,
@@ -23,7 +32,7 @@ pub struct SelectRequest {
 }
 
 /// What a select returns of the series that match and have a sample in the range.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub enum SelectWant {
     /// Labels and samples.
     Samples,
@@ -66,7 +75,7 @@ pub struct SelectedSeries {
 }
 
 /// Why a select ended early.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub enum SelectFault {
     /// A matcher's regular expression does not compile; the text says why.
     BadRegex(String),

@@ -40,6 +40,22 @@ pub struct WritePayload {
     pub labels: Vec<u8>,
 }
 
+/// What the header of a `Write` frame says besides its payload; see
+/// [`crate::wire::frame::FrameHeader`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WriteAddress {
+    /// Rising by one per link.
+    pub sequence: u64,
+    /// Zero or [`crate::wire::frame::FLAG_BACKFILL`].
+    pub flags: u16,
+    /// The node shard.
+    pub shard: u32,
+    /// The placement epoch that the sender followed.
+    pub epoch: u64,
+    /// Whose ids the series column names; 0 if it names none.
+    pub id_space: u64,
+}
+
 /// A series that the sender has no id for yet.
 #[derive(Archive, Serialize, Clone, Copy, Debug, PartialEq, Eq)]
 #[rkyv(derive(Debug))]
@@ -95,6 +111,16 @@ impl WritePayload {
         &self,
         (sequence, flags): (u64, u16),
         shard: u32,
+        memory: AlignedVec<PAYLOAD_ALIGN>,
+    ) -> AlignedVec<PAYLOAD_ALIGN> {
+        let address = WriteAddress { sequence, flags, shard, epoch: 0, id_space: 0 };
+        self.encode_frame_for(&address, memory)
+    }
+
+    /// The same for a link.
+    pub fn encode_frame_for(
+        &self,
+        address: &WriteAddress,
         mut memory: AlignedVec<PAYLOAD_ALIGN>,
     ) -> AlignedVec<PAYLOAD_ALIGN> {
         assert!(self.frame_len_bytes_max() <= FRAME_BYTES_MAX);
@@ -106,10 +132,11 @@ impl WritePayload {
         let header = FrameHeader {
             kind: FrameKind::Write,
             schema: WRITE_SCHEMA,
-            flags,
-            sequence,
-            epoch: 0,
-            shard,
+            flags: address.flags,
+            sequence: address.sequence,
+            epoch: address.epoch,
+            shard: address.shard,
+            id_space: address.id_space,
             payload_len_bytes,
         };
         seal_frame(&mut frame, &header);
@@ -175,6 +202,11 @@ impl<'a> WriteView<'a> {
             return Err(FrameFault::BadPayload);
         }
         Ok(view)
+    }
+
+    /// Whether any sample is named by an id.
+    pub fn names_ids(&self) -> bool {
+        self.series.iter().any(|entry| entry & NEW_SERIES == 0)
     }
 
     /// How many series the frame brings with their labels.

@@ -1,0 +1,1 @@
+//! Scripts of events for both halves of a link.
