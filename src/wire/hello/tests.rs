@@ -124,5 +124,5 @@ fn id_spaces_differ_by_node_incarnation_and_shard() {
     assert_ne!(id_space(1, 1, 0), id_space(2, 1, 0));
     assert_ne!(id_space(1, 1, 0), id_space(1, 2, 0));
     assert_ne!(id_space(1, 1, 0), id_space(1, 1, 1));
-    assert_eq!(id_space(3, 8, 2), IDSPACE);
+    assert_eq!(id_space(3, 8, 2), 9_233_017_171_600_237_600);
 }

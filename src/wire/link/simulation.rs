@@ -66,9 +66,9 @@ pub(super) const SILENCE: SilenceLimits = SilenceLimits {
     handshake_within: Duration::from_millis(400),
 };
 
-const FAULTS_FOR: Duration = Duration::from_secs(6);
+const FAULTS_FOR: Duration = Duration::from_secs(4);
 const QUIET_AT_MOST: Duration = Duration::from_secs(20);
-const SAMPLES: u64 = 600;
+const SAMPLES: u64 = 400;
 
 pub(super) fn secret() -> LinkSecret {
     LinkSecret::new(b"the secret of a simulated fleet").expect("long enough")

@@ -375,7 +375,7 @@ mod tests {
         let fault = encode_answer(5, &SelectAnswer::Series(vec![series(&long, 0, 1)]));
         assert!(matches!(fault, Err(PieceTooLong { .. })));
         let long = series(&long[1..], 0, 1);
-        let frames = encode_answer(5, &SelectAnswer::Series(vec![series(b"a", 0, 20_000), long]));
+        let frames = encode_answer(5, &SelectAnswer::Series(vec![series(b"a", 0, 10_000), long]));
         assert_eq!(frames.map(|frames| frames.len()), Ok(2));
     }
 }

@@ -23,7 +23,7 @@ pub const NODE: u128 = 77;
 pub const SHARD: u32 = 1;
 pub const WINDOW: WindowLimits = WindowLimits { frames: 6, bytes: 3000 };
 /// Buffers of all connections, and a window of answers for each link.
-const MEMORY_BYTES_MAX: usize = 200 << 10;
+const MEMORY_BYTES_MAX: usize = 80 << 10;
 
 /// Names a frame for ever: gateway, link incarnation, sequence.
 type FrameName = (u128, u64, u64);
