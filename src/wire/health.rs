@@ -81,8 +81,8 @@ mod tests {
 
     #[test]
     fn round_trips_and_frozen_bytes() {
-        let ping = Ping { number: 7 };
-        check_control_frame("ping", &ping.encode_frame(), &ping, Ping::decode);
+        let asked = Ping { number: 7 };
+        check_control_frame("ping", &asked.encode_frame(), &asked, Ping::decode);
         let pong = Pong { number: 7, placement_epoch: 3, state: NodeState::Draining };
         check_control_frame("pong", &pong.encode_frame(), &pong, Pong::decode);
     }

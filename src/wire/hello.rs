@@ -237,7 +237,9 @@ impl Welcome {
 impl Refused {
     /// As `text`, cut to what fits.
     pub fn new(mut text: String) -> Self {
-        text.truncate(text.floor_char_boundary(REFUSED_TEXT_BYTES_MAX));
+        while text.len() > REFUSED_TEXT_BYTES_MAX {
+            text.pop();
+        }
         Self { text }
     }
 

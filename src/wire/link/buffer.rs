@@ -170,7 +170,7 @@ mod tests {
     fn frames_come_out_as_they_went_in_however_they_are_cut() {
         // Red if a frame's place is not aligned, if moving to the front forgets a start, or if a
         // piece is lost at a cut.
-        let frames: Vec<_> = (1..40).map(|n| write_frame(n, 1 + (n as u32 * 37) % 300)).collect();
+        let frames: Vec<_> = (1..40u32).map(|n| write_frame(n.into(), 1 + n * 37 % 300)).collect();
         let stream: Vec<u8> = frames.iter().flat_map(|frame| frame.iter().copied()).collect();
         for piece in [1, 7, 64, 1000, 4096, 100_000] {
             for lag in [0, 1, 5] {

@@ -48,7 +48,7 @@ pub(super) struct Links {
     by_number: HashMap<LinkNumber, Link>,
     by_key: HashMap<LinkKey, LinkNumber>,
     next_number: u64,
-    links_max: u32,
+    count_max: u32,
     window: WindowLimits,
 }
 
@@ -89,10 +89,10 @@ pub(super) struct Opened {
 }
 
 impl Links {
-    pub fn new(links_max: u32, window: WindowLimits) -> Self {
-        assert!(links_max > 0 && window.frames > 0 && window.bytes > 0);
+    pub fn new(count_max: u32, window: WindowLimits) -> Self {
+        assert!(count_max > 0 && window.frames > 0 && window.bytes > 0);
         let (by_number, by_key) = (HashMap::new(), HashMap::new());
-        Self { by_number, by_key, next_number: 1, links_max, window }
+        Self { by_number, by_key, next_number: 1, count_max, window }
     }
 
     /// A connection of `key` whose sender has no answer to frames from `oldest` on.
@@ -164,10 +164,10 @@ impl Links {
         if let Some((&number, _)) = earlier {
             self.forget(number);
         }
-        if self.by_number.len() >= self.links_max as usize {
+        if self.by_number.len() >= self.count_max as usize {
             let idle = self.by_number.iter().filter(|(_, link)| link.connection.is_none());
             let oldest = idle.min_by_key(|(_, link)| link.opened).map(|(&number, _)| number);
-            let links_max = self.links_max;
+            let links_max = self.count_max;
             self.forget(oldest.ok_or(LinkFault::TooManyLinks { links_max })?);
         }
         let number = LinkNumber(self.next_number);

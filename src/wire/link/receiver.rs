@@ -376,16 +376,14 @@ impl Receiver {
         }
         let welcome = self.welcome(version, applied_sequence);
         let frame = welcome.encode_frame(&self.secret, &challenge, &said);
-        let frame_bytes = self.config.frame_bytes_max();
-        // Padding between frames, and pings that lie behind them.
-        let bytes = frame_bytes
-            + usize::try_from(self.config.window.bytes).unwrap_or(usize::MAX / 2)
+        // A window of frames with the padding between them, and the frame that is arriving.
+        let bytes = usize::try_from(self.config.window.bytes).unwrap_or(usize::MAX / 2)
             + (self.config.window.frames as usize) * PAYLOAD_ALIGN
-            + FRAME_BYTES_MAX;
+            + 2 * FRAME_BYTES_MAX;
         let connection = self.connections.get_mut(&id).expect("the caller found it");
         connection.stage = stage;
         connection.credit_said = welcome.credit_bytes;
-        connection.buffer.set_limits(frame_bytes, bytes);
+        connection.buffer.set_limits(FRAME_BYTES_MAX, bytes);
         connection.push(frame);
         self.events.push_back(ReceiverEvent::Opened { connection: id, hello: Box::new(hello) });
         self.list_transmit(id);
@@ -405,7 +403,6 @@ impl Receiver {
         version.ok_or(LinkFault::NoCommonVersion { min: theirs.min, max: theirs.max })
     }
 
-    #[expect(clippy::type_complexity, reason = "three things of one call, used once")]
     fn open_link(
         &mut self,
         id: ConnectionId,
@@ -437,7 +434,7 @@ impl Receiver {
             window_bytes: config.window.bytes,
             credit_bytes: self.credit_bytes,
             window_frames: config.window.frames,
-            frame_bytes_max: u32::try_from(config.frame_bytes_max()).expect("4 MiB"),
+            frame_bytes_max: u32::try_from(FRAME_BYTES_MAX).expect("4 MiB"),
             applied_sequence,
             shard: config.shard,
             shard_count: u32::try_from(config.link_ports.len()).expect("at most 1024"),
@@ -512,12 +509,6 @@ impl Receiver {
 
     fn note_timeout(&mut self, timeout: Option<Instant>) {
         self.next_timeout = [self.next_timeout, timeout].into_iter().flatten().min();
-    }
-}
-
-impl ReceiverConfig {
-    fn frame_bytes_max(&self) -> usize {
-        FRAME_BYTES_MAX
     }
 }
 

@@ -62,7 +62,7 @@ impl Random {
 pub(super) const SILENCE: SilenceLimits = SilenceLimits {
     ping_after: Duration::from_millis(100),
     unhealthy_after: Duration::from_millis(400),
-    close_after: Duration::from_millis(2000),
+    close_after: Duration::from_secs(2),
     handshake_within: Duration::from_millis(400),
 };
 
@@ -279,7 +279,7 @@ impl World {
             if let Some(id) = self.node.connect(self.now, random) {
                 let mut pipe = Pipe::new(None, id);
                 let garbage: Vec<u8> =
-                    (0..random.below(3000)).map(|_| random.next() as u8).collect();
+                    (0..random.below(3000)).map(|_| random.next().to_le_bytes()[0]).collect();
                 pipe.to_node.send(self.now, &garbage, random);
                 self.pipes.insert(self.next_pipe, pipe);
                 self.next_pipe += 1;

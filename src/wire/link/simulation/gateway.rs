@@ -256,13 +256,12 @@ impl Gateway {
         let samples: Vec<u64> = self.waiting.iter().take(count).copied().collect();
         for &sample in &samples {
             let series = series_of(sample);
-            let entry = match self.table.get(&series) {
-                Some(id) => id.0,
-                None => {
-                    let labels = vec![b'l'; 10 + random.index(90)];
-                    new_series.push(series);
-                    payload.push_new_series(TenantId(0), series, &labels)
-                }
+            let entry = if let Some(id) = self.table.get(&series) {
+                id.0
+            } else {
+                let labels = vec![b'l'; 10 + random.index(90)];
+                new_series.push(series);
+                payload.push_new_series(TenantId(0), series, &labels)
             };
             payload.series.push(entry);
             payload.timestamp_ms.push(sample.cast_signed());
