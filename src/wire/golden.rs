@@ -1,6 +1,8 @@
 //! For tests of payloads: their bytes are those of `tests/golden`, they are read back, and no
 //! change of a bit or of the length makes a decoder panic.
 
+#![cfg(test)]
+
 use std::fmt::Debug;
 
 use crate::wire::frame::{FRAME_HEADER_BYTES, FrameFault, FrameHeader, Memory, check_frame};

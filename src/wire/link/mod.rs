@@ -80,6 +80,8 @@ impl EpochFit {
 }
 
 #[cfg(test)]
+mod bench;
+#[cfg(test)]
 mod simulation;
 #[cfg(test)]
 mod tests;

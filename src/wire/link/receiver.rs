@@ -30,6 +30,9 @@ use crate::wire::hello::{
 use crate::wire::proof::{LinkSecret, NONCE_BYTES};
 use crate::wire::write::{WRITE_SCHEMA, WriteView};
 
+/// No link comes so far in a million years; what begins behind it could overflow.
+const SEQUENCE_MAX: u64 = 1 << 62;
+
 /// A receiver's settings.
 #[derive(Clone, Debug)]
 pub struct ReceiverConfig {
@@ -398,6 +401,10 @@ impl Receiver {
         if hello.node_shard != self.config.shard {
             let (want, got) = (hello.node_shard, self.config.shard);
             return Err(LinkFault::WrongShard { want, got });
+        }
+        if hello.oldest_sequence > SEQUENCE_MAX {
+            let (want, got) = (SEQUENCE_MAX, hello.oldest_sequence);
+            return Err(LinkFault::OutOfSequence { want, got });
         }
         let version = VERSIONS.agree(theirs);
         version.ok_or(LinkFault::NoCommonVersion { min: theirs.min, max: theirs.max })

@@ -9,6 +9,8 @@
 //! its bounds; health follows silence. And once faults stop, everything is acked.
 //! `gateway` and `node` are the callers that a real process would have; `pipe` is the network.
 
+#![cfg(test)]
+
 mod gateway;
 mod node;
 mod pipe;

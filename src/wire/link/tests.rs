@@ -18,6 +18,7 @@ use crate::wire::write::{WriteAddress, WritePayload};
 
 const NODE: u128 = 5;
 const WINDOW: WindowLimits = WindowLimits { frames: 3, bytes: 2000 };
+pub(super) const WINDOW_LARGE: WindowLimits = WindowLimits { frames: 64, bytes: 4 << 20 };
 
 fn secret(text: &str) -> LinkSecret {
     LinkSecret::new(text.as_bytes()).expect("long enough")
@@ -45,19 +46,23 @@ fn new_sender(now: Instant) -> Sender {
 }
 
 fn new_receiver(node: u128, incarnation: u64) -> Receiver {
+    receiver_with_window(node, incarnation, WINDOW)
+}
+
+fn receiver_with_window(node: u128, incarnation: u64, window: WindowLimits) -> Receiver {
     let config = ReceiverConfig {
         node,
         incarnation,
         shard: 0,
         link_ports: vec![9001],
-        window: WINDOW,
+        window,
         links_max: 2,
         strangers_max: 2,
         answer_bytes_max: 1000,
         silence: SilenceLimits::default(),
     };
     let mut receiver = Receiver::new(config, secret("the fleet's secret"));
-    receiver.handle_credit(WINDOW.bytes);
+    receiver.handle_credit(window.bytes);
     receiver.handle_state(NodeState::Ready);
     receiver.handle_placement(4);
     receiver
@@ -82,18 +87,22 @@ fn frame(sender: &Sender, id: u32, new: bool) -> OutgoingFrame {
 }
 
 /// Both ends of one connection, without a network.
-struct Pair {
-    now: Instant,
-    sender: Sender,
-    receiver: Receiver,
-    id: ConnectionId,
+pub(super) struct Pair {
+    pub now: Instant,
+    pub sender: Sender,
+    pub receiver: Receiver,
+    pub id: ConnectionId,
     nonce: u8,
 }
 
 impl Pair {
     fn new() -> Self {
+        Self::with_window(WINDOW)
+    }
+
+    pub fn with_window(window: WindowLimits) -> Self {
         let now = monotonic_now();
-        let (sender, receiver) = (new_sender(now), new_receiver(NODE, 1));
+        let (sender, receiver) = (new_sender(now), receiver_with_window(NODE, 1, window));
         let mut pair = Self { now, sender, receiver, id: ConnectionId(0), nonce: 0 };
         pair.connect();
         pair
@@ -113,7 +122,7 @@ impl Pair {
     }
 
     /// Everything that is sent arrives.
-    fn exchange(&mut self) {
+    pub fn exchange(&mut self) {
         loop {
             if let Some(bytes) = self.receiver.poll_transmit(self.id) {
                 self.sender.handle_bytes(self.now, &bytes);
@@ -125,7 +134,7 @@ impl Pair {
         }
     }
 
-    fn events(&mut self) -> Vec<String> {
+    pub fn events(&mut self) -> Vec<String> {
         let mut events = Vec::new();
         while let Some(event) = self.sender.poll_event() {
             events.push(match event {
@@ -146,6 +155,14 @@ impl Pair {
             });
         }
         events
+    }
+
+    /// The memory of the frame that was acked just now.
+    pub fn acked_memory(&mut self) -> Memory {
+        match self.sender.poll_event() {
+            Some(SenderEvent::Acked { memory: Some(memory), .. }) => memory,
+            event => panic!("{event:?}"),
+        }
     }
 
     fn faults(&mut self) -> Vec<LinkFault> {
@@ -175,7 +192,7 @@ impl Pair {
         taken
     }
 
-    fn ack(&mut self, sequence: u64, ids: &[u32]) {
+    pub fn ack(&mut self, sequence: u64, ids: &[u32]) {
         let assigned = ids.iter().map(|id| Ok(SeriesId(*id))).collect();
         self.receiver.handle_ack(Ack { sequence, assigned, refused: Vec::new() });
     }
