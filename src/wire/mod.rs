@@ -2,8 +2,8 @@
 //!
 //! A frame is a 64-byte header and a 16-aligned `rkyv` payload (`frame`); `write` is the payload
 //! that carries samples, `ack` its answer; `select` is a query's question and answer, `registry`
-//! how a gateway learns ids that it did not ask for; `hello`, `proof` and `health` are how both ends
-//! of a link know and watch each other. `link` is the conversation: both halves, side by side.
+//! how a gateway learns ids that it did not ask for; `hello`, `proof` and `health` are how both
+//! ends of a link know and watch each other. `link` is the conversation: both halves, side by side.
 
 pub mod frame;
 

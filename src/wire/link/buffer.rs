@@ -1,9 +1,9 @@
 //! Bytes of a connection -> whole, checked frames that lie 16-aligned in one piece each.
 //!
-//! Received bytes are copied once, each frame to a place of its own, so that payloads are read where
-//! they lie. Frames stay until they are taken, first come first. Bounded: a longer frame, or more
-//! bytes than may wait, is a fault. Whose frames they are, and whether they come in order, is not
-//! known here.
+//! Received bytes are copied once, each frame to a place of its own, so that payloads are read
+//! where they lie. Frames stay until they are taken, first come first. Bounded: a longer frame, or
+//! more bytes than may wait, is a fault. Whose frames they are, and whether they come in order, is
+//! not known here.
 
 use std::collections::VecDeque;
 

@@ -1,10 +1,10 @@
 //! What a node shard remembers of a link while it has no connection: the last frame that it took,
 //! and what it said to the frames of the last window.
 //!
-//! A sender has at most a window of frames in flight, so an answer that is a window old has arrived.
-//! Bounded so: answers of one window for each of a limited number of links; of those without a
-//! connection the one that was used longest ago goes first. What is forgotten costs the sender a
-//! window of frames sent again.
+//! A sender has at most a window of frames in flight, so an answer that is a window old has
+//! arrived. Bounded so: answers of one window for each of a limited number of links; of those
+//! without a connection the one that was used longest ago goes first. What is forgotten costs the
+//! sender a window of frames sent again.
 
 use std::collections::VecDeque;
 
@@ -291,5 +291,80 @@ impl Link {
     fn drop_first(&mut self) {
         let taken = self.answers.pop_front().expect("not empty");
         self.taken_bytes -= u64::from(taken.frame_bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::ack::Ack;
+
+    const WINDOW: WindowLimits = WindowLimits { frames: 3, bytes: 1000 };
+
+    fn links() -> (Links, LinkKey) {
+        (Links::new(4, WINDOW), LinkKey { gateway: 1, gateway_shard: 2, incarnation: 3 })
+    }
+
+    fn durable(sequence: u64) -> FrameAnswer {
+        FrameAnswer::Durable(Ack { sequence, ..Ack::default() })
+    }
+
+    #[test]
+    fn a_sender_that_knows_other_answers_begins_anew() {
+        // Red if `remembers` lets one pass whose frames were forgotten, or who has answers that
+        // were never given: the receiver would count on what is not there.
+        #[track_caller]
+        fn check(oldest: u64, applied: Option<u64>, next_sequence: u64) {
+            let (mut links, key) = links();
+            let number = links.open(key, 1, ConnectionId(1)).map(|opened| opened.number);
+            let link = links.get_mut(number.expect("room")).expect("opened");
+            for sequence in 1..=6 {
+                link.take(10, None);
+                if sequence <= 5 {
+                    link.answer(durable(sequence));
+                    link.encode_ack(0);
+                }
+            }
+            let opened = links.open(key, oldest, ConnectionId(2)).expect("room");
+            assert_eq!((opened.applied, opened.next_sequence), (applied, next_sequence));
+            assert_eq!(opened.superseded, Some(ConnectionId(1)));
+        }
+        check(4, Some(6), 7);
+        check(6, Some(6), 7);
+        // Answers to 3 and before are a window old; 6 has none yet.
+        check(3, None, 3);
+        check(7, None, 7);
+        check(100, None, 100);
+    }
+
+    #[test]
+    fn answers_are_kept_for_a_window_of_frames_and_bytes() {
+        // Red if one of the two limits is not looked at.
+        #[track_caller]
+        fn check(frame_bytes: u32, want: usize) {
+            let (mut links, key) = links();
+            let number = links.open(key, 1, ConnectionId(1)).map(|opened| opened.number);
+            let link = links.get_mut(number.expect("room")).expect("opened");
+            for sequence in 1..=9 {
+                link.take(frame_bytes, None);
+                link.answer(durable(sequence));
+                link.encode_ack(0);
+            }
+            assert_eq!(link.answers.len(), want);
+        }
+        check(10, 3);
+        check(500, 2);
+        check(501, 1);
+        check(5000, 1);
+    }
+
+    #[test]
+    fn a_gateway_that_restarted_leaves_no_second_memory() {
+        // Red if the link of an earlier incarnation is kept until the limit.
+        let (mut links, key) = links();
+        let number = links.open(key, 1, ConnectionId(1)).expect("room").number;
+        links.close(number, ConnectionId(1));
+        links.open(LinkKey { incarnation: 4, ..key }, 1, ConnectionId(2)).expect("room");
+        assert_eq!(links.len(), 1);
     }
 }

@@ -9,8 +9,8 @@
 //! ```
 //! What holds, whatever connections, processes and hosts do meanwhile:
 //! - A frame is `Acked` only after the node said that it is durable; answers come in sequence.
-//! - Frames of a link are handed to the node in sequence, none skipped. A frame may come twice: when
-//!   the node restarted, or forgot the link. It does not when only a connection was lost.
+//! - Frames of a link are handed to the node in sequence, none skipped. A frame may come twice when
+//!   the node restarted, or forgot the link; not when only a connection was lost.
 //! - An answer reaches the sender, also over a later connection, or the frame is sent again.
 //! - Ids never pass for those of another node or incarnation: frames bear the id space.
 //! - Memory is bounded: the sender's by what it may keep, the receiver's by window and links.

@@ -89,8 +89,8 @@ impl Reader {
         }
     }
 
-    /// Takes from the front of `bytes` until an answer is whole: its header, and the frame, where it
-    /// lies. `None`: all was taken. Call it until then.
+    /// Takes from the front of `bytes` until an answer is whole: its header, and the frame, where
+    /// it lies. `None`: all was taken. Call it until then.
     pub fn handle_bytes(
         &mut self,
         now: Instant,

@@ -66,8 +66,8 @@ pub enum ReceiverEvent {
         /// What it said.
         hello: Box<Hello>,
     },
-    /// There is something to send: ask [`Receiver::poll_transmit`] until it has nothing, at the pace
-    /// of the socket.
+    /// There is something to send: ask [`Receiver::poll_transmit`] until it has nothing, at the
+    /// pace of the socket.
     Transmit(ConnectionId),
     /// A connection is of no more use: send what is left, close it, then say so by
     /// [`Receiver::handle_closed`].
@@ -233,8 +233,8 @@ impl Receiver {
         self.placement_epoch = epoch;
     }
 
-    /// A frame for a reader. Given back if too much waits: offer it again when it was sent. Lost, if
-    /// the connection is gone.
+    /// A frame for a reader. Given back if too much waits: offer it again when it was sent. Lost,
+    /// if the connection is gone.
     pub fn handle_answer(&mut self, id: ConnectionId, frame: Memory) -> Result<(), Memory> {
         let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
         if !matches!(connection.stage, Stage::Reader) {
@@ -249,8 +249,8 @@ impl Receiver {
         Ok(())
     }
 
-    /// Time went by; to be called at [`Receiver::poll_timeout`]. Silence while nobody called it does
-    /// not count.
+    /// Time went by; to be called at [`Receiver::poll_timeout`]. Silence while nobody called it
+    /// does not count.
     pub fn handle_timer(&mut self, now: Instant) {
         let Some(due) = self.next_timeout else { return };
         if now < due {

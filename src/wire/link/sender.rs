@@ -165,8 +165,8 @@ impl Sender {
         self.kept.last_sequence() + 1
     }
 
-    /// Whose ids the next frame may name; 0: it may name none. It changes when `Welcomed` is polled,
-    /// so that ids which the caller has not forgotten yet never pass for the new ones.
+    /// Whose ids the next frame may name; 0: it may name none. It changes when `Welcomed` is
+    /// polled, so that ids which the caller has not forgotten yet never pass for the new ones.
     pub fn id_space(&self) -> u64 {
         self.id_space_told
     }

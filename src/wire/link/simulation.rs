@@ -68,9 +68,9 @@ pub(super) const SILENCE: SilenceLimits = SilenceLimits {
     handshake_within: Duration::from_millis(400),
 };
 
-const FAULTS_FOR: Duration = Duration::from_secs(4);
+const FAULTS_FOR: Duration = Duration::from_secs(3);
 const QUIET_AT_MOST: Duration = Duration::from_secs(20);
-const SAMPLES: u64 = 400;
+const SAMPLES: u64 = 300;
 
 pub(super) fn secret() -> LinkSecret {
     LinkSecret::new(b"the secret of a simulated fleet").expect("long enough")
@@ -132,6 +132,23 @@ impl World {
         while !self.is_done() {
             assert!(self.now < end, "faults are over, but not all is acked: {}", self.describe());
             self.step();
+        }
+        self.rest(end);
+    }
+
+    /// Nothing happens any more: all are healthy, and stay so.
+    fn rest(&mut self, end: Instant) {
+        let mut healthy_since = self.now;
+        while self.now < healthy_since + SILENCE.unhealthy_after * 2 {
+            assert!(
+                self.now < end,
+                "faults are over, but not all are healthy: {}",
+                self.describe()
+            );
+            self.step();
+            if !self.gateways.iter().all(Gateway::is_healthy) {
+                healthy_since = self.now;
+            }
         }
     }
 

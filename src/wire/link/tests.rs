@@ -257,7 +257,8 @@ fn other_ids_bring_frames_back() {
 
 #[test]
 fn frames_that_are_refused_are_answered_in_their_place() {
-    // Red if a refusal overtakes the ack of an earlier frame, or a failed log leaves frames waiting.
+    // Red if a refusal overtakes the ack of an earlier frame, or a failed log leaves frames
+    // waiting.
     let mut pair = Pair::new();
     pair.events();
     pair.push(1, true);

@@ -80,7 +80,8 @@ impl Gateway {
         }
     }
 
-    /// All of its memory is gone; whoever sent the samples sends those again that were not answered.
+    /// All of its memory is gone; whoever sent the samples sends those again that were not
+    /// answered.
     pub fn restart(&mut self, now: Instant, random: &mut Random) {
         self.take_back();
         self.link_incarnation = random.next();
@@ -95,6 +96,10 @@ impl Gateway {
 
     pub fn is_done(&self) -> bool {
         self.waiting.is_empty() && self.traces.is_empty()
+    }
+
+    pub fn is_healthy(&self) -> bool {
+        self.is_healthy
     }
 
     pub fn describe(&self) -> String {
