@@ -159,11 +159,11 @@ mod tests {
     fn a_folder_weighs_what_is_in_it() {
         let folder = std::env::temp_dir().join(format!("bench-weigh-{}", std::process::id()));
         fs::create_dir_all(folder.join("inner")).expect("the temporary folder takes folders");
-        let empty = weigh(&folder).expect("ours");
+        let empty = weigh(&folder, &|_| true).expect("ours");
         fs::write(folder.join("inner/file"), vec![1; 100_000]).expect("ours");
-        let full = weigh(&folder).expect("ours");
+        let full = weigh(&folder, &|_| true).expect("ours");
         fs::remove_dir_all(&folder).expect("ours");
         assert!((100_000..120_000).contains(&(full - empty)), "{empty} {full}");
-        assert_eq!(weigh(&folder).expect("gone is nothing"), 0);
+        assert_eq!(weigh(&folder, &|_| true).expect("gone is nothing"), 0);
     }
 }
