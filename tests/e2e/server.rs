@@ -3,6 +3,7 @@
 use crate::http::{Client, Response};
 use crate::process::{find_program, signal, tail, wait_for, wait_for_exit};
 use std::fs::File;
+use std::io::{Read, Seek};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -177,16 +178,30 @@ impl Drop for Server {
     }
 }
 
-/// Runs the program to its end, which must come soon: for starts that fail.
+/// Runs the program to its end, which must come soon. What it says goes to files: a pipe would be
+/// full before anybody reads it.
 pub fn run_to_end(arguments: &[&str]) -> Output {
+    let mut files = [(); 2].map(|()| tempfile::tempfile().expect("a temporary file"));
+    let [stdout, stderr] = &files;
+    let own = |file: &File| Stdio::from(file.try_clone().expect("a descriptor"));
     let mut command = Command::new(program());
-    let piped = command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = piped.spawn().expect("tidegate starts");
-    if wait_for_exit(&mut child, EXIT_DEADLINE).is_none() {
+    let mut child = command
+        .args(arguments)
+        .stdout(own(stdout))
+        .stderr(own(stderr))
+        .spawn()
+        .expect("tidegate starts");
+    let Some(status) = wait_for_exit(&mut child, EXIT_DEADLINE) else {
         child.kill().expect("our own child");
         panic!("`tidegate {}` runs on, but should end", arguments.join(" "));
-    }
-    child.wait_with_output().expect("our own child")
+    };
+    let [stdout, stderr] = files.each_mut().map(|file| {
+        let mut bytes = Vec::new();
+        file.rewind().expect("a file");
+        file.read_to_end(&mut bytes).expect("a file");
+        bytes
+    });
+    Output { status, stdout, stderr }
 }
 
 /// A port that was free a moment ago.
