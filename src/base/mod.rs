@@ -6,6 +6,8 @@ pub mod checksum;
 pub mod latency;
 pub mod protobuf;
 pub mod queue;
+#[cfg(test)]
+pub(crate) mod random;
 pub mod ready;
 pub mod time;
 pub mod varint;

@@ -7,7 +7,6 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::flush::{FlushCourse, FlushStep};
-use super::head::tests::Random;
 use super::head::{Head, LeftSeries};
 use super::log::{
     BLOCK_BYTES, Log, LogConfig, LogOperation, LogPosition, ReaderStep, ReplayTally,
@@ -18,6 +17,7 @@ use super::select::{SelectBudget, SelectPoll, SelectRun};
 use super::shard::{FrameReceipt, NodeShard};
 use super::snapshot::{SnapshotCourse, SnapshotStep};
 use super::tests::{IDENTITY, Named, SEGMENT_BYTES, WINDOW_MS, frame, hash_of, head, labels_of};
+use crate::base::random::Random;
 use crate::base::time::monotonic_now;
 use crate::model::matcher::{MatchOperator, Matcher};
 use crate::model::refusal::Refusal;

@@ -161,9 +161,7 @@ impl<'a> AckView<'a> {
     /// one, and their entries are inside the columns. Whether they fit the frames that were sent is
     /// the sender's to check.
     pub fn check(header: &FrameHeader, payload: &'a [u8]) -> Result<Self, FrameFault> {
-        if header.schema != ACK_SCHEMA {
-            return Err(FrameFault::UnknownSchema { schema: header.schema });
-        }
+        header.check_schema(ACK_SCHEMA)?;
         let archived = rkyv::access::<ArchivedAckPayload, rkyv::rancor::Failure>(payload)
             .map_err(|_| FrameFault::BadPayload)?;
         let (mut sequence, mut assigned_end, mut refused_end) = (0u64, 0u32, 0u32);

@@ -1,7 +1,6 @@
 //! The payload of a `Delete` frame: samples of some series in a range of time are gone, of all that
 //! were written before it. Rare, so it is read by copying.
 
-use rkyv::rancor::Panic;
 use rkyv::util::AlignedVec;
 use rkyv::{Archive, Deserialize, Serialize};
 
@@ -9,7 +8,7 @@ use crate::model::matcher::{MatchOperator, Matcher};
 use crate::model::series::TenantId;
 use crate::wire::frame::{
     FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FrameFault, FrameHeader, FrameKind, PAYLOAD_ALIGN,
-    seal_frame,
+    decode_body, encode_body, seal_frame,
 };
 
 /// The version of the payload; a changed struct gets a new number and a struct of its own.
@@ -72,9 +71,7 @@ impl Deletion {
             tenant: self.tenant.0,
             matchers: matchers.collect(),
         };
-        let mut memory = AlignedVec::new();
-        memory.extend_from_slice(&[0; FRAME_HEADER_BYTES]);
-        let Ok(mut frame) = rkyv::api::high::to_bytes_in::<_, Panic>(&payload, memory);
+        let mut frame = encode_body(&payload);
         let payload_len_bytes = u32::try_from(frame.len() - FRAME_HEADER_BYTES);
         let header = FrameHeader {
             kind: FrameKind::Delete,
@@ -93,8 +90,7 @@ impl Deletion {
     /// Reads the payload of a frame, which is 16-aligned.
     pub fn decode(payload: &[u8]) -> Result<Self, FrameFault> {
         let bad = FrameFault::BadPayload;
-        let payload = rkyv::from_bytes::<DeletePayload, rkyv::rancor::Failure>(payload);
-        let payload = payload.map_err(|_| bad)?;
+        let payload: DeletePayload = decode_body(payload)?;
         let mut matchers = Vec::new();
         for DeleteMatcher { name, value, operator } in payload.matchers {
             let operator = *OPERATORS.get(usize::from(operator)).ok_or(bad)?;

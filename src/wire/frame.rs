@@ -13,10 +13,12 @@
 //! 16-aligned in memory. `crc32c` covers header and payload, with its own field as zero.
 
 use crate::base::checksum::{crc32c, crc32c_append};
-use rkyv::api::high::HighSerializer;
-use rkyv::rancor::Panic;
+use rkyv::api::high::{HighDeserializer, HighSerializer, HighValidator};
+use rkyv::bytecheck::CheckBytes;
+use rkyv::rancor::{Failure, Panic};
 use rkyv::ser::allocator::ArenaHandle;
 use rkyv::util::AlignedVec;
+use rkyv::{Archive, Deserialize};
 
 /// Bytes of the header; also the alignment room in front of a payload.
 pub const FRAME_HEADER_BYTES: usize = 64;
@@ -122,6 +124,14 @@ pub struct FrameHeader {
     pub payload_len_bytes: u32,
 }
 
+impl FrameHeader {
+    /// Whether the payload is of the version that the caller reads.
+    pub(crate) fn check_schema(&self, known: u16) -> Result<(), FrameFault> {
+        let schema = self.schema;
+        if schema == known { Ok(()) } else { Err(FrameFault::UnknownSchema { schema }) }
+    }
+}
+
 /// Why bytes are not a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrameFault {
@@ -225,6 +235,31 @@ where
     let mut frame = encode_body(payload);
     seal_control(&mut frame, kind, schema);
     frame
+}
+
+/// The payload of a frame with this `schema`; it is 16-aligned.
+pub(crate) fn decode_control<T>(
+    header: &FrameHeader,
+    schema: u16,
+    payload: &[u8],
+) -> Result<T, FrameFault>
+where
+    T: Archive,
+    T::Archived:
+        for<'a> CheckBytes<HighValidator<'a, Failure>> + Deserialize<T, HighDeserializer<Failure>>,
+{
+    header.check_schema(schema)?;
+    decode_body(payload)
+}
+
+/// What [`encode_body`] wrote behind the header.
+pub(crate) fn decode_body<T>(payload: &[u8]) -> Result<T, FrameFault>
+where
+    T: Archive,
+    T::Archived:
+        for<'a> CheckBytes<HighValidator<'a, Failure>> + Deserialize<T, HighDeserializer<Failure>>,
+{
+    rkyv::from_bytes::<T, Failure>(payload).map_err(|_| FrameFault::BadPayload)
 }
 
 /// Room for a header, and `payload`.

@@ -3,7 +3,9 @@
 
 use rkyv::{Archive, Deserialize, Serialize};
 
-use crate::wire::frame::{FrameFault, FrameHeader, FrameKind, Memory, encode_control};
+use crate::wire::frame::{
+    FrameFault, FrameHeader, FrameKind, Memory, decode_control, encode_control,
+};
 
 /// The version of the payloads in this file.
 pub const HEALTH_SCHEMA: u16 = 1;
@@ -49,8 +51,7 @@ impl Ping {
 
     /// Reads a payload, which is 16-aligned.
     pub fn decode(header: &FrameHeader, payload: &[u8]) -> Result<Self, FrameFault> {
-        check_schema(header)?;
-        rkyv::from_bytes::<_, rkyv::rancor::Failure>(payload).map_err(|_| FrameFault::BadPayload)
+        decode_control(header, HEALTH_SCHEMA, payload)
     }
 }
 
@@ -62,15 +63,7 @@ impl Pong {
 
     /// Reads a payload, which is 16-aligned.
     pub fn decode(header: &FrameHeader, payload: &[u8]) -> Result<Self, FrameFault> {
-        check_schema(header)?;
-        rkyv::from_bytes::<_, rkyv::rancor::Failure>(payload).map_err(|_| FrameFault::BadPayload)
-    }
-}
-
-fn check_schema(header: &FrameHeader) -> Result<(), FrameFault> {
-    match header.schema {
-        HEALTH_SCHEMA => Ok(()),
-        schema => Err(FrameFault::UnknownSchema { schema }),
+        decode_control(header, HEALTH_SCHEMA, payload)
     }
 }
 

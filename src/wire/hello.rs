@@ -16,8 +16,8 @@ use rkyv::{Archive, Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::wire::frame::{
-    FRAME_HEADER_BYTES, FrameFault, FrameHeader, FrameKind, Memory, encode_body, encode_control,
-    seal_control,
+    FRAME_HEADER_BYTES, FrameFault, FrameHeader, FrameKind, Memory, decode_body, decode_control,
+    encode_body, encode_control, seal_control,
 };
 use crate::wire::health::NodeState;
 use crate::wire::proof::{LinkSecret, NONCE_BYTES, PROOF_BYTES, Role};
@@ -165,8 +165,7 @@ impl Challenge {
 
     /// Reads a payload, which is 16-aligned.
     pub fn decode(header: &FrameHeader, payload: &[u8]) -> Result<Self, FrameFault> {
-        check_schema(header)?;
-        rkyv::from_bytes::<_, rkyv::rancor::Failure>(payload).map_err(|_| FrameFault::BadPayload)
+        decode_control(header, HELLO_SCHEMA, payload)
     }
 }
 
@@ -186,13 +185,12 @@ impl Hello {
         payload: &[u8],
         (secret, challenge): (&LinkSecret, &[u8]),
     ) -> Result<Option<Self>, FrameFault> {
-        check_schema(header)?;
+        header.check_schema(HELLO_SCHEMA)?;
         let (body, proof) = payload.split_last_chunk().ok_or(FrameFault::BadPayload)?;
         if !secret.check(Role::Gateway, &[challenge, body], proof) {
             return Ok(None);
         }
-        let hello = rkyv::from_bytes::<Self, rkyv::rancor::Failure>(body);
-        hello.map(Some).map_err(|_| FrameFault::BadPayload)
+        decode_body(body).map(Some)
     }
 }
 
@@ -213,14 +211,13 @@ impl Welcome {
         payload: &[u8],
         (secret, challenge, hello): (&LinkSecret, &[u8], &[u8]),
     ) -> Result<Option<Self>, FrameFault> {
-        check_schema(header)?;
+        header.check_schema(HELLO_SCHEMA)?;
         let split = payload.split_last_chunk::<PROOF_BYTES>();
         let (body, proof) = split.ok_or(FrameFault::BadPayload)?;
         if !secret.check(Role::Node, &[challenge, hello, body], proof) {
             return Ok(None);
         }
-        let welcome = rkyv::from_bytes::<Self, rkyv::rancor::Failure>(body);
-        let welcome = welcome.map_err(|_| FrameFault::BadPayload)?;
+        let welcome: Self = decode_body(body)?;
         let is_sane = welcome.link_ports.len() <= LINK_PORTS_MAX
             && welcome.shard < welcome.shard_count
             && welcome.window_frames > 0
@@ -250,16 +247,8 @@ impl Refused {
 
     /// Reads a payload, which is 16-aligned.
     pub fn decode(header: &FrameHeader, payload: &[u8]) -> Result<Self, FrameFault> {
-        check_schema(header)?;
-        let refused = rkyv::from_bytes::<Self, rkyv::rancor::Failure>(payload);
-        refused.map(|refused| Self::new(refused.text)).map_err(|_| FrameFault::BadPayload)
-    }
-}
-
-fn check_schema(header: &FrameHeader) -> Result<(), FrameFault> {
-    match header.schema {
-        HELLO_SCHEMA => Ok(()),
-        schema => Err(FrameFault::UnknownSchema { schema }),
+        let Self { text } = decode_control(header, HELLO_SCHEMA, payload)?;
+        Ok(Self::new(text))
     }
 }
 

@@ -5,7 +5,8 @@ use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::model::series::{SeriesHash, SeriesId};
 use crate::wire::frame::{
-    FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FrameFault, FrameHeader, FrameKind, Memory, encode_control,
+    FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FrameFault, FrameHeader, FrameKind, Memory,
+    decode_control, encode_control,
 };
 
 /// The version of the payloads in this file.
@@ -55,8 +56,7 @@ impl RegistryRequest {
 
     /// Reads a payload, which is 16-aligned.
     pub fn decode(header: &FrameHeader, payload: &[u8]) -> Result<Self, FrameFault> {
-        check_schema(header)?;
-        rkyv::from_bytes::<_, rkyv::rancor::Failure>(payload).map_err(|_| FrameFault::BadPayload)
+        decode_control(header, REGISTRY_SCHEMA, payload)
     }
 }
 
@@ -107,7 +107,7 @@ impl<'a> RegistryView<'a> {
     /// Reads `payload`, which is 16-aligned. Afterwards the next position is not before this one,
     /// and a page that is not the last goes on.
     pub fn check(header: &FrameHeader, payload: &'a [u8]) -> Result<Self, FrameFault> {
-        check_schema(header)?;
+        header.check_schema(REGISTRY_SCHEMA)?;
         let archived = rkyv::access::<ArchivedRegistryPage, rkyv::rancor::Failure>(payload)
             .map_err(|_| FrameFault::BadPayload)?;
         let (position, next) = (archived.position.to_native(), archived.next_position.to_native());
@@ -142,13 +142,6 @@ impl<'a> RegistryView<'a> {
             let hash = SeriesHash(high << 64 | u128::from(entry.hash_low.to_native()));
             (hash, SeriesId(entry.id.to_native()))
         })
-    }
-}
-
-fn check_schema(header: &FrameHeader) -> Result<(), FrameFault> {
-    match header.schema {
-        REGISTRY_SCHEMA => Ok(()),
-        schema => Err(FrameFault::UnknownSchema { schema }),
     }
 }
 

@@ -101,35 +101,24 @@ impl Chunk {
 #[expect(clippy::cast_possible_truncation, reason = "small numbers from a seeded generator")]
 mod tests {
     use super::*;
+    use crate::base::random::Random;
     use crate::model::sample::{STALE_NAN_BITS, Sample};
 
-    struct Random(u64);
+    fn unit(random: &mut Random) -> f64 {
+        (random.next() >> 11) as f64 / (1_u64 << 53) as f64
+    }
 
-    impl Random {
-        fn next(&mut self) -> u64 {
-            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mut word = self.0;
-            word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            word = (word ^ word >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-            word ^ word >> 31
-        }
-
-        fn unit(&mut self) -> f64 {
-            (self.next() >> 11) as f64 / (1_u64 << 53) as f64
-        }
-
-        /// About normal: the sum of twelve uniform ones.
-        fn normal(&mut self) -> f64 {
-            (0..12).map(|_| self.unit()).sum::<f64>() - 6.0
-        }
+    /// About normal: the sum of twelve uniform ones.
+    fn normal(random: &mut Random) -> f64 {
+        (0..12).map(|_| unit(random)).sum::<f64>() - 6.0
     }
 
     fn column(kind: u64, count: usize, random: &mut Random) -> Vec<f64> {
-        let mut walk = random.unit() * 100.0;
+        let mut walk = unit(random) * 100.0;
         let mut counter = (random.next() % 1_000_000) as f64;
         let mut next = |index: usize| match kind {
             0 => {
-                walk = (walk + random.normal()).clamp(0.0, 100.0);
+                walk = (walk + normal(random)).clamp(0.0, 100.0);
                 (walk * 100.0).round() / 100.0
             }
             1 => {
@@ -137,7 +126,7 @@ mod tests {
                 counter
             }
             2 => {
-                walk += random.normal();
+                walk += normal(random);
                 (walk * 1000.0).round() / 1000.0
             }
             3 if index % 40 == 7 => f64::from_bits(STALE_NAN_BITS),

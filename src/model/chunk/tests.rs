@@ -1,24 +1,8 @@
 //! Chunks: round trips by shape, sizes, mutations, and the speed of both ways.
 
 use super::*;
+use crate::base::random::Random;
 use crate::model::sample::STALE_NAN_BITS;
-
-/// SplitMix64: enough chance for tests, repeatable from its seed.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = self.0;
-        word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ word >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        word ^ word >> 31
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
-    }
-}
 
 #[track_caller]
 fn check(timestamp_ms: &[i64], value: &[f64], bytes_max: usize) {

@@ -8,23 +8,12 @@ use super::format::PageRef;
 use super::reader::{BlockIndex, BlockReader, BlockSource};
 use super::writer::{BlockOrigin, BlockWriter};
 use super::*;
+use crate::base::random::Random;
 use crate::base::ready::run_ready;
 use crate::model::chunk::BlockEncoder;
 use crate::model::labels::{encode_label, iterate};
 use crate::model::matcher::{MatchOperator, Matcher};
 use crate::model::sample::Sample;
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = self.0;
-        word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ word >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (word ^ word >> 31) % limit
-    }
-}
 
 struct Memory(Vec<u8>);
 

@@ -213,7 +213,7 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
-    use crate::node::head::tests::Random;
+    use crate::base::random::Random;
 
     fn check(ids: &Ids, model: &HashMap<u32, u32>, id_max: u32) {
         for id in 0..id_max {

@@ -3,8 +3,9 @@
 
 #![cfg(test)]
 
-use super::tests::{Random, push_label};
+use super::tests::push_label;
 use super::*;
+use crate::base::random::Random;
 use crate::base::time::monotonic_now;
 
 const LIMITS: HeadLimits =

@@ -3,29 +3,13 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::base::random::Random;
 use crate::model::matcher::{MatchOperator, Matcher};
 use crate::model::sample::STALE_NAN_BITS;
 use crate::node::block::tombstone::HiddenRange;
 use crate::node::block::{BLOCK_RANGE_MS, FlushSeries};
 use crate::wire::ack::RefusedSample;
 use crate::wire::delete::Deletion;
-
-/// SplitMix64: enough chance for tests, repeatable from its seed.
-pub(in crate::node) struct Random(pub(in crate::node) u64);
-
-impl Random {
-    pub(in crate::node) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = self.0;
-        word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ word >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        word ^ word >> 31
-    }
-
-    pub(in crate::node) fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
-    }
-}
 
 const WINDOW_MS: i64 = 5_000;
 const LIMITS: HeadLimits = HeadLimits { out_of_order_window_ms: WINDOW_MS, bytes_max: 1 << 30 };

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
+use crate::base::random::Random;
 use crate::model::matcher::{MatchOperator, Matcher};
-use crate::node::head::tests::Random;
 use crate::node::select::matching_series;
 
 type Labels = BTreeMap<String, String>;

@@ -5,33 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use regex_automata::meta::Regex;
 
 use super::*;
+use crate::base::random::Random;
 use crate::model::matcher::{MatchOperator, Matcher};
 use crate::model::series::{SeriesHash, TenantId};
 use crate::node::head::{HeadLimits, Row};
 use crate::node::tests::flush;
 
 const LIMITS: HeadLimits = HeadLimits { out_of_order_window_ms: 1000, bytes_max: 1 << 30 };
-
-/// SplitMix64: enough chance for tests, repeatable from its seed.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = self.0;
-        word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ word >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        word ^ word >> 31
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
-    }
-
-    fn pick<'a>(&mut self, from: &[&'a str]) -> &'a str {
-        from[self.below(from.len() as u64) as usize]
-    }
-}
 
 type Labels = BTreeMap<String, String>;
 

@@ -13,7 +13,7 @@ use super::sender::Dialler;
 use super::silence::{Silence, SilenceLimits};
 use crate::base::time::Instant;
 use crate::wire::frame::{FrameHeader, FrameKind, Memory};
-use crate::wire::hello::{Hello, LinkPurpose, VERSIONS, Welcome};
+use crate::wire::hello::{LinkPurpose, Welcome};
 use crate::wire::proof::{LinkSecret, NONCE_BYTES};
 
 /// Most requests that wait to be sent.
@@ -57,19 +57,7 @@ impl Reader {
 
     /// A connection was opened. `nonce` was never used before and cannot be guessed.
     pub fn handle_connected(&mut self, now: Instant, nonce: [u8; NONCE_BYTES]) {
-        let hello = Hello {
-            gateway: self.dialler.gateway,
-            node_expected: self.dialler.node_expected,
-            link_incarnation: 0,
-            oldest_sequence: 0,
-            placement_epoch: 0,
-            nonce,
-            gateway_shard: self.dialler.gateway_shard,
-            gateway_shard_count: self.dialler.gateway_shard_count,
-            node_shard: self.dialler.node_shard,
-            versions: VERSIONS,
-            purpose: LinkPurpose::Read,
-        };
+        let hello = self.dialler.hello(nonce, LinkPurpose::Read);
         self.connection = Some(Dialled::new(now, hello));
     }
 
@@ -116,29 +104,18 @@ impl Reader {
 
     /// As [`super::Sender::handle_timer`].
     pub fn handle_timer(&mut self, now: Instant) {
-        let limits = *self.silence.limits();
-        let late = self.poll_timeout().map(|due| now.saturating_duration_since(due));
-        if let Some(late) = late.filter(|late| *late > limits.ping_after) {
-            self.silence.handle_late(late);
-            if let Some(connection) = &mut self.connection {
-                connection.handle_late(late);
-            }
-        }
-        if self.silence.handle_timer(now) {
+        let (is_unhealthy, timed) = self.silence.handle_timer(now, self.connection.as_mut());
+        if is_unhealthy {
             self.events.push_back(ReaderEvent::Unhealthy);
         }
-        if let Some(connection) = &mut self.connection
-            && let Err(fault) = connection.handle_timer(now, &limits)
-        {
+        if let Err(fault) = timed {
             self.give_up(fault);
         }
     }
 
     /// When to call [`Reader::handle_timer`]; bytes that come may put it off.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let limits = self.silence.limits();
-        let connection = self.connection.as_ref().map(|connection| connection.poll_timeout(limits));
-        [connection, self.silence.poll_timeout()].into_iter().flatten().min()
+        self.silence.poll_timeout(self.connection.as_ref())
     }
 
     /// The next bytes to send, whole and in this order.

@@ -20,7 +20,7 @@ use crate::base::time::Instant;
 use crate::model::refusal::Refusal;
 use crate::wire::ack::{Ack, FrameAnswer};
 use crate::wire::frame::{
-    FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FrameFault, FrameHeader, FrameKind, Memory, PAYLOAD_ALIGN,
+    FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FrameHeader, FrameKind, Memory, PAYLOAD_ALIGN,
     decode_header,
 };
 use crate::wire::health::{NodeState, Ping, Pong};
@@ -536,9 +536,7 @@ fn check_write(
     if header.shard != config.shard {
         return Err(LinkFault::WrongShard { want: header.shard, got: config.shard });
     }
-    if header.schema != WRITE_SCHEMA {
-        return Err(FrameFault::UnknownSchema { schema: header.schema }.into());
-    }
+    header.check_schema(WRITE_SCHEMA)?;
     let view = WriteView::check(&frame[FRAME_HEADER_BYTES..])?;
     let is_ours = match header.id_space {
         0 => !view.names_ids(),

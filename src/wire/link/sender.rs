@@ -38,6 +38,25 @@ pub struct Dialler {
     pub node_shard: u32,
 }
 
+impl Dialler {
+    /// The first word on a connection, of a link that keeps nothing.
+    pub(super) fn hello(&self, nonce: [u8; NONCE_BYTES], purpose: LinkPurpose) -> Hello {
+        Hello {
+            gateway: self.gateway,
+            node_expected: self.node_expected,
+            link_incarnation: 0,
+            oldest_sequence: 0,
+            placement_epoch: 0,
+            nonce,
+            gateway_shard: self.gateway_shard,
+            gateway_shard_count: self.gateway_shard_count,
+            node_shard: self.node_shard,
+            versions: VERSIONS,
+            purpose,
+        }
+    }
+}
+
 /// A sender's settings.
 #[derive(Clone, Copy, Debug)]
 pub struct SenderConfig {
@@ -209,20 +228,11 @@ impl Sender {
 
     /// A connection was opened. `nonce` was never used before and cannot be guessed.
     pub fn handle_connected(&mut self, now: Instant, nonce: [u8; NONCE_BYTES]) {
-        let Dialler { gateway, gateway_shard, gateway_shard_count, node_expected, node_shard } =
-            self.config.dialler;
         let hello = Hello {
-            gateway,
-            node_expected,
             link_incarnation: self.config.link_incarnation,
             oldest_sequence: self.kept.acked_sequence() + 1,
             placement_epoch: self.placement_epoch,
-            nonce,
-            gateway_shard,
-            gateway_shard_count,
-            node_shard,
-            versions: VERSIONS,
-            purpose: LinkPurpose::Write,
+            ..self.config.dialler.hello(nonce, LinkPurpose::Write)
         };
         self.connection = Some(Dialled::new(now, hello));
     }
@@ -249,29 +259,18 @@ impl Sender {
     /// Time went by; to be called at [`Sender::poll_timeout`]. Silence while nobody called it does
     /// not count.
     pub fn handle_timer(&mut self, now: Instant) {
-        let limits = *self.silence.limits();
-        let late = self.poll_timeout().map(|due| now.saturating_duration_since(due));
-        if let Some(late) = late.filter(|late| *late > limits.ping_after) {
-            self.silence.handle_late(late);
-            if let Some(connection) = &mut self.connection {
-                connection.handle_late(late);
-            }
-        }
-        if self.silence.handle_timer(now) {
+        let (is_unhealthy, timed) = self.silence.handle_timer(now, self.connection.as_mut());
+        if is_unhealthy {
             self.events.push_back(SenderEvent::Unhealthy);
         }
-        if let Some(connection) = &mut self.connection
-            && let Err(fault) = connection.handle_timer(now, &limits)
-        {
+        if let Err(fault) = timed {
             self.give_up(fault);
         }
     }
 
     /// When to call [`Sender::handle_timer`]; bytes that come may put it off.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let limits = self.silence.limits();
-        let connection = self.connection.as_ref().map(|connection| connection.poll_timeout(limits));
-        [connection, self.silence.poll_timeout()].into_iter().flatten().min()
+        self.silence.poll_timeout(self.connection.as_ref())
     }
 
     /// The next bytes to send, whole and in this order: a frame's own memory, shared until it is

@@ -6,6 +6,8 @@
 //!    |---ping_after---|---ping_after--|----...|---------------------|
 //! ```
 
+use super::dialled::Dialled;
+use super::fault::LinkFault;
 use crate::base::time::{Duration, Instant};
 
 /// Limits of silence, ascending.
@@ -55,10 +57,6 @@ impl Silence {
         Self { limits, heard: now, is_healthy: false }
     }
 
-    pub fn limits(&self) -> &SilenceLimits {
-        &self.limits
-    }
-
     pub fn is_healthy(&self) -> bool {
         self.is_healthy
     }
@@ -69,19 +67,31 @@ impl Silence {
         !std::mem::replace(&mut self.is_healthy, true)
     }
 
-    /// Whether the node is unhealthy only since now.
-    pub fn handle_timer(&mut self, now: Instant) -> bool {
+    /// Time went by, also for the open connection: whether the node is unhealthy only since now,
+    /// and what is wrong with the connection. Silence while nobody called this does not count.
+    pub fn handle_timer(
+        &mut self,
+        now: Instant,
+        mut connection: Option<&mut Dialled>,
+    ) -> (bool, Result<(), LinkFault>) {
+        let due = self.poll_timeout(connection.as_deref());
+        let late = due.map(|due| now.saturating_duration_since(due));
+        if let Some(late) = late.filter(|late| *late > self.limits.ping_after) {
+            self.heard += late;
+            if let Some(connection) = &mut connection {
+                connection.handle_late(late);
+            }
+        }
         let is_over = now >= self.heard + self.limits.unhealthy_after;
-        is_over && std::mem::replace(&mut self.is_healthy, false)
+        let is_unhealthy = is_over && std::mem::replace(&mut self.is_healthy, false);
+        let timed = connection.map(|connection| connection.handle_timer(now, &self.limits));
+        (is_unhealthy, timed.unwrap_or(Ok(())))
     }
 
-    /// We did not run for `late`: that silence was ours.
-    pub fn handle_late(&mut self, late: Duration) {
-        self.heard += late;
-    }
-
-    /// When a healthy node is not any more.
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        self.is_healthy.then(|| self.heard + self.limits.unhealthy_after)
+    /// When to call [`Silence::handle_timer`].
+    pub fn poll_timeout(&self, connection: Option<&Dialled>) -> Option<Instant> {
+        let health = self.is_healthy.then(|| self.heard + self.limits.unhealthy_after);
+        let connection = connection.map(|connection| connection.poll_timeout(&self.limits));
+        [connection, health].into_iter().flatten().min()
     }
 }

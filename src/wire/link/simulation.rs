@@ -17,6 +17,7 @@ mod pipe;
 
 use std::collections::BTreeMap;
 
+use crate::base::random::Random;
 use crate::base::time::{Duration, Instant, monotonic_now};
 use crate::wire::link::SilenceLimits;
 use crate::wire::proof::LinkSecret;
@@ -24,41 +25,17 @@ use gateway::Gateway;
 use node::Node;
 use pipe::Pipe;
 
-/// A seeded generator (SplitMix64): the same seed is the same run.
-pub(super) struct Random(u64);
+/// The generator of a seed; neighbours have nothing in common.
+fn random_of(seed: u64) -> Random {
+    Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5eed)
+}
 
-impl Random {
-    pub fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5eed)
+fn nonce(random: &mut Random) -> [u8; 32] {
+    let mut nonce = [0; 32];
+    for part in nonce.chunks_exact_mut(8) {
+        part.copy_from_slice(&random.next().to_le_bytes());
     }
-
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    pub fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
-    }
-
-    pub fn index(&mut self, len: usize) -> usize {
-        usize::try_from(self.below(len as u64)).expect("below a usize")
-    }
-
-    pub fn once_in(&mut self, times: u64) -> bool {
-        self.below(times) == 0
-    }
-
-    pub fn nonce(&mut self) -> [u8; 32] {
-        let mut nonce = [0; 32];
-        for part in nonce.chunks_exact_mut(8) {
-            part.copy_from_slice(&self.next().to_le_bytes());
-        }
-        nonce
-    }
+    nonce
 }
 
 pub(super) const SILENCE: SilenceLimits = SilenceLimits {
@@ -103,7 +80,7 @@ struct Deeds {
 
 impl World {
     fn new(seed: u64) -> Self {
-        let mut random = Random::new(seed);
+        let mut random = random_of(seed);
         let origin = monotonic_now();
         let node = Node::new(&mut random);
         let gateways = (0..2).map(|number| Gateway::new(origin, number, &mut random)).collect();

@@ -7,7 +7,9 @@ use super::series::{PieceTooLong, encode_series};
 use super::{SelectAnswer, SelectFault, SelectRequest, SelectWant};
 use crate::model::matcher::{MatchOperator, Matcher};
 use crate::model::series::TenantId;
-use crate::wire::frame::{FrameFault, FrameHeader, FrameKind, Memory, encode_control};
+use crate::wire::frame::{
+    FrameFault, FrameHeader, FrameKind, Memory, decode_control, encode_control,
+};
 
 /// The version of the payloads of selects.
 pub const SELECT_SCHEMA: u16 = 1;
@@ -94,9 +96,7 @@ impl SelectRequest {
 
     /// Reads a payload, which is 16-aligned: the request's number, and the request.
     pub fn decode(header: &FrameHeader, payload: &[u8]) -> Result<(u64, Self), FrameFault> {
-        check_schema(header)?;
-        let payload = rkyv::from_bytes::<SelectPayload, rkyv::rancor::Failure>(payload);
-        let payload = payload.map_err(|_| FrameFault::BadPayload)?;
+        let payload: SelectPayload = decode_control(header, SELECT_SCHEMA, payload)?;
         let matchers = payload.matchers.into_iter().map(|matcher| Matcher {
             name: matcher.name,
             value: matcher.value,
@@ -166,7 +166,7 @@ pub struct StringsView<'a> {
 impl<'a> StringsView<'a> {
     /// Reads `payload`, which is 16-aligned. Afterwards each string is UTF-8.
     pub fn check(header: &FrameHeader, payload: &'a [u8]) -> Result<Self, FrameFault> {
-        check_schema(header)?;
+        header.check_schema(SELECT_SCHEMA)?;
         let bad = FrameFault::BadPayload;
         let archived = rkyv::access::<ArchivedStringsPayload, rkyv::rancor::Failure>(payload)
             .map_err(|_| bad)?;
@@ -199,21 +199,12 @@ impl SelectEnding {
     /// Reads a payload, which is 16-aligned, of the kinds `SelectEnd` and `SelectFault`: the
     /// request's number, and how it ended.
     pub fn decode(header: &FrameHeader, payload: &[u8]) -> Result<(u64, Self), FrameFault> {
-        check_schema(header)?;
-        let payload = rkyv::from_bytes::<EndPayload, rkyv::rancor::Failure>(payload);
-        let EndPayload { request, ending } = payload.map_err(|_| FrameFault::BadPayload)?;
+        let EndPayload { request, ending } = decode_control(header, SELECT_SCHEMA, payload)?;
         let kind = match &ending {
             Self::End { .. } => FrameKind::SelectEnd,
             Self::Fault(_) => FrameKind::SelectFault,
         };
         (kind == header.kind).then_some((request, ending)).ok_or(FrameFault::BadPayload)
-    }
-}
-
-pub(super) fn check_schema(header: &FrameHeader) -> Result<(), FrameFault> {
-    match header.schema {
-        SELECT_SCHEMA => Ok(()),
-        schema => Err(FrameFault::UnknownSchema { schema }),
     }
 }
 

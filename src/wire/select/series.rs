@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rkyv::{Archive, Serialize};
 
 use super::SelectedSeries;
-use super::codec::{SELECT_SCHEMA, check_schema};
+use super::codec::SELECT_SCHEMA;
 use crate::model::chunk::Chunk;
 use crate::model::sample::Sample;
 use crate::wire::frame::{
@@ -182,7 +182,7 @@ impl<'a> SeriesView<'a> {
     /// Reads `payload`, which is 16-aligned. Afterwards everything named is inside the frame. What
     /// chunks hold is checked by [`Chunk::from_bytes`] and [`Chunk::decode`].
     pub fn check(header: &FrameHeader, payload: &'a [u8]) -> Result<Self, FrameFault> {
-        check_schema(header)?;
+        header.check_schema(SELECT_SCHEMA)?;
         let archived = rkyv::access::<ArchivedSeriesPayload, rkyv::rancor::Failure>(payload)
             .map_err(|_| FrameFault::BadPayload)?;
         let view = Self {

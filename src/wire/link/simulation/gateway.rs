@@ -4,8 +4,9 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::node::{NODE, Node, SHARD, WINDOW};
-use super::{Random, SAMPLES, SILENCE, secret};
+use super::{SAMPLES, SILENCE, nonce, secret};
 use crate::base::checksum::crc32c;
+use crate::base::random::Random;
 use crate::base::time::{Duration, Instant};
 use crate::model::refusal::Refusal;
 use crate::model::series::{SeriesHash, SeriesId, TenantId};
@@ -116,7 +117,7 @@ impl Gateway {
     }
 
     pub fn connect(&mut self, now: Instant, random: &mut Random) {
-        self.sender.handle_connected(now, random.nonce());
+        self.sender.handle_connected(now, nonce(random));
     }
 
     pub fn handle_bytes(&mut self, now: Instant, bytes: &[u8]) {

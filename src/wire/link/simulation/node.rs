@@ -5,8 +5,9 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use super::pipe::Pipe;
-use super::{Random, SILENCE, secret};
+use super::{SILENCE, nonce, secret};
 use crate::base::checksum::crc32c;
+use crate::base::random::Random;
 use crate::base::time::{Duration, Instant};
 use crate::model::refusal::Refusal;
 use crate::model::series::{SeriesHash, SeriesId};
@@ -95,7 +96,7 @@ impl Node {
     }
 
     pub fn connect(&mut self, now: Instant, random: &mut Random) -> Option<ConnectionId> {
-        self.receiver.handle_connected(now, random.nonce())
+        self.receiver.handle_connected(now, nonce(random))
     }
 
     pub fn handle_bytes(&mut self, now: Instant, id: ConnectionId, bytes: &[u8]) {

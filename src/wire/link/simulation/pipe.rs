@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use super::Random;
+use crate::base::random::Random;
 use crate::base::time::{Duration, Instant};
 use crate::wire::link::ConnectionId;
 
