@@ -12,6 +12,7 @@ pub mod decompress;
 pub mod decode;
 pub mod request;
 
+pub mod fleet;
 pub mod part;
 pub mod requests;
 
