@@ -16,7 +16,10 @@ pub mod fleet;
 pub mod part;
 pub mod requests;
 
+pub mod lane;
 pub mod owner;
+pub mod parts;
+pub mod route;
 pub mod table;
 
 pub mod reply;

@@ -180,6 +180,7 @@ pub fn limit_flag(reason: Refusal) -> Option<&'static str> {
         Refusal::HeadFull => Some("head-bytes-max"),
         Refusal::DiskFull => Some("disk-free-min"),
         Refusal::OlderThanRetention => Some("retention"),
+        Refusal::HintsFull => Some("hint-bytes-max, hint-age-max"),
         _ => None,
     }
 }
@@ -213,9 +214,11 @@ fn unavailable(refused: &RefusalCounts, body: String) -> Reply {
 /// does not.
 fn retry_seconds(reason: Refusal) -> Option<u32> {
     match reason {
-        Refusal::Overloaded => Some(1),
+        Refusal::Overloaded | Refusal::NodeDown | Refusal::StaleEpoch | Refusal::NoPlacement => {
+            Some(1)
+        }
         Refusal::Replaying | Refusal::Draining => Some(5),
-        Refusal::HeadFull | Refusal::DiskFull | Refusal::LogFailed => Some(30),
+        Refusal::HeadFull | Refusal::DiskFull | Refusal::LogFailed | Refusal::HintsFull => Some(30),
         _ => None,
     }
 }

@@ -41,15 +41,6 @@ impl SeriesTable {
         self.entries.find(hash.table_hash(), |entry| entry.is(hash)).map(|entry| entry.id)
     }
 
-    /// The ids of `hashes`, one for each. Nothing but lookups, so that the cache misses of one are
-    /// under way while those of the next begin.
-    #[inline]
-    pub fn find_each(&self, hashes: &[SeriesHash], ids: &mut [Option<SeriesId>]) {
-        for (hash, id) in hashes.iter().zip(ids) {
-            *id = self.find(*hash);
-        }
-    }
-
     /// Remembers what the node answered; a second answer for the same series replaces the first.
     pub fn insert(&mut self, hash: SeriesHash, id: SeriesId) {
         if let Some(entry) = self.entries.find_mut(hash.table_hash(), |entry| entry.is(hash)) {

@@ -51,6 +51,14 @@ pub enum Refusal {
     UnknownSeries,
     /// Older than `retention`: nothing would show it.
     OlderThanRetention,
+    /// No owner of the series is heard, or not all of those that must have it are.
+    NodeDown,
+    /// What is kept for owners that are down is at `hint-bytes-max` or `hint-age-max`.
+    HintsFull,
+    /// The placement that was followed is no longer in force, and the newer one is not known yet.
+    StaleEpoch,
+    /// The gateway has not learned yet which nodes there are.
+    NoPlacement,
 }
 
 /// Whose fault a refusal is, which decides the status.
@@ -64,7 +72,7 @@ pub enum Blame {
 
 impl Refusal {
     /// Every reason, in counter order.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 27] = [
         Self::CorruptBody,
         Self::BadLine,
         Self::BodyTooLarge,
@@ -88,6 +96,10 @@ impl Refusal {
         Self::WrongHeaders,
         Self::UnknownSeries,
         Self::OlderThanRetention,
+        Self::NodeDown,
+        Self::HintsFull,
+        Self::StaleEpoch,
+        Self::NoPlacement,
     ];
 
     /// Counters that are indexed by a reason have this many places.
@@ -119,6 +131,10 @@ impl Refusal {
             Self::WrongHeaders => "wrong_headers",
             Self::UnknownSeries => "unknown_series",
             Self::OlderThanRetention => "older_than_retention",
+            Self::NodeDown => "node_down",
+            Self::HintsFull => "hints_full",
+            Self::StaleEpoch => "stale_epoch",
+            Self::NoPlacement => "no_placement",
         }
     }
 
@@ -131,7 +147,11 @@ impl Refusal {
             | Self::LogFailed
             | Self::Replaying
             | Self::Draining
-            | Self::UnknownSeries => Blame::Server,
+            | Self::UnknownSeries
+            | Self::NodeDown
+            | Self::HintsFull
+            | Self::StaleEpoch
+            | Self::NoPlacement => Blame::Server,
             _ => Blame::Client,
         }
     }

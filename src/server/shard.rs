@@ -12,7 +12,8 @@ use crate::control::config::Config;
 use crate::control::readiness::ServerState;
 use crate::control::server::ControlRequest;
 use crate::control::shards::ShardRequest;
-use crate::gateway::owner::{Frame, Owner};
+use crate::gateway::lane::Frame;
+use crate::gateway::owner::Owner;
 use crate::gateway::part::ShardMessage;
 use crate::http::reader::HttpLimits;
 use crate::model::refusal::Refusal;
@@ -36,6 +37,9 @@ use std::sync::Arc;
 const TICK: Duration = Duration::from_millis(250);
 /// How soon a full mailbox of another shard is tried again if nothing else happens.
 const POST_RETRY: Duration = Duration::from_millis(1);
+
+/// The only lane of an owner whose node is in the same process.
+const LANE: u16 = 0;
 
 /// What a token names, in its top byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,7 +167,7 @@ impl Shard {
             parked: Vec::new(),
             streaming: Vec::new(),
             ingest: Ingest::new(index, shard_count, ingest),
-            owner: Owner::new(index, rules::label_limits(&config)),
+            owner: Owner::single(index, rules::label_limits(&config)),
             node: NodeSide::new(index, now.monotonic),
             post: Post::new(neighbours),
             mail,
@@ -210,7 +214,7 @@ impl Shard {
             mail.is_empty() && !node.has_answer_to_send() && !has_stream_to_pump(clients, streaming)
         };
         let until = (!self.post.is_empty()).then(|| self.now.monotonic + POST_RETRY);
-        let may_retire = self.node.wants_retire() && !self.owner.has_frames_to_send();
+        let may_retire = self.node.wants_retire() && !self.owner.lane(LANE).has_frames_to_send();
         let idle = if may_retire || self.node.has_slices_to_do() {
             Idle::Poll
         } else {
@@ -245,7 +249,7 @@ impl Shard {
                 let outcome = result.map_err(|errno| errno.0);
                 if self.node.handle_written(self.now, buffer, outcome).is_err() {
                     self.state.set_log_failed(self.index as usize);
-                    self.owner.handle_node_failed(Refusal::LogFailed);
+                    self.owner.handle_node_failed(LANE, Refusal::LogFailed);
                 }
             }
             Event::Closed { token } => {
@@ -307,7 +311,7 @@ impl Shard {
 
     /// Offers what the owner gathered to the node half, until it has no room.
     fn move_frames(&mut self) {
-        while let Some(frame) = self.owner.poll_frame() {
+        while let Some(frame) = self.owner.poll_frame(LANE) {
             if !self.offer_frame(frame) {
                 break;
             }
@@ -316,7 +320,7 @@ impl Shard {
 
     /// As [`Shard::move_frames`], but leaves what may still gather.
     pub(super) fn move_full_frames(&mut self) {
-        while let Some(frame) = self.owner.poll_full_frame() {
+        while let Some(frame) = self.owner.poll_full_frame(LANE) {
             if !self.offer_frame(frame) {
                 break;
             }
@@ -326,10 +330,12 @@ impl Shard {
     /// Whether there may be room for another.
     fn offer_frame(&mut self, frame: Frame) -> bool {
         match self.node.handle_frame(&frame.bytes) {
-            FrameReceipt::Taken => self.owner.handle_frame_taken(frame),
-            FrameReceipt::Refused(reason) => self.owner.handle_frame_refused(frame, reason),
+            FrameReceipt::Taken => self.owner.lane_mut(LANE).handle_frame_taken(frame),
+            FrameReceipt::Refused(reason) => {
+                self.owner.handle_frame_refused(LANE, frame, reason);
+            }
             FrameReceipt::Delayed => {
-                self.owner.handle_frame_delayed(frame);
+                self.owner.lane_mut(LANE).handle_frame_delayed(frame);
                 return false;
             }
         }
@@ -339,19 +345,19 @@ impl Shard {
     /// Lets series without samples go. The gateway half forgets their ids before it makes another
     /// frame, and has none left that was made before.
     fn retire(&mut self) {
-        if self.owner.has_frames_to_send() {
+        if self.owner.lane(LANE).has_frames_to_send() {
             return;
         }
         self.node.retire(&mut self.left);
         for LeftSeries { hash, id } in self.left.drain(..) {
-            self.owner.handle_left(hash, id);
+            self.owner.handle_left(LANE, hash, id);
         }
     }
 
     /// Carries what became durable back to where it came from.
     fn move_acks(&mut self) {
         while let Some(ack) = self.node.poll_ack() {
-            self.owner.handle_ack(&ack);
+            self.owner.handle_ack(LANE, &ack);
         }
         while let Some(answer) = self.owner.poll_answer() {
             if answer.request.shard == self.index {

@@ -1,0 +1,201 @@
+//! The parts of requests that a gateway shard has taken in and not answered: what each still waits
+//! for, and what became of its samples.
+//!
+//! A part is open while some lane holds samples of it (a *run*: a stretch of its samples in one
+//! frame). It keeps its columns and bytes until then, so that samples can be sent again, with
+//! labels, or to others. Samples are counted once, however many owners refuse them.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::gateway::part::{Lateness, Part, PartAnswer, RequestKey};
+use crate::gateway::request::{RequestBytes, SeriesBatch};
+use crate::model::refusal::{Refusal, RefusalCounts};
+use crate::model::series::TenantId;
+
+/// A part under way, by its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PartKey(u32);
+
+/// A part between its arrival and its answer.
+#[derive(Debug, Default)]
+pub struct OpenPart {
+    /// Whose answer waits; `None` once it was given, or if nobody waits.
+    pub request: Option<RequestKey>,
+    /// Whose series.
+    pub tenant: TenantId,
+    /// How late its samples may be.
+    pub lateness: Lateness,
+    /// Its columns.
+    pub batch: SeriesBatch,
+    /// What the label spans point into.
+    pub bytes: Arc<RequestBytes>,
+    /// Lanes whose node is down, that should have had their share.
+    pub down: Vec<u16>,
+    /// Rises; the greater, the later it came.
+    pub opened: u64,
+    runs_left: u32,
+    refusals: Vec<(Range<u32>, Refusal)>,
+    is_open: bool,
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub struct Parts {
+    places: Vec<OpenPart>,
+    free: Vec<u32>,
+    opened: u64,
+    settled: VecDeque<PartKey>,
+}
+
+impl Parts {
+    /// Takes a part in. It waits for [`Parts::close_run`] once, besides its runs.
+    pub fn open(&mut self, part: Part) -> PartKey {
+        let Part { request, tenant, lateness, batch, bytes } = part;
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.places.push(OpenPart::default());
+            u32::try_from(self.places.len() - 1).expect("fewer parts than requests")
+        });
+        self.opened += 1;
+        let open = &mut self.places[place as usize];
+        open.request = Some(request);
+        (open.tenant, open.lateness, open.batch, open.bytes) = (tenant, lateness, batch, bytes);
+        open.opened = self.opened;
+        open.runs_left = 1;
+        open.is_open = true;
+        PartKey(place)
+    }
+
+    /// The part.
+    pub fn get(&self, key: PartKey) -> &OpenPart {
+        &self.places[key.0 as usize]
+    }
+
+    /// The part, to change.
+    pub fn get_mut(&mut self, key: PartKey) -> &mut OpenPart {
+        &mut self.places[key.0 as usize]
+    }
+
+    /// A run more holds samples of it.
+    pub fn open_run(&mut self, key: PartKey) {
+        self.get_mut(key).runs_left += 1;
+    }
+
+    /// One run less holds samples of it; the last one settles it.
+    pub fn close_run(&mut self, key: PartKey) {
+        let part = self.get_mut(key);
+        part.runs_left -= 1;
+        if part.runs_left == 0 {
+            self.settled.push_back(key);
+        }
+    }
+
+    /// The next part of which no lane holds a sample any more.
+    pub fn poll_settled(&mut self) -> Option<PartKey> {
+        self.settled.pop_front()
+    }
+
+    /// Forgets a settled part; its answer, if somebody waits for one.
+    pub fn finish(&mut self, key: PartKey) -> Option<PartAnswer> {
+        let part = &mut self.places[key.0 as usize];
+        assert!(part.is_open && part.runs_left == 0, "its last run was closed");
+        part.is_open = false;
+        part.down.clear();
+        part.bytes = Arc::default();
+        let first_refusal = part.refusals.first().map(|(_, reason)| *reason);
+        let refused = count_once(&mut part.refusals);
+        part.refusals.clear();
+        let batch = std::mem::take(&mut part.batch);
+        self.free.push(key.0);
+        let request = part.request.take()?;
+        Some(PartAnswer { request, refused, first_refusal, batch })
+    }
+
+    /// The parts that are open, in the order in which they came.
+    pub fn keys(&self) -> Vec<PartKey> {
+        let places = (0u32..).zip(&self.places);
+        let mut open: Vec<_> = places.filter(|(_, part)| part.is_open).collect();
+        open.sort_by_key(|(_, part)| part.opened);
+        open.into_iter().map(|(place, _)| PartKey(place)).collect()
+    }
+
+    /// Whether none is open.
+    pub fn is_empty(&self) -> bool {
+        self.places.len() == self.free.len()
+    }
+
+    /// How many are open.
+    pub fn len(&self) -> usize {
+        self.places.len() - self.free.len()
+    }
+}
+
+impl OpenPart {
+    /// Refuses samples, by their places in the part's columns. The first reason of a sample counts.
+    pub fn refuse(&mut self, samples: Range<u32>, reason: Refusal) {
+        match self.refusals.last_mut() {
+            Some((last, known)) if *known == reason && last.end == samples.start => {
+                last.end = samples.end;
+            }
+            _ if samples.is_empty() => {}
+            _ => self.refusals.push((samples, reason)),
+        }
+    }
+
+    /// A lane that should have had its share is down.
+    pub fn add_down(&mut self, lane: u16) {
+        if !self.down.contains(&lane) {
+            self.down.push(lane);
+        }
+    }
+
+    /// Samples in it.
+    pub fn sample_count(&self) -> u32 {
+        self.batch.sample_end.last().copied().unwrap_or(0)
+    }
+
+    /// The samples of the series at `index`.
+    pub fn samples_of(&self, index: u32) -> Range<u32> {
+        let end = &self.batch.sample_end;
+        let start = if index == 0 { 0 } else { end[index as usize - 1] };
+        start..end[index as usize]
+    }
+}
+
+/// How many samples were refused, each once; sorts `refusals`.
+fn count_once(refusals: &mut [(Range<u32>, Refusal)]) -> RefusalCounts {
+    let mut counts = RefusalCounts::default();
+    // Stable: of equal starts the first reason stays first.
+    refusals.sort_by_key(|(samples, _)| samples.start);
+    let mut counted_to = 0;
+    for (samples, reason) in refusals {
+        let start = samples.start.max(counted_to);
+        if start < samples.end {
+            counts.add(*reason, u64::from(samples.end - start));
+            counted_to = samples.end;
+        }
+    }
+    counts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Red when a sample that two owners refuse counts twice.
+    #[test]
+    fn a_sample_counts_once() {
+        #[track_caller]
+        fn check(refusals: &[(Range<u32>, Refusal)], want: &[(Refusal, u64)]) {
+            let counts = count_once(&mut refusals.to_vec());
+            assert_eq!(counts.iter().collect::<Vec<_>>(), want);
+        }
+        use Refusal::{HeadFull, TooOld};
+        check(&[], &[]);
+        check(&[(0..3, TooOld), (0..3, TooOld)], &[(TooOld, 3)]);
+        check(&[(5..9, HeadFull), (0..6, TooOld)], &[(TooOld, 6), (HeadFull, 3)]);
+        check(&[(2..4, HeadFull), (2..9, TooOld)], &[(TooOld, 5), (HeadFull, 2)]);
+        check(&[(0..9, HeadFull), (2..4, TooOld), (9..10, TooOld)], &[(TooOld, 1), (HeadFull, 9)]);
+    }
+}

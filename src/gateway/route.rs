@@ -1,0 +1,147 @@
+//! Series -> the lanes that must take it: one per owner, each a node shard.
+//!
+//! In: a placement, and which lane leads to which node shard. Out: per lane, which series of a
+//! batch are its own. A shard with one lane only (one process that stores what it takes in) looks
+//! at nothing. Placement by all labels costs one lookup a series; by chosen labels, a walk over its
+//! labels. Not here: what lanes do.
+
+use std::sync::Arc;
+
+use crate::gateway::request::{RequestBytes, SeriesBatch};
+use crate::model::placement::{GroupIndex, Place, Placement, REPLICATION_MAX};
+use crate::model::series::{SLOT_COUNT, SeriesHash, Slot, TenantId};
+
+/// Owners of a series at most.
+const LANES_MAX: usize = REPLICATION_MAX as usize;
+
+/// Which lanes take a series.
+#[derive(Debug, Default)]
+pub struct Route {
+    placed: Option<Placed>,
+}
+
+#[derive(Debug)]
+struct Placed {
+    placement: Arc<Placement>,
+    /// By node of the document; by node shard. Never empty.
+    lanes: Vec<Vec<u16>>,
+    replication: usize,
+    /// `replication` lanes per slot, if the slot of a series is that of its hash.
+    by_slot: Option<Box<[u16]>>,
+}
+
+/// The lanes of one series; they differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SeriesLanes {
+    lanes: [u16; LANES_MAX],
+    len: usize,
+}
+
+impl SeriesLanes {
+    /// They.
+    pub fn as_slice(&self) -> &[u16] {
+        &self.lanes[..self.len]
+    }
+}
+
+impl Route {
+    /// Everything to lane 0.
+    pub fn single() -> Self {
+        Self::default()
+    }
+
+    /// By `placement`; `lanes` are those of each of its document's nodes, by node shard. A node of
+    /// which nothing is known has one lane for all.
+    pub fn placed(placement: Arc<Placement>, lanes: Vec<Vec<u16>>) -> Self {
+        assert!(lanes.len() == placement.document().nodes.len());
+        assert!(lanes.iter().all(|lanes| !lanes.is_empty()));
+        let replication = usize::from(placement.document().replication);
+        let mut placed = Placed { placement, lanes, replication, by_slot: None };
+        let is_by_hash = placed.placement.document().strategy.labels().is_none()
+            && placed.placement.document().strategy.rules().is_empty();
+        if is_by_hash {
+            let slots = (0..SLOT_COUNT).map(Slot);
+            let lanes = slots.flat_map(|slot| {
+                let place = Place { group: GroupIndex::default(), slot };
+                placed.lanes_at(place, slot).as_slice().to_vec()
+            });
+            placed.by_slot = Some(lanes.collect());
+        }
+        Self { placed: Some(placed) }
+    }
+
+    /// How many lanes take each series.
+    pub fn replication(&self) -> usize {
+        self.placed.as_ref().map_or(1, |placed| placed.replication)
+    }
+
+    /// Whether lane 0 takes everything.
+    pub fn is_single(&self) -> bool {
+        self.placed.is_none()
+    }
+
+    /// The epoch that is followed; 0 without a placement.
+    pub fn epoch(&self) -> u64 {
+        self.placed.as_ref().map_or(0, |placed| placed.placement.document().epoch)
+    }
+
+    /// The lanes of the series at `index`.
+    pub fn lanes_of(
+        &self,
+        tenant: TenantId,
+        (batch, index): (&SeriesBatch, usize),
+        bytes: &RequestBytes,
+    ) -> SeriesLanes {
+        let Some(placed) = &self.placed else {
+            return SeriesLanes { lanes: [0; LANES_MAX], len: 1 };
+        };
+        let hash = batch.hash[index];
+        match &placed.by_slot {
+            Some(by_slot) => placed.lanes_in(by_slot, hash),
+            None => {
+                let labels = bytes.labels(batch.labels[index]);
+                let place = placed.placement.router().place(tenant, hash, labels);
+                placed.lanes_at(place, hash.slot())
+            }
+        }
+    }
+
+    /// Appends to `series[lane]` the places in `batch` of the series that the lane takes.
+    pub fn split(
+        &self,
+        tenant: TenantId,
+        batch: &SeriesBatch,
+        bytes: &RequestBytes,
+        series: &mut [Vec<u32>],
+    ) {
+        for (index, place) in (0..batch.len()).zip(0u32..) {
+            for &lane in self.lanes_of(tenant, (batch, index), bytes).as_slice() {
+                series[usize::from(lane)].push(place);
+            }
+        }
+    }
+}
+
+impl Placed {
+    #[inline]
+    fn lanes_in(&self, by_slot: &[u16], hash: SeriesHash) -> SeriesLanes {
+        let start = usize::from(hash.slot().0) * self.replication;
+        let mut lanes = [0; LANES_MAX];
+        for (lane, found) in lanes.iter_mut().zip(&by_slot[start..start + self.replication]) {
+            *lane = *found;
+        }
+        SeriesLanes { lanes, len: self.replication }
+    }
+
+    /// The shard within a node is that of the hash's slot, whatever chose the node.
+    fn lanes_at(&self, place: Place, slot: Slot) -> SeriesLanes {
+        let owners = self.placement.owners(place);
+        let mut lanes = [0; LANES_MAX];
+        for (lane, owner) in lanes.iter_mut().zip(owners) {
+            let shards = &self.lanes[usize::from(*owner)];
+            let shard_count = u32::try_from(shards.len()).expect("at most 1024");
+            *lane = shards[slot.shard(shard_count) as usize];
+        }
+        SeriesLanes { lanes, len: owners.len() }
+    }
+}
