@@ -54,6 +54,7 @@ pub struct Lane {
     spare: Vec<AlignedVec<PAYLOAD_ALIGN>>,
     next_sequence: u64,
     waiting_bytes: u64,
+    in_flight_bytes: u64,
 }
 
 /// A sealed frame that no node has taken yet.
@@ -69,6 +70,7 @@ pub struct FrameTrace {
     sequence: u64,
     new_series: Vec<SeriesHash>,
     samples: u32,
+    len_bytes: u64,
     runs: Vec<PartRun>,
 }
 
@@ -192,12 +194,14 @@ impl Lane {
 
     /// The node took `frame`: its ack will follow.
     pub fn handle_frame_taken(&mut self, frame: Frame) {
+        self.in_flight_bytes += frame.trace.len_bytes;
         self.in_flight.push_back(frame.trace);
         self.keep_memory(frame.bytes);
     }
 
     /// A link took the frame's bytes: its ack will follow.
     pub fn handle_frame_sent(&mut self, frame: Frame) -> AlignedVec<PAYLOAD_ALIGN> {
+        self.in_flight_bytes += frame.trace.len_bytes;
         self.in_flight.push_back(frame.trace);
         frame.bytes
     }
@@ -217,6 +221,7 @@ impl Lane {
     /// The oldest frame in flight was refused by the node; its runs.
     pub fn handle_refused(&mut self, sequence: u64) -> Vec<PartRun> {
         let trace = self.in_flight.pop_front().expect("an answer follows a frame that was taken");
+        self.in_flight_bytes -= trace.len_bytes;
         assert!(trace.sequence == sequence, "answers come in sequence order");
         trace.runs
     }
@@ -225,6 +230,7 @@ impl Lane {
     /// to close.
     pub fn handle_ack(&mut self, ack: &Ack) -> Vec<PartRun> {
         let trace = self.in_flight.pop_front().expect("an ack follows a frame that was taken");
+        self.in_flight_bytes -= trace.len_bytes;
         assert!(trace.sequence == ack.sequence, "acks come in sequence order");
         assert!(trace.new_series.len() == ack.assigned.len(), "one id per new series");
         for (hash, assigned) in trace.new_series.iter().zip(&ack.assigned) {
@@ -274,6 +280,7 @@ impl Lane {
             for trace in self.in_flight.drain(..) {
                 runs.extend(trace.runs);
             }
+            self.in_flight_bytes = 0;
             self.next_sequence = 1;
             self.left.clear();
             self.left_until = 0;
@@ -328,9 +335,9 @@ impl Lane {
         !self.ready.is_empty() || !self.gather.payload.series.is_empty() || !self.unknown.is_empty()
     }
 
-    /// Bytes that wait to be sent, about.
-    pub fn waiting_bytes(&self) -> u64 {
-        self.waiting_bytes + self.gather.len_bytes_max as u64
+    /// Bytes of frames without an answer, sent or not, about.
+    pub fn held_bytes(&self) -> u64 {
+        self.waiting_bytes + self.in_flight_bytes + self.gather.len_bytes_max as u64
     }
 
     /// Series with an id.
@@ -467,6 +474,7 @@ impl Lane {
         let mut trace = std::mem::take(&mut self.gather.trace);
         trace.sequence = sequence;
         trace.samples = trace.runs.last().map_or(0, |run| run.end);
+        trace.len_bytes = bytes.len() as u64;
         self.gather.clear();
         self.waiting_bytes += bytes.len() as u64;
         self.ready.push_back(Frame { bytes, trace });

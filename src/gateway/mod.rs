@@ -17,6 +17,7 @@ pub mod part;
 pub mod requests;
 
 pub mod lane;
+pub mod links;
 pub mod owner;
 pub mod parts;
 pub mod route;

@@ -35,6 +35,9 @@ pub enum AckPolicy {
 /// The owner half of a gateway shard.
 pub struct Owner {
     label_limits: LabelLimits,
+    /// A lane that holds so many bytes takes no more: a node that stands still must not use up
+    /// what all requests share.
+    lane_bytes_max: u64,
     route: Route,
     lanes: Vec<OwnerLane>,
     parts: Parts,
@@ -53,16 +56,18 @@ struct OwnerLane {
 impl Owner {
     /// An owner with one lane, to `node_shard` of this process, which is up.
     pub fn single(node_shard: u32, label_limits: LabelLimits) -> Self {
-        let mut owner = Self::placed(label_limits);
+        let mut owner = Self::placed(label_limits, u64::MAX);
         owner.add_lane(node_shard);
         owner.lanes[0].is_down = false;
         owner
     }
 
-    /// An owner without a placement: it refuses everything until there is one.
-    pub fn placed(label_limits: LabelLimits) -> Self {
+    /// An owner without a placement: it refuses everything until there is one. What would let a
+    /// lane hold more than `lane_bytes_max` is refused.
+    pub fn placed(label_limits: LabelLimits, lane_bytes_max: u64) -> Self {
         Self {
             label_limits,
+            lane_bytes_max,
             route: Route::single(),
             lanes: Vec::new(),
             parts: Parts::default(),
@@ -189,6 +194,14 @@ impl Owner {
         self.close(&runs);
     }
 
+    /// The lane is not used any more, and nothing is in it: only its memory is left.
+    pub fn retire_lane(&mut self, lane: u16) {
+        let one = &mut self.lanes[usize::from(lane)];
+        assert!(one.parked.is_empty() && !one.lane.has_frames_to_send(), "its parts went elsewhere");
+        one.is_down = true;
+        one.lane = Lane::new(0);
+    }
+
     /// Samples that waited for the new placement wait no longer.
     pub fn refuse_parked(&mut self, lane: u16) {
         let runs = std::mem::take(&mut self.lanes[usize::from(lane)].parked);
@@ -254,6 +267,12 @@ impl Owner {
             match series.as_slice() {
                 [] => {}
                 _ if one.is_down => self.parts.get_mut(key).add_down(lane),
+                series if one.lane.held_bytes() > self.lane_bytes_max => {
+                    let part = self.parts.get_mut(key);
+                    for &index in series {
+                        part.refuse(part.samples_of(index), Refusal::Overloaded);
+                    }
+                }
                 series => {
                     let series = (key, Some(series));
                     one.lane.gather(&mut self.parts, series, &(0..u32::MAX), &self.label_limits);

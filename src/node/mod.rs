@@ -11,6 +11,7 @@ pub mod flush;
 pub mod head;
 pub mod index;
 pub mod log;
+pub mod links;
 pub mod receiver;
 pub mod replay;
 pub mod select;
