@@ -1,6 +1,5 @@
 //! The `tidegate` program: its commands, and nothing else.
 
-use clap::Parser;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use tidegate::control::config::command::{
@@ -8,6 +7,7 @@ use tidegate::control::config::command::{
     ServeArguments,
 };
 use tidegate::control::config::load;
+use tidegate::control::config::role::Role;
 use tidegate::control::host::HostFacts;
 use tidegate::offline::inspect::InspectOptions;
 use tidegate::offline::{backup, check, inspect, restore};
@@ -15,8 +15,10 @@ use tidegate::server::start;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
-    match CommandLine::parse().command {
-        Command::Serve(arguments) => serve(&arguments),
+    match CommandLine::of_process().command {
+        Command::Serve(arguments) => serve(Role::Standalone, &arguments),
+        Command::Node(arguments) => serve(Role::Node, &arguments),
+        Command::Gateway(arguments) => serve(Role::Gateway, &arguments),
         command => offline(&command),
     }
 }
@@ -25,7 +27,7 @@ fn main() -> ExitCode {
 fn offline(command: &Command) -> ExitCode {
     let out = &mut std::io::BufWriter::new(std::io::stdout().lock());
     let (outcome, code_of_fault) = match command {
-        Command::Serve(_) => unreachable!("it is no command on files"),
+        Command::Serve(_) | Command::Node(_) | Command::Gateway(_) => unreachable!("it is no command on files"),
         Command::Check { what: CheckCommand::Data { dir, json } } => {
             (check::run(dir, *json, out), 2)
         }
@@ -52,14 +54,14 @@ fn offline(command: &Command) -> ExitCode {
     }
 }
 
-fn serve(arguments: &ServeArguments) -> ExitCode {
+fn serve(role: Role, arguments: &ServeArguments) -> ExitCode {
     let host = HostFacts::read();
-    let config = match load::load(arguments, &|name| std::env::var(name).ok(), &host) {
+    let config = match load::load((role, arguments), &|name| std::env::var(name).ok(), &host) {
         Ok(config) => config,
         Err(fault) => return fail(&fault),
     };
     if arguments.print_config {
-        print!("{}", config.to_yaml());
+        print!("{}", config.to_yaml(role));
         return ExitCode::SUCCESS;
     }
     let filter = EnvFilter::try_from_env("TIDEGATE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
@@ -68,7 +70,7 @@ fn serve(arguments: &ServeArguments) -> ExitCode {
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
-    match start::serve(&config) {
+    match start::serve(role, &config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(fault) => fail(&fault),
     }

@@ -2,6 +2,7 @@
 //! no domain noun.
 
 pub mod bytes;
+pub mod chance;
 pub mod checksum;
 pub mod latency;
 pub mod protobuf;

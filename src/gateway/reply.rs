@@ -201,6 +201,7 @@ pub fn reply_to_body_fault(fault: BodyFault<'_>) -> Reply {
             unavailable(&refused, body)
         }
         (Blame::Client, Refusal::BodyTooLarge) => Reply { status: 413, body, ..Reply::NO_CONTENT },
+        (Blame::Client, Refusal::NotAGateway) => Reply { status: 421, body, ..Reply::NO_CONTENT },
         (Blame::Client, _) => Reply { status: 400, body, ..Reply::NO_CONTENT },
     }
 }

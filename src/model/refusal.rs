@@ -59,6 +59,8 @@ pub enum Refusal {
     StaleEpoch,
     /// The gateway has not learned yet which nodes there are.
     NoPlacement,
+    /// This process is a node: clients send to gateways.
+    NotAGateway,
 }
 
 /// Whose fault a refusal is, which decides the status.
@@ -72,7 +74,7 @@ pub enum Blame {
 
 impl Refusal {
     /// Every reason, in counter order.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::CorruptBody,
         Self::BadLine,
         Self::BodyTooLarge,
@@ -100,6 +102,7 @@ impl Refusal {
         Self::HintsFull,
         Self::StaleEpoch,
         Self::NoPlacement,
+        Self::NotAGateway,
     ];
 
     /// Counters that are indexed by a reason have this many places.
@@ -135,6 +138,7 @@ impl Refusal {
             Self::HintsFull => "hints_full",
             Self::StaleEpoch => "stale_epoch",
             Self::NoPlacement => "no_placement",
+            Self::NotAGateway => "not_a_gateway",
         }
     }
 

@@ -3,19 +3,20 @@
 
 use crate::control::config::Config;
 use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
 
 /// Prints the greeting to standard output; on anything but a terminal only the addresses, a line
 /// each.
-pub fn greet(config: &Config, shard_count: u32) {
+pub fn greet(addresses: &[SocketAddr], config: &Config) {
     let mut out = std::io::stdout().lock();
-    let addresses = config.listen.0.iter().map(|address| format!("http://{address}"));
+    let addresses = addresses.iter().map(|address| format!("http://{address}"));
     let Some(first) = addresses.clone().next() else { return };
     let mut text = String::new();
     for address in addresses {
         text.extend(["listening on ", &address, "\n"]);
     }
     if std::io::stdout().is_terminal() {
-        let data = config.data.display();
+        let (data, shard_count) = (config.data.display(), config.shards);
         let help = format!(
             "{shard_count} shard(s), data in {data}\n\n\
              send from Prometheus (prometheus.yml):\n  \

@@ -106,6 +106,11 @@ impl NodeSide {
         self.node.as_deref()
     }
 
+    /// As [`NodeSide::node`], for a link port.
+    pub fn node_mut(&mut self) -> Option<&mut NodeShard> {
+        self.node.as_deref_mut()
+    }
+
     /// Why no sample can be taken now, if none can.
     pub fn refusal(&self) -> Option<Refusal> {
         let Some(node) = &self.node else { return Some(Refusal::Replaying) };

@@ -63,6 +63,13 @@ pub fn label_limits(config: &Config) -> LabelLimits {
     }
 }
 
+/// How many bytes of frames one node shard may keep a gateway shard waiting with: a sample takes
+/// 20 of them, and up to sixteen times as much in its request; half of the requests' memory stays
+/// for samples that live elsewhere.
+pub fn lane_bytes_max(config: &Config) -> u64 {
+    config.request_bytes_max.0 / u64::from(config.shards) / 32
+}
+
 /// What the node shards are made with.
 pub fn node_rules(config: &Config) -> NodeRules {
     NodeRules {

@@ -12,16 +12,14 @@ use crate::control::config::Config;
 use crate::control::readiness::ServerState;
 use crate::control::server::ControlRequest;
 use crate::control::shards::ShardRequest;
-use crate::gateway::lane::Frame;
 use crate::gateway::owner::Owner;
 use crate::gateway::part::ShardMessage;
 use crate::http::reader::HttpLimits;
-use crate::model::refusal::Refusal;
 use crate::node::head::LeftSeries;
-use crate::node::shard::FrameReceipt;
 use crate::ring::{Event, Idle, Ring, SendBuffer, Token};
 use crate::server::clients::{ClientKey, Clients};
 use crate::server::connection::ConnectionRules;
+use crate::server::halves::Halves;
 use crate::server::ingest::Ingest;
 use crate::server::life::Life;
 use crate::server::node_side::NodeSide;
@@ -38,9 +36,6 @@ const TICK: Duration = Duration::from_millis(250);
 /// How soon a full mailbox of another shard is tried again if nothing else happens.
 const POST_RETRY: Duration = Duration::from_millis(1);
 
-/// The only lane of an owner whose node is in the same process.
-const LANE: u16 = 0;
-
 /// What a token names, in its top byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenKind {
@@ -50,6 +45,12 @@ pub enum TokenKind {
     Client,
     /// The write of the log.
     LogWrite,
+    /// A gateway's link; the rest is its lane.
+    Link,
+    /// A node's link port.
+    LinkListener,
+    /// A gateway's connection to it; the rest is its [`ConnectionId`].
+    LinkPeer,
     /// The tick.
     Tick,
 }
@@ -65,6 +66,9 @@ impl TokenKind {
             0 => Self::Listener,
             1 => Self::Client,
             2 => Self::LogWrite,
+            3 => Self::Link,
+            4 => Self::LinkListener,
+            5 => Self::LinkPeer,
             _ => Self::Tick,
         };
         (kind, token.0 & ((1 << 56) - 1))
@@ -100,6 +104,8 @@ pub struct ShardParts {
     pub config: Config,
     /// One per address.
     pub listeners: Vec<socket2::Socket>,
+    /// What it is.
+    pub halves: Halves,
     /// Its ends of the queues to it.
     pub mail: Mailboxes,
     /// The ways to the other shards.
@@ -130,6 +136,9 @@ pub struct Shard {
     pub(super) ingest: Ingest,
     pub(super) owner: Owner,
     pub(super) node: NodeSide,
+    pub(super) halves: Halves,
+    /// Of the node, for its link port.
+    pub(super) link_first_port: u16,
     pub(super) post: Post,
     pub(super) mail: Mailboxes,
     pub(super) control: flume::Sender<ControlRequest>,
@@ -146,7 +155,17 @@ pub struct Shard {
 impl Shard {
     /// A shard on `ring`, which the calling thread made. Its node half follows by mail.
     pub fn new(ring: Ring, parts: ShardParts) -> Self {
-        let ShardParts { index, config, listeners, mail, neighbours, control, life, state } = parts;
+        let ShardParts {
+            index,
+            config,
+            listeners,
+            halves,
+            mail,
+            neighbours,
+            control,
+            life,
+            state,
+        } = parts;
         let now = Now::read();
         let shard_count = u32::try_from(neighbours.len()).expect("shards are counted in u32");
         let ingest = rules::ingest_limits(&config);
@@ -167,8 +186,18 @@ impl Shard {
             parked: Vec::new(),
             streaming: Vec::new(),
             ingest: Ingest::new(index, shard_count, ingest),
-            owner: Owner::single(index, rules::label_limits(&config)),
+            owner: match &halves {
+                Halves::Gateway(_) => {
+                    let lane_bytes_max = rules::lane_bytes_max(&config);
+                    Owner::placed(rules::label_limits(&config), lane_bytes_max)
+                }
+                Halves::Together | Halves::Node(_) => {
+                    Owner::single(index, rules::label_limits(&config))
+                }
+            },
             node: NodeSide::new(index, now.monotonic),
+            halves,
+            link_first_port: config.link.port(),
             post: Post::new(neighbours),
             mail,
             control,
@@ -196,10 +225,7 @@ impl Shard {
                 self.handle_event(event);
             }
             self.handle_mail();
-            self.move_frames();
-            self.retire();
-            self.node.work(self.now, &mut self.ring);
-            self.move_acks();
+            self.work_halves();
             self.post.flush();
             self.pump_streams();
             self.unpark();
@@ -208,13 +234,17 @@ impl Shard {
     }
 
     fn wait(&mut self, events: &mut Vec<Event>) {
-        let (mail, node) = (&self.mail, &self.node);
+        let (mail, node, halves) = (&self.mail, &self.node, &self.halves);
         let (clients, streaming) = (&self.clients, &self.streaming);
+        let has_fleet = || match halves {
+            Halves::Gateway(links) => !links.is_mail_empty(),
+            Halves::Together | Halves::Node(_) => false,
+        };
         let is_idle = || {
-            mail.is_empty() && !node.has_answer_to_send() && !has_stream_to_pump(clients, streaming)
+            mail.is_empty() && !has_fleet() && !node.has_answer_to_send() && !has_stream_to_pump(clients, streaming)
         };
         let until = (!self.post.is_empty()).then(|| self.now.monotonic + POST_RETRY);
-        let may_retire = self.node.wants_retire() && !self.owner.lane(LANE).has_frames_to_send();
+        let may_retire = self.node.wants_retire() && !self.has_frames_for_node();
         let idle = if may_retire || self.node.has_slices_to_do() {
             Idle::Poll
         } else {
@@ -226,47 +256,61 @@ impl Shard {
 
     fn handle_event(&mut self, event: Event) {
         match event {
-            Event::Accepted { socket, .. } => self.handle_accepted(socket),
+            Event::Accepted { listener, socket } => match TokenKind::of(listener).0 {
+                TokenKind::LinkListener => self.handle_peer_accepted(socket),
+                _ => self.handle_accepted(socket),
+            },
             Event::AcceptFailed { errno, .. } => {
                 self.stats.accepts_failed += 1;
                 tracing::warn!(shard = self.index, %errno, "cannot accept a connection");
             }
-            Event::Received { token, lease } => {
-                let (_, rest) = TokenKind::of(token);
-                self.handle_received(ClientKey::from_bits(rest), lease);
-            }
-            Event::ReceiveEnded { token, reason } => {
-                let (_, rest) = TokenKind::of(token);
-                self.handle_receive_ended(ClientKey::from_bits(rest), reason);
-            }
-            Event::Sent { token, buffer, result } => {
-                let (_, rest) = TokenKind::of(token);
-                if let SendBuffer::Bytes(buffer) = buffer {
+            Event::Received { token, lease } => match TokenKind::of(token) {
+                (TokenKind::Client, rest) => {
+                    self.handle_received(ClientKey::from_bits(rest), lease);
+                }
+                (kind, rest) => self.handle_link_received(kind, rest, lease),
+            },
+            Event::ReceiveEnded { token, reason } => match TokenKind::of(token) {
+                (TokenKind::Client, rest) => {
+                    self.handle_receive_ended(ClientKey::from_bits(rest), reason);
+                }
+                (kind, rest) => self.handle_link_receive_ended(kind, rest, reason),
+            },
+            Event::Sent { token, buffer, result } => match (TokenKind::of(token), buffer) {
+                ((TokenKind::Client, rest), SendBuffer::Bytes(buffer)) => {
                     self.handle_sent(ClientKey::from_bits(rest), buffer, result.is_ok());
                 }
-            }
+                ((kind, rest), frame) => {
+                    // The link hands the memory on when nobody else holds it.
+                    drop(frame);
+                    self.handle_link_sent(kind, rest, result.is_ok());
+                }
+            },
             Event::Written { buffer, result, .. } => {
                 let outcome = result.map_err(|errno| errno.0);
                 if self.node.handle_written(self.now, buffer, outcome).is_err() {
-                    self.state.set_log_failed(self.index as usize);
-                    self.owner.handle_node_failed(LANE, Refusal::LogFailed);
+                    self.handle_log_failed();
                 }
             }
-            Event::Closed { token } => {
-                let (kind, rest) = TokenKind::of(token);
-                if kind == TokenKind::Client {
+            Event::Closed { token } => match TokenKind::of(token) {
+                (TokenKind::Client, rest) => {
                     self.clients.remove(ClientKey::from_bits(rest));
                 }
+                (kind, rest) => self.handle_link_closed(kind, rest),
+            },
+            Event::Connected { token, result } => {
+                let (_, rest) = TokenKind::of(token);
+                self.handle_link_connected(rest, result);
             }
             Event::Timer { .. } => self.handle_tick(),
-            // The first two are of links, which a shard does not have yet.
-            Event::Connected { .. } | Event::ReceivedInto { .. } | Event::Woken => {}
+            Event::ReceivedInto { .. } | Event::Woken => {}
         }
     }
 
     fn handle_tick(&mut self) {
         self.ring.set_timer(self.now.monotonic + TICK, TokenKind::Tick.token(0));
         self.node.handle_tick(self.now);
+        self.tick_halves();
         self.cut_off_slow_clients();
         if self.life.is_draining() && !self.is_draining {
             self.begin_drain();
@@ -275,7 +319,9 @@ impl Shard {
 
     fn handle_mail(&mut self) {
         if let Ok(handover) = self.mail.node.try_recv() {
-            self.node.handle_node(handover.node, handover.background, self.now);
+            let NodeHandover { node, background, identity } = handover;
+            self.node.handle_node(node, background, self.now);
+            self.open_link_port(identity);
         }
         // As many as lay there at first: what arrives meanwhile is for the next turn.
         for _ in 0..self.mail.gateway.len() {
@@ -309,67 +355,9 @@ impl Shard {
         }
     }
 
-    /// Offers what the owner gathered to the node half, until it has no room.
-    fn move_frames(&mut self) {
-        while let Some(frame) = self.owner.poll_frame(LANE) {
-            if !self.offer_frame(frame) {
-                break;
-            }
-        }
-    }
-
-    /// As [`Shard::move_frames`], but leaves what may still gather.
-    pub(super) fn move_full_frames(&mut self) {
-        while let Some(frame) = self.owner.poll_full_frame(LANE) {
-            if !self.offer_frame(frame) {
-                break;
-            }
-        }
-    }
-
-    /// Whether there may be room for another.
-    fn offer_frame(&mut self, frame: Frame) -> bool {
-        match self.node.handle_frame(&frame.bytes) {
-            FrameReceipt::Taken => self.owner.lane_mut(LANE).handle_frame_taken(frame),
-            FrameReceipt::Refused(reason) => {
-                self.owner.handle_frame_refused(LANE, frame, reason);
-            }
-            FrameReceipt::Delayed => {
-                self.owner.lane_mut(LANE).handle_frame_delayed(frame);
-                return false;
-            }
-        }
-        true
-    }
-
-    /// Lets series without samples go. The gateway half forgets their ids before it makes another
-    /// frame, and has none left that was made before.
-    fn retire(&mut self) {
-        if self.owner.lane(LANE).has_frames_to_send() {
-            return;
-        }
-        self.node.retire(&mut self.left);
-        for LeftSeries { hash, id } in self.left.drain(..) {
-            self.owner.handle_left(LANE, hash, id);
-        }
-    }
-
-    /// Carries what became durable back to where it came from.
-    fn move_acks(&mut self) {
-        while let Some(ack) = self.node.poll_ack() {
-            self.owner.handle_ack(LANE, &ack);
-        }
-        while let Some(answer) = self.owner.poll_answer() {
-            if answer.request.shard == self.index {
-                self.handle_part_answer(answer);
-            } else {
-                self.post.push(answer.request.shard, ShardMessage::Answer(answer));
-            }
-        }
-    }
-
     fn begin_drain(&mut self) {
         self.is_draining = true;
+        self.drain_halves();
         for (index, listener) in (0u64..).zip(self.listeners.drain(..)) {
             self.ring.close(TokenKind::Listener.token(index), listener.into());
         }
@@ -391,6 +379,10 @@ impl Shard {
             self.is_quiet = true;
             self.life.shard_quiet();
         }
-        self.life.all_quiet() && self.owner.is_idle() && self.post.is_empty() && self.node.is_idle()
+        self.life.all_quiet()
+            && self.owner.is_idle()
+            && self.post.is_empty()
+            && self.node.is_idle()
+            && self.are_halves_idle()
     }
 }

@@ -9,18 +9,21 @@ use crate::background::folder::{DataFolder, DirectIo, FolderFault};
 use crate::base::time::{Duration, unix_now_ms};
 use crate::control::api::{self, ApiState};
 use crate::control::config::Config;
+use crate::control::config::role::Role;
 use crate::control::readiness::ServerState;
-use crate::control::server::ControlPlane;
+use crate::control::server::{ControlPlane, ControlRequest};
 use crate::control::shards::{BlocksHandle, ShardHandle, Shards};
 use crate::ring::{RingSetupError, limits};
 use crate::server::life::Life;
 use crate::server::recover::{BlockQueues, RecoverFault, Recovered, recover};
+use crate::server::roles::Roles;
 use crate::server::rules::{self, NodeRules};
 use crate::server::signals;
 use crate::server::threads::{
-    BackgroundQueue, NodeHandover, Process, ShardThreads, bind_listeners, start_shards,
+    BackgroundQueue, NodeHandover, NodeIdentity, Process, ShardThreads, bind_listeners, start_shards,
 };
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::{fmt, io, thread};
 
@@ -45,6 +48,10 @@ pub enum StartFault {
     Thread(io::Error),
     /// What is on disk.
     Recover(RecoverFault),
+    /// The secret of the links.
+    Secret { path: PathBuf, cause: String },
+    /// The kernel's source of chance.
+    Chance(io::Error),
 }
 
 impl fmt::Display for StartFault {
@@ -54,15 +61,22 @@ impl fmt::Display for StartFault {
             Self::Listen { address, error } if error.kind() == io::ErrorKind::AddrInUse => write!(
                 out,
                 "cannot listen on {address}: the port is taken; stop the process that has it \
-                 (`ss -ltnp` names it) or choose another address with --listen"
+                 (`ss -ltnp` names it) or choose another address"
             ),
             Self::Listen { address, error } => write!(
                 out,
-                "cannot listen on {address}: {error}; choose an address of this host with --listen"
+                "cannot listen on {address}: {error}; choose an address of this host"
             ),
             Self::Ring(fault) => fault.fmt(out),
             Self::Thread(error) => write!(out, "cannot start a thread: {error}"),
             Self::Recover(fault) => fault.fmt(out),
+            Self::Secret { path, cause } => write!(
+                out,
+                "cannot use the link secret {}: {cause}; make one with \
+                 `head -c 32 /dev/urandom | base64`, the same for all gateways and nodes",
+                path.display()
+            ),
+            Self::Chance(error) => write!(out, "cannot open /dev/urandom: {error}"),
         }
     }
 }
@@ -79,39 +93,45 @@ pub(super) enum Notice {
     Recovered(Result<Background, RecoverFault>),
 }
 
-/// Serves until a signal ends it; returns once everything accepted is answered, or the time for
-/// that is over.
-pub fn serve(config: &Config) -> Result<(), StartFault> {
+/// What a process of each role has in common, once its shards run.
+struct Running {
+    process: Process,
+    shards: ShardThreads,
+    control_requests: flume::Receiver<ControlRequest>,
+    notices: flume::Sender<Notice>,
+    inbox: flume::Receiver<Notice>,
+}
+
+/// Runs a process of `role` until a signal ends it; returns once everything accepted is answered,
+/// or the time for that is over.
+pub fn serve(role: Role, config: &Config) -> Result<(), StartFault> {
     limits::check_host().map_err(StartFault::Ring)?;
-    let shard_count = config.shards;
-    let folder = open_folder(config, shard_count)?;
-    let listeners = bind_listeners(&config.listen.0, shard_count)?;
-    raise_open_files(config.connections_max);
-    let process = Process {
-        state: Arc::new(ServerState::new(shard_count as usize)),
-        life: Arc::new(Life::new(shard_count)),
-    };
-    let (control_sender, control_requests) = flume::bounded(CONTROL_REQUESTS);
-    let (notices, inbox) = flume::unbounded();
-    let shards = start_shards(config, listeners, &process, (control_sender, notices.clone()))?;
-    let ShardThreads { threads, wakers, control, background, handovers } = shards;
+    match role {
+        Role::Standalone | Role::Node => serve_node(role, config),
+        Role::Gateway => serve_gateway(config),
+    }
+}
+
+/// What stores: gateway and node in one, or a node.
+fn serve_node(role: Role, config: &Config) -> Result<(), StartFault> {
+    let folder = open_folder(config, config.shards)?;
+    let addresses = if role == Role::Node { &config.http.0 } else { &config.listen.0 };
+    let Running { process, shards, control_requests, notices, inbox } =
+        start(addresses, config, Roles::new(role, config)?)?;
+    let ShardThreads { threads, wakers, control, background, handovers, .. } = shards;
     let (selects, select_inbox) = flume::bounded(BLOCK_SELECTS);
     let (requests, request_inbox) = flume::bounded(BLOCK_REQUESTS);
     let queues = BlockQueues { selects: select_inbox, requests: request_inbox };
     let handles = Shards::new(control.into_iter().map(ShardHandle::new).collect())
         .with_blocks(BlocksHandle { selects, requests });
-    let limits = rules::query_limits(config);
-    let api = ApiState::new(handles, Arc::clone(&process.state), limits, unix_now_ms);
-    let threads_wanted = config.control_threads as usize;
-    let control_plane = ControlPlane::start(threads_wanted, api::router(api), control_requests);
-    let control_plane = control_plane.map_err(StartFault::Thread)?;
+    let control_plane = start_control_plane(config, handles, &process, control_requests)?;
     watch_signals(&process, &wakers, notices.clone())?;
     let rules = rules::node_rules(config);
     let state = Arc::clone(&process.state);
     let job = move |folder| run_recovery(folder, &rules, &state, (&background, &handovers, queues));
     spawn_recovery(folder, job, notices)?;
-    crate::server::greeting::greet(config, shard_count);
-    let background = wait_for_end(config, &inbox, shard_count)?;
+    crate::server::greeting::greet(addresses, config);
+    let background = wait_for_end(config, &inbox, config.shards)?;
     for thread in threads {
         // Each has told that it ended; a shard that panicked has ended the process.
         let _ = thread.join();
@@ -125,6 +145,54 @@ pub fn serve(config: &Config) -> Result<(), StartFault> {
     }
     tracing::info!("everything accepted is answered and durable; bye");
     Ok(())
+}
+
+/// What forwards.
+fn serve_gateway(config: &Config) -> Result<(), StartFault> {
+    let addresses = &config.listen.0;
+    let Running { process, shards, control_requests, notices, inbox } =
+        start(addresses, config, Roles::new(Role::Gateway, config)?)?;
+    let ShardThreads { threads, wakers, control, .. } = shards;
+    let handles = Shards::new(control.into_iter().map(ShardHandle::new).collect());
+    let control_plane = start_control_plane(config, handles, &process, control_requests)?;
+    watch_signals(&process, &wakers, notices)?;
+    crate::server::greeting::greet(addresses, config);
+    wait_for_end(config, &inbox, config.shards)?;
+    for thread in threads {
+        // As above.
+        let _ = thread.join();
+    }
+    control_plane.stop(CONTROL_GRACE);
+    tracing::info!("everything accepted is answered and durable; bye");
+    Ok(())
+}
+
+/// Binds the listeners and starts the shards.
+fn start(addresses: &[SocketAddr], config: &Config, roles: Roles) -> Result<Running, StartFault> {
+    let shard_count = config.shards;
+    let listeners = bind_listeners(addresses, shard_count)?;
+    raise_open_files(config.connections_max);
+    let process = Process {
+        state: Arc::new(ServerState::new(shard_count as usize)),
+        life: Arc::new(Life::new(shard_count)),
+    };
+    let (control_sender, control_requests) = flume::bounded(CONTROL_REQUESTS);
+    let (notices, inbox) = flume::unbounded();
+    let senders = (control_sender, notices.clone());
+    let shards = start_shards(config, (listeners, roles), &process, senders)?;
+    Ok(Running { process, shards, control_requests, notices, inbox })
+}
+
+fn start_control_plane(
+    config: &Config,
+    handles: Shards,
+    process: &Process,
+    requests: flume::Receiver<ControlRequest>,
+) -> Result<ControlPlane, StartFault> {
+    let limits = rules::query_limits(config);
+    let api = ApiState::new(handles, Arc::clone(&process.state), limits, unix_now_ms);
+    let threads = config.control_threads as usize;
+    ControlPlane::start(threads, api::router(api), requests).map_err(StartFault::Thread)
 }
 
 fn open_folder(config: &Config, shard_count: u32) -> Result<DataFolder, StartFault> {
@@ -197,9 +265,19 @@ fn run_recovery(
 ) -> Result<Background, RecoverFault> {
     let Recovered { nodes, background, sender } =
         recover(&mut folder, rules, state, (events, blocks))?;
+    let manifest = folder.manifest();
+    let identity = NodeIdentity {
+        node: manifest.node,
+        incarnation: manifest.incarnation,
+        shard_count: manifest.shards,
+    };
     for ((node, handover), queue) in nodes.into_iter().zip(handovers).zip(events) {
         // A shard that has ended by now needs no node.
-        let _ = handover.send(NodeHandover { node: Box::new(node), background: sender.clone() });
+        let _ = handover.send(NodeHandover {
+            node: Box::new(node),
+            background: sender.clone(),
+            identity,
+        });
         queue.wake();
     }
     state.set_ready();

@@ -12,10 +12,12 @@ use crate::control::config::Config;
 use crate::control::readiness::ServerState;
 use crate::control::server::ControlRequest;
 use crate::control::shards::ShardRequest;
+use crate::gateway::fleet::Fleet;
 use crate::gateway::part::ShardMessage;
 use crate::node::shard::NodeShard;
 use crate::ring::{Ring, RingOptions, RingSetupError, RingWaker, topology};
 use crate::server::life::Life;
+use crate::server::roles::Roles;
 use crate::server::shard::{Mailboxes, Neighbours, Shard, ShardParts};
 use crate::server::start::{Notice, StartFault};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -29,6 +31,8 @@ const GATEWAY_MAIL: usize = 1024;
 const CONTROL_MAIL: usize = 256;
 /// Room for every answer to what a shard may have asked of the background.
 const BACKGROUND_MAIL: usize = 16;
+/// Fleets that may wait: a shard takes the newest at its next turn.
+const FLEET_MAIL: usize = 16;
 const BACKLOG: i32 = 4096;
 /// How often and how long apart a taken address is tried again: a second in all.
 const TAKEN_TRIES: u32 = 50;
@@ -43,6 +47,19 @@ pub struct NodeHandover {
     pub node: Box<NodeShard>,
     /// For segments and snapshots.
     pub background: BackgroundSender,
+    /// Whose it is.
+    pub identity: NodeIdentity,
+}
+
+/// A node, as it says who it is.
+#[derive(Clone, Copy, Debug)]
+pub struct NodeIdentity {
+    /// Its id.
+    pub node: u128,
+    /// Of the ids that it gives.
+    pub incarnation: u64,
+    /// How many shards it has.
+    pub shard_count: u32,
 }
 
 /// What all threads of the process see.
@@ -65,6 +82,8 @@ pub struct ShardThreads {
     pub background: Vec<BackgroundQueue>,
     /// For the node half, once.
     pub handovers: Vec<flume::Sender<NodeHandover>>,
+    /// For what a gateway follows.
+    pub fleets: Vec<QueueSender<Arc<Fleet>>>,
 }
 
 /// A thread that has made its ring and waits for what it is to own.
@@ -129,7 +148,7 @@ fn bind(address: SocketAddr, sharing: Sharing) -> io::Result<Socket> {
 /// Starts a thread per element of `listeners`, pinned if so configured, and connects them all.
 pub(super) fn start_shards(
     config: &Config,
-    listeners: Vec<Vec<Socket>>,
+    (listeners, mut roles): (Vec<Vec<Socket>>, Roles),
     process: &Process,
     (control, notices): (flume::Sender<ControlRequest>, flume::Sender<Notice>),
 ) -> Result<ShardThreads, StartFault> {
@@ -143,15 +162,17 @@ pub(super) fn start_shards(
     let (gateway_senders, gateway) = queues(&wakers, GATEWAY_MAIL);
     let (control_senders, control_mail) = queues(&wakers, CONTROL_MAIL);
     let (background_senders, background) = queues(&wakers, BACKGROUND_MAIL);
+    let (fleet_senders, fleets) = queues(&wakers, FLEET_MAIL);
     let mut all = ShardThreads {
         threads: Vec::new(),
         wakers,
         control: control_senders,
         background: background_senders,
         handovers: Vec::new(),
+        fleets: fleet_senders,
     };
-    let mail = gateway.into_iter().zip(control_mail).zip(background);
-    for (((shard, started), listeners), ((gateway, control_mail), background)) in
+    let mail = gateway.into_iter().zip(control_mail).zip(background.into_iter().zip(fleets));
+    for (((shard, started), listeners), ((gateway, control_mail), (background, fleets))) in
         (0u32..).zip(started).zip(listeners).zip(mail)
     {
         let (handover, node) = flume::bounded(1);
@@ -159,6 +180,7 @@ pub(super) fn start_shards(
             index: shard,
             config: config.clone(),
             listeners,
+            halves: roles.halves(shard, fleets)?,
             mail: Mailboxes { gateway, control: control_mail, background, node },
             neighbours: neighbours_of(shard, &gateway_senders),
             control: control.clone(),

@@ -200,11 +200,11 @@ impl Shard {
         endpoint: Endpoint,
         encoding: Encoding,
     ) -> Option<Reply> {
+        let refusal = self.refusal();
         let client = self.clients.get_mut(key)?;
         let mut bytes = client.connection.take_body();
         let (index, owner, post) = (self.index, &mut self.owner, &mut self.post);
-        let low = self.state.store().is_disk_low().then_some(Refusal::DiskFull);
-        let reply = if let Some(reason) = self.node.refusal().or(low) {
+        let reply = if let Some(reason) = refusal {
             Some(self.ingest.refuse(endpoint, reason, unavailable_text(reason)))
         } else {
             let connection = key.to_bits();
@@ -401,6 +401,12 @@ fn unavailable_text(reason: Refusal) -> &'static str {
         Refusal::Replaying => "cannot take samples yet: the log is being replayed (see /-/ready)",
         Refusal::DiskFull => {
             "cannot take samples: the disk has less room than disk-free-min; make room, or lower it"
+        }
+        Refusal::NoPlacement => {
+            "cannot take samples yet: no node of --nodes has said which nodes there are (see /-/ready)"
+        }
+        Refusal::NotAGateway => {
+            "cannot take samples from clients: this is a node; send them to a gateway of its fleet"
         }
         Refusal::LogFailed => "cannot take samples: the log failed; check the disk, then restart",
         _ => "cannot take samples now",

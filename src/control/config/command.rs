@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
+use clap::{CommandFactory, FromArgMatches};
+
 use crate::control::config::Settings;
+use crate::control::config::role::Role;
 
 const ABOUT: &str =
     "Takes in metrics from the clients you already run, stores them durably, answers queries.";
@@ -18,6 +21,10 @@ Let Prometheus send to it, in prometheus.yml:
 
 See what arrived:
   curl 'http://127.0.0.1:8428/api/v1/query?query=up'
+
+Several hosts:
+  tidegate node --data /var/lib/tidegate --link 10.0.0.1:9500 --link-secret-file link.secret
+  tidegate gateway --nodes 10.0.0.1:9500,10.0.0.2:9500 --link-secret-file link.secret
 
 Keep it safe:
   tidegate backup --url http://127.0.0.1:8428 /mnt/backup/tidegate
@@ -38,6 +45,31 @@ Each flag is also a field of the file and an environment variable: --log-bytes-m
 log_bytes_max: and TIDEGATE_LOG_BYTES_MAX. A flag wins over the environment, the environment
 over the file, the file over the default.
 Sizes are written 64MiB, 1GiB or 4096; lengths of time 10s, 1h30m or 0.";
+
+const NODE_AFTER_HELP: &str = "\
+Examples:
+  head -c 32 /dev/urandom | base64 > link.secret
+      the secret that all gateways and nodes of a fleet share
+  tidegate node --data /var/lib/tidegate --http 10.0.0.1:8429 --link 10.0.0.1:9500 \\
+      --link-secret-file link.secret
+      stores what gateways bring to the ports 9500, 9501, ... (one for each shard, one for reads)
+  tidegate node --zone rack-7 ...
+      owners of a series are chosen in different zones
+  curl http://10.0.0.1:8429/metrics
+      how it does; queries here see what this node stores, queries to a gateway see the fleet
+
+Restart it as often as you like: gateways wait for --health-timeout, and lose nothing.";
+
+const GATEWAY_AFTER_HELP: &str = "\
+Examples:
+  tidegate gateway --listen 0.0.0.0:8428 --nodes 10.0.0.1:9500,10.0.0.2:9500 \\
+      --replication 2 --link-secret-file link.secret
+      takes in what clients send, and has each sample stored by two nodes
+  tidegate gateway ... --ack one
+      answers when one of them has it; the other follows
+
+Run as many gateways as you like, in front of the same nodes: any client may use any of them. The
+first one founds the fleet with the nodes and the replication that it was given.";
 
 const CHECK_AFTER_HELP: &str = "\
 Examples:
@@ -90,6 +122,24 @@ the message names it. A snapshot (DATA/snapshots/NAME) can be restored as well.
 A restored folder is the same node as before: don't run it beside the one that it was copied from.
 Exit: 0 done, 1 not done; DIR is as it was.";
 
+impl CommandLine {
+    /// Reads the process' arguments; each command shows only the fields that it has. Ends the
+    /// process with a text if they are wrong, or ask for help.
+    pub fn of_process() -> Self {
+        let mut command = Self::command();
+        for role in [Role::Standalone, Role::Gateway, Role::Node] {
+            command = command.mut_subcommand(role.command(), |of_role| {
+                of_role.mut_args(|argument| {
+                    let is_foreign = !role.has(argument.get_id().as_str());
+                    if is_foreign { argument.hide(true) } else { argument }
+                })
+            });
+        }
+        let read = Self::from_arg_matches(&command.get_matches());
+        read.unwrap_or_else(|fault| fault.exit())
+    }
+}
+
 /// `tidegate ...`
 #[derive(Debug, clap::Parser)]
 #[command(name = "tidegate", version, about = ABOUT, after_help = AFTER_HELP, max_term_width = 100)]
@@ -105,6 +155,12 @@ pub enum Command {
     /// Runs gateway and node in one process.
     #[command(after_help = SERVE_AFTER_HELP)]
     Serve(Box<ServeArguments>),
+    /// Runs a node of a fleet: stores what gateways bring, and answers their queries.
+    #[command(after_help = NODE_AFTER_HELP)]
+    Node(Box<ServeArguments>),
+    /// Runs a gateway of a fleet: takes in, forwards to nodes, and asks them for queries.
+    #[command(after_help = GATEWAY_AFTER_HELP)]
+    Gateway(Box<ServeArguments>),
     /// Checks every checksum and invariant of files that no server uses.
     #[command(after_help = CHECK_AFTER_HELP)]
     Check {
@@ -175,7 +231,7 @@ pub struct RestoreArguments {
     pub json: bool,
 }
 
-/// `tidegate serve ...`
+/// `tidegate serve ...`, `tidegate node ...`, `tidegate gateway ...`
 #[derive(Clone, Debug, Default, PartialEq, clap::Args)]
 pub struct ServeArguments {
     /// YAML file with any of the fields below.

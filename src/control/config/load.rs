@@ -6,17 +6,21 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use crate::control::config::command::ServeArguments;
+use crate::control::config::role::Role;
 use crate::control::config::units::ByteSize;
 use crate::control::config::{Config, Settings};
 use crate::control::host::HostFacts;
 use crate::gateway::decode;
 use crate::gateway::owner::LABELS_BYTES_LIMIT;
+use crate::model::placement::REPLICATION_MAX;
 use crate::wire::frame::FRAME_BYTES_MAX;
 
 /// No decoder takes a longer one.
 const BODY_BYTES_LIMIT: u64 = decode::BODY_BYTES_MAX as u64;
 /// Beyond any machine; a typing error.
 const SHARDS_LIMIT: u32 = 1024;
+/// A ping and its answer must fit in.
+const HEALTH_TIMEOUT_MS_MIN: i64 = 500;
 
 /// Why there is no configuration. Each says where to look.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,9 +72,9 @@ impl fmt::Display for ConfigFault {
 
 impl std::error::Error for ConfigFault {}
 
-/// The configuration in force. `lookup` is the environment.
+/// The configuration in force of a process that is to be `role`. `lookup` is the environment.
 pub fn load(
-    arguments: &ServeArguments,
+    (role, arguments): (Role, &ServeArguments),
     lookup: &dyn Fn(&str) -> Option<String>,
     host: &HostFacts,
 ) -> Result<Config, ConfigFault> {
@@ -82,9 +86,15 @@ pub fn load(
         Some(path) => read_file(&path)?,
         None => Settings::default(),
     };
+    let said = arguments.settings.clone().or(file.clone());
+    if let Some(name) = said.set_fields().into_iter().find(|field| !role.has(field)) {
+        let cause = format!("`tidegate {}` has no such field", role.command());
+        return Err(ConfigFault::Field { name, cause });
+    }
     let settings = arguments.settings.clone().or(Settings::from_env(lookup)?).or(file);
     let config = settings.into_config(host);
     check_config(&config)?;
+    check_fleet(role, &config)?;
     Ok(config)
 }
 
@@ -119,6 +129,33 @@ where
     };
     let parsed = text.parse().map_err(|fault: T::Err| fault.to_string());
     parsed.map(Some).map_err(|cause| ConfigFault::Variable { name, cause })
+}
+
+/// What a part of a fleet needs.
+fn check_fleet(role: Role, config: &Config) -> Result<(), ConfigFault> {
+    let fault = |name, cause: &str| Err(ConfigFault::Field { name, cause: cause.into() });
+    if role == Role::Gateway && config.nodes.0.is_empty() {
+        return fault("nodes", "it must name a node at least, such as --nodes 10.0.0.1:9500");
+    }
+    if !(1..=REPLICATION_MAX).contains(&config.replication) {
+        return fault("replication", "it must be from 1 to 3");
+    }
+    if config.health_timeout.as_ms() < HEALTH_TIMEOUT_MS_MIN {
+        return fault("health_timeout", "it must be at least 500ms");
+    }
+    let ports = u32::from(config.link.port()) + config.shards;
+    if role == Role::Node && (config.link.port() == 0 || ports > u32::from(u16::MAX)) {
+        return fault("link", "its port, and one more for each shard, must be from 1 to 65535");
+    }
+    let is_here = config.link.ip().is_loopback();
+    if role == Role::Node && !is_here && config.link_secret_file.as_os_str().is_empty() {
+        return fault(
+            "link",
+            "other hosts may reach it, so give every gateway and node the same \
+             --link-secret-file: head -c 32 /dev/urandom | base64 > link.secret",
+        );
+    }
+    Ok(())
 }
 
 /// What no single value shows.

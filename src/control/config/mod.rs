@@ -5,13 +5,16 @@
 //! over the environment, that over the file, that over the default. Pure but for `load`, which is
 //! handed the environment and reads the file.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use crate::control::config::units::{ByteSize, Listen, Period};
+use crate::control::config::role::Role;
+use crate::control::config::units::{AckMode, ByteSize, Listen, Names, Period};
 use crate::control::host::HostFacts;
 
 pub mod command;
 pub mod load;
+pub mod role;
 pub mod units;
 
 const MIB_128: ByteSize = ByteSize(128 << 20);
@@ -51,6 +54,12 @@ macro_rules! fields {
                 Self { $($name: self.$name.or(lower.$name),)+ }
             }
 
+            /// The fields that somebody set.
+            pub fn set_fields(&self) -> Vec<&'static str> {
+                let fields = [$((stringify!($name), self.$name.is_some()),)+];
+                fields.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| name).collect()
+            }
+
             /// What the environment says: `lookup` of `TIDEGATE_<FIELD>`. Empty is silent.
             pub fn from_env(
                 lookup: &dyn Fn(&str) -> Option<String>,
@@ -67,21 +76,23 @@ macro_rules! fields {
         }
 
         impl Config {
-            /// The configuration as a YAML file that says what each field means, and that reads
-            /// back as itself.
-            pub fn to_yaml(&self) -> String {
+            /// The configuration of a `role` as a YAML file that says what each field means, and
+            /// that reads back as itself.
+            pub fn to_yaml(&self, role: Role) -> String {
                 let mut yaml = String::new();
                 $(
-                    for line in [$($doc),+] {
-                        yaml.push('#');
-                        yaml.push_str(line);
-                        yaml.push('\n');
+                    if role.has(stringify!($name)) {
+                        for line in [$($doc),+] {
+                            yaml.push('#');
+                            yaml.push_str(line);
+                            yaml.push('\n');
+                        }
+                        yaml.push_str(concat!(stringify!($name), ": "));
+                        // A JSON scalar or list is YAML.
+                        let value = serde_json::to_string(&self.$name);
+                        yaml.push_str(&value.expect("fields are text, numbers and lists of text"));
+                        yaml.push_str("\n\n");
                     }
-                    yaml.push_str(concat!(stringify!($name), ": "));
-                    // A JSON scalar or list is YAML.
-                    let value = serde_json::to_string(&self.$name);
-                    yaml.push_str(&value.expect("fields are text, numbers and lists of text"));
-                    yaml.push_str("\n\n");
                 )+
                 yaml.truncate(yaml.trim_end().len());
                 yaml.push('\n');
@@ -95,6 +106,27 @@ fields! {
     /// Address and port for clients; several with commas. Each shard listens on all of them.
     /// Default: 127.0.0.1:8428.
     listen: Listen = |_: &HostFacts| Listen(vec![([127, 0, 0, 1], 8428).into()]);
+    /// Address and port for queries and administration of a node; several with commas. Default:
+    /// 127.0.0.1:8429.
+    http: Listen = |_: &HostFacts| Listen(vec![([127, 0, 0, 1], 8429).into()]);
+    /// Address and first port for gateways: each shard has a port of its own, counted up from this
+    /// one, and reads have the one behind the last. Default: 127.0.0.1:9500.
+    link: SocketAddr = |_: &HostFacts| ([127, 0, 0, 1], 9500).into();
+    /// Where the node stands: owners of a series are chosen in different zones. All nodes have one,
+    /// or none has. Default: none.
+    zone: String = |_: &HostFacts| String::new();
+    /// Nodes to forward to, the first link port of each: HOST:PORT, several with commas.
+    nodes: Names = |_: &HostFacts| Names::default();
+    /// Nodes that each sample is stored on, 1 to 3. It counts when a fleet is founded. Default: 1.
+    replication: u8 = |_: &HostFacts| 1;
+    /// When a client is answered: when `all` owners of its samples have them on stable storage, or
+    /// `one`. Default: all.
+    ack: AckMode = |_: &HostFacts| AckMode::All;
+    /// File with the secret that gateways and nodes of a fleet share, at least 16 bytes. Without
+    /// one, links stay on this host.
+    link_secret_file: PathBuf = |_: &HostFacts| PathBuf::new();
+    /// How long a node may say nothing before it counts as down. Default: 2s.
+    health_timeout: Period = |_: &HostFacts| Period::from_secs(2);
     /// Folder for logs and snapshots; made if it is not there. Default: ./tidegate-data.
     data: PathBuf = |_: &HostFacts| "./tidegate-data".into();
     /// Shards: threads that take in and store samples. Default: one per CPU that this process may

@@ -119,6 +119,69 @@ impl FromStr for Listen {
     }
 }
 
+/// Names, such as those of nodes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Names(pub Vec<String>);
+
+impl FromStr for Names {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let names = text.split(',').map(|name| name.trim().to_owned());
+        Ok(Self(names.filter(|name| !name.is_empty()).collect()))
+    }
+}
+
+/// When a client is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AckMode {
+    /// Every owner has its samples.
+    All,
+    /// One owner has.
+    One,
+}
+
+impl FromStr for AckMode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "all" => Ok(Self::All),
+            "one" => Ok(Self::One),
+            _ => Err(format!("{text:?} is neither `all` nor `one`")),
+        }
+    }
+}
+
+impl Serialize for AckMode {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(match self {
+            Self::All => "all",
+            Self::One => "one",
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for AckMode {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(TextVisitor("`all` or `one`")).and_then(|text| parse(&text))
+    }
+}
+
+impl Serialize for Names {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Names {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer
+            .deserialize_any(TextVisitor("a name, or a list of them"))
+            .and_then(|text| parse(&text))
+    }
+}
+
 impl Serialize for ByteSize {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
