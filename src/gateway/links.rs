@@ -283,7 +283,8 @@ impl Links {
             let one = &mut self.links[usize::from(link)];
             if !owner.has_parked(link) {
                 one.parked_since = None;
-            } else if now >= *one.parked_since.get_or_insert(now) + self.config.silence.unhealthy_after
+            } else if now
+                >= *one.parked_since.get_or_insert(now) + self.config.silence.unhealthy_after
             {
                 owner.refuse_parked(link);
             }

@@ -18,7 +18,7 @@ use crate::gateway::route::Route;
 use crate::model::labels::LabelLimits;
 use crate::model::refusal::Refusal;
 use crate::model::series::{SeriesHash, SeriesId};
-use crate::wire::ack::Ack;
+use crate::wire::ack::{Ack, RefusedSample};
 
 pub use crate::gateway::lane::LABELS_BYTES_LIMIT;
 
@@ -38,6 +38,7 @@ pub struct Owner {
     /// A lane that holds so many bytes takes no more: a node that stands still must not use up
     /// what all requests share.
     lane_bytes_max: u64,
+    ack: AckPolicy,
     route: Route,
     lanes: Vec<OwnerLane>,
     parts: Parts,
@@ -56,7 +57,7 @@ struct OwnerLane {
 impl Owner {
     /// An owner with one lane, to `node_shard` of this process, which is up.
     pub fn single(node_shard: u32, label_limits: LabelLimits) -> Self {
-        let mut owner = Self::placed(label_limits, u64::MAX);
+        let mut owner = Self::placed(label_limits, u64::MAX, AckPolicy::All);
         owner.add_lane(node_shard);
         owner.lanes[0].is_down = false;
         owner
@@ -64,10 +65,11 @@ impl Owner {
 
     /// An owner without a placement: it refuses everything until there is one. What would let a
     /// lane hold more than `lane_bytes_max` is refused.
-    pub fn placed(label_limits: LabelLimits, lane_bytes_max: u64) -> Self {
+    pub fn placed(label_limits: LabelLimits, lane_bytes_max: u64, ack: AckPolicy) -> Self {
         Self {
             label_limits,
             lane_bytes_max,
+            ack,
             route: Route::single(),
             lanes: Vec::new(),
             parts: Parts::default(),
@@ -152,7 +154,11 @@ impl Owner {
     pub fn handle_ack(&mut self, lane: u16, ack: &Ack) {
         let runs = self.lane_mut(lane).handle_ack(ack);
         let mut refused = ack.refused.iter().peekable();
+        let one_is_enough = self.ack == AckPolicy::One && self.route.replication() > 1;
         for run in &runs {
+            if one_is_enough {
+                self.cover(lane, run, &ack.refused);
+            }
             while let Some(sample) = refused.next_if(|sample| sample.index < run.end) {
                 let first = run.first + (sample.index - run.start);
                 let one = PartRun { first, start: sample.index, end: sample.index + 1, ..*run };
@@ -197,7 +203,10 @@ impl Owner {
     /// The lane is not used any more, and nothing is in it: only its memory is left.
     pub fn retire_lane(&mut self, lane: u16) {
         let one = &mut self.lanes[usize::from(lane)];
-        assert!(one.parked.is_empty() && !one.lane.has_frames_to_send(), "its parts went elsewhere");
+        assert!(
+            one.parked.is_empty() && !one.lane.has_frames_to_send(),
+            "its parts went elsewhere"
+        );
         one.is_down = true;
         one.lane = Lane::new(0);
     }
@@ -334,6 +343,19 @@ impl Owner {
     fn refuse_run(&mut self, lane: u16, run: &PartRun, reason: Refusal) {
         for samples in self.samples_of(lane, run) {
             self.parts.get_mut(run.part).refuse(samples, reason);
+        }
+    }
+
+    /// One owner has what was not refused of a run, and that is enough.
+    fn cover(&mut self, lane: u16, run: &PartRun, refused: &[RefusedSample]) {
+        let mut start = run.start;
+        let refused = refused.iter().map(|sample| sample.index);
+        let own = refused.filter(|index| (run.start..run.end).contains(index));
+        for end in own.chain([run.end]) {
+            let first = run.first + (start - run.start);
+            let samples = self.samples_of(lane, &PartRun { first, start, end, ..*run });
+            self.answers.extend(self.parts.cover(run.part, &samples));
+            start = end + 1;
         }
     }
 

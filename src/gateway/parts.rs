@@ -35,9 +35,18 @@ pub struct OpenPart {
     pub down: Vec<u16>,
     /// Rises; the greater, the later it came.
     pub opened: u64,
+    /// Samples that one owner at least has made durable, where that is enough.
+    covered: Covered,
     runs_left: u32,
     refusals: Vec<(Range<u32>, Refusal)>,
     is_open: bool,
+}
+
+/// A set of a part's samples, by their places. Takes no memory while it is empty.
+#[derive(Debug, Default)]
+struct Covered {
+    bits: Vec<u64>,
+    count: u32,
 }
 
 /// All of them.
@@ -103,6 +112,10 @@ impl Parts {
         part.is_open = false;
         part.down.clear();
         part.bytes = Arc::default();
+        if part.covered.count > 0 {
+            part.forgive_covered();
+        }
+        part.covered.clear();
         let first_refusal = part.refusals.first().map(|(_, reason)| *reason);
         let refused = count_once(&mut part.refusals);
         part.refusals.clear();
@@ -110,6 +123,22 @@ impl Parts {
         self.free.push(key.0);
         let request = part.request.take()?;
         Some(PartAnswer { request, refused, first_refusal, batch })
+    }
+
+    /// An owner has made `samples` durable, and one is enough. The answer, if that was all of them
+    /// and nobody has answered yet; the part stays open for the other owners.
+    pub fn cover(&mut self, key: PartKey, samples: &[Range<u32>]) -> Option<PartAnswer> {
+        let part = self.get_mut(key);
+        let sample_count = part.sample_count();
+        for samples in samples {
+            part.covered.insert(samples.clone(), sample_count);
+        }
+        if part.covered.count < sample_count {
+            return None;
+        }
+        let request = part.request.take()?;
+        let (refused, batch) = (RefusalCounts::default(), SeriesBatch::default());
+        Some(PartAnswer { request, refused, first_refusal: None, batch })
     }
 
     /// The parts that are open, in the order in which they came.
@@ -143,6 +172,18 @@ impl OpenPart {
         }
     }
 
+    /// Takes back refusals of samples that another owner has: one is enough.
+    fn forgive_covered(&mut self) {
+        let refusals = std::mem::take(&mut self.refusals);
+        for (samples, reason) in refusals {
+            for sample in samples {
+                if !self.covered.contains(sample) {
+                    self.refuse(sample..sample + 1, reason);
+                }
+            }
+        }
+    }
+
     /// A lane that should have had its share is down.
     pub fn add_down(&mut self, lane: u16) {
         if !self.down.contains(&lane) {
@@ -160,6 +201,27 @@ impl OpenPart {
         let end = &self.batch.sample_end;
         let start = if index == 0 { 0 } else { end[index as usize - 1] };
         start..end[index as usize]
+    }
+}
+
+impl Covered {
+    fn insert(&mut self, samples: Range<u32>, sample_count: u32) {
+        self.bits.resize((sample_count as usize).div_ceil(64), 0);
+        for sample in samples {
+            let word = &mut self.bits[sample as usize / 64];
+            let bit = 1 << (sample % 64);
+            self.count += u32::from(*word & bit == 0);
+            *word |= bit;
+        }
+    }
+
+    fn contains(&self, sample: u32) -> bool {
+        self.bits.get(sample as usize / 64).is_some_and(|word| word & 1 << (sample % 64) != 0)
+    }
+
+    fn clear(&mut self) {
+        self.bits.clear();
+        self.count = 0;
     }
 }
 

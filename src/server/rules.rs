@@ -4,7 +4,9 @@
 use crate::background::blocks::plan::StoreRules;
 use crate::control::api::QueryLimits;
 use crate::control::config::Config;
+use crate::control::config::units::AckMode;
 use crate::gateway::decode::DecodeRules;
+use crate::gateway::owner::AckPolicy;
 use crate::model::labels::LabelLimits;
 use crate::node::head::HeadLimits;
 
@@ -68,6 +70,14 @@ pub fn label_limits(config: &Config) -> LabelLimits {
 /// for samples that live elsewhere.
 pub fn lane_bytes_max(config: &Config) -> u64 {
     config.request_bytes_max.0 / u64::from(config.shards) / 32
+}
+
+/// When a gateway answers.
+pub fn ack_policy(config: &Config) -> AckPolicy {
+    match config.ack {
+        AckMode::All => AckPolicy::All,
+        AckMode::One => AckPolicy::One,
+    }
 }
 
 /// What the node shards are made with.

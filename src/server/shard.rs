@@ -155,17 +155,8 @@ pub struct Shard {
 impl Shard {
     /// A shard on `ring`, which the calling thread made. Its node half follows by mail.
     pub fn new(ring: Ring, parts: ShardParts) -> Self {
-        let ShardParts {
-            index,
-            config,
-            listeners,
-            halves,
-            mail,
-            neighbours,
-            control,
-            life,
-            state,
-        } = parts;
+        let ShardParts { index, config, listeners, halves, mail, neighbours, control, life, state } =
+            parts;
         let now = Now::read();
         let shard_count = u32::try_from(neighbours.len()).expect("shards are counted in u32");
         let ingest = rules::ingest_limits(&config);
@@ -189,7 +180,11 @@ impl Shard {
             owner: match &halves {
                 Halves::Gateway(_) => {
                     let lane_bytes_max = rules::lane_bytes_max(&config);
-                    Owner::placed(rules::label_limits(&config), lane_bytes_max)
+                    Owner::placed(
+                        rules::label_limits(&config),
+                        lane_bytes_max,
+                        rules::ack_policy(&config),
+                    )
                 }
                 Halves::Together | Halves::Node(_) => {
                     Owner::single(index, rules::label_limits(&config))
@@ -241,7 +236,10 @@ impl Shard {
             Halves::Together | Halves::Node(_) => false,
         };
         let is_idle = || {
-            mail.is_empty() && !has_fleet() && !node.has_answer_to_send() && !has_stream_to_pump(clients, streaming)
+            mail.is_empty()
+                && !has_fleet()
+                && !node.has_answer_to_send()
+                && !has_stream_to_pump(clients, streaming)
         };
         let until = (!self.post.is_empty()).then(|| self.now.monotonic + POST_RETRY);
         let may_retire = self.node.wants_retire() && !self.has_frames_for_node();
