@@ -27,7 +27,9 @@ fn main() -> ExitCode {
 fn offline(command: &Command) -> ExitCode {
     let out = &mut std::io::BufWriter::new(std::io::stdout().lock());
     let (outcome, code_of_fault) = match command {
-        Command::Serve(_) | Command::Node(_) | Command::Gateway(_) => unreachable!("it is no command on files"),
+        Command::Serve(_) | Command::Node(_) | Command::Gateway(_) => {
+            unreachable!("it is no command on files")
+        }
         Command::Check { what: CheckCommand::Data { dir, json } } => {
             (check::run(dir, *json, out), 2)
         }

@@ -116,9 +116,8 @@ impl Shard {
         let Halves::Node(port) = &mut self.halves else { return };
         let NodeIdentity { node, incarnation, shard_count } = identity;
         // One for each shard, and the one for reads.
-        let ports = (0..=shard_count).filter_map(|shard| {
-            u16::try_from(u32::from(self.link_first_port) + shard).ok()
-        });
+        let ports = (0..=shard_count)
+            .filter_map(|shard| u16::try_from(u32::from(self.link_first_port) + shard).ok());
         let config = ReceiverConfig {
             node,
             incarnation,

@@ -62,7 +62,13 @@ impl LinkSide {
     }
 
     /// Bytes came.
-    pub fn handle_received(&mut self, now: Instant, link: u16, lease: BufferLease, ring: &mut Ring) {
+    pub fn handle_received(
+        &mut self,
+        now: Instant,
+        link: u16,
+        lease: BufferLease,
+        ring: &mut Ring,
+    ) {
         self.links.handle_bytes(now, link, ring.buffer(&lease));
         ring.recycle(lease);
     }

@@ -28,8 +28,12 @@ impl Role {
             "http" | "link" | "zone" => self == Self::Node,
             "nodes" | "replication" | "ack" | "health_timeout" => self == Self::Gateway,
             "link_secret_file" => self != Self::Standalone,
-            "head_bytes_max" | "log_segment_bytes" | "log_bytes_max" | "block_cache_bytes"
-            | "retention_bytes" | "out_of_order_window" => self != Self::Gateway,
+            "head_bytes_max"
+            | "log_segment_bytes"
+            | "log_bytes_max"
+            | "block_cache_bytes"
+            | "retention_bytes"
+            | "out_of_order_window" => self != Self::Gateway,
             _ => true,
         }
     }

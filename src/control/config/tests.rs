@@ -32,14 +32,16 @@ fn command_line_is_sound() {
 
 #[test]
 fn defaults() {
-    let config = load((Role::Standalone, &arguments(&[])), &no_environment, &HOST).expect("defaults");
+    let config =
+        load((Role::Standalone, &arguments(&[])), &no_environment, &HOST).expect("defaults");
     assert_eq!(config.listen, "127.0.0.1:8428".parse().expect("an address"));
     assert_eq!((config.shards, config.no_pin), (4, false));
     assert_eq!(config.head_bytes_max, ByteSize(4 << 30));
     assert_eq!(config.out_of_order_window, Period::from_secs(3600));
     // A small host still has defaults that hold together.
     let small = HostFacts { memory_bytes: 256 << 20, cpu_count: 1 };
-    load((Role::Standalone, &arguments(&[])), &no_environment, &small).expect("defaults for a small host");
+    load((Role::Standalone, &arguments(&[])), &no_environment, &small)
+        .expect("defaults for a small host");
 }
 
 #[test]
@@ -53,14 +55,20 @@ fn a_flag_wins_over_the_environment_over_the_file_over_the_default() {
         "TIDEGATE_CONFIG" => Some(file.path().display().to_string()),
         _ => None,
     };
-    let config = load((Role::Standalone, &arguments(&["--shards", "1"])), &environment, &HOST).expect("good");
+    let config = load((Role::Standalone, &arguments(&["--shards", "1"])), &environment, &HOST)
+        .expect("good");
     assert_eq!((config.shards, config.labels_max), (1, 33));
     assert_eq!(config.future_window, "22m".parse().expect("a period"));
     assert!(config.no_pin);
     assert_eq!(config.query_concurrency_max, 20);
-    let config = load((Role::Standalone, &arguments(&["--no-pin=false"])), &environment, &HOST).expect("good");
+    let config = load((Role::Standalone, &arguments(&["--no-pin=false"])), &environment, &HOST)
+        .expect("good");
     assert_eq!((config.shards, config.no_pin), (3, false));
-    assert!(load((Role::Standalone, &arguments(&["--no-pin"])), &no_environment, &HOST).expect("good").no_pin);
+    assert!(
+        load((Role::Standalone, &arguments(&["--no-pin"])), &no_environment, &HOST)
+            .expect("good")
+            .no_pin
+    );
 }
 
 #[test]
@@ -108,9 +116,14 @@ fn other_faults_say_where_to_look() {
         }
     }
     let bad_variable = |name: &str| (name == "TIDEGATE_SHARDS").then(|| "many".to_owned());
-    let fault = load((Role::Standalone, &arguments(&[])), &bad_variable, &HOST).expect_err("not a number");
+    let fault =
+        load((Role::Standalone, &arguments(&[])), &bad_variable, &HOST).expect_err("not a number");
     assert!(fault.to_string().starts_with("cannot use TIDEGATE_SHARDS: "), "{fault}");
-    let fault = load((Role::Standalone, &arguments(&["--config", "/nonexistent.yaml"])), &no_environment, &HOST);
+    let fault = load(
+        (Role::Standalone, &arguments(&["--config", "/nonexistent.yaml"])),
+        &no_environment,
+        &HOST,
+    );
     assert!(matches!(fault, Err(ConfigFault::Unreadable { .. })));
     check(&["--shards", "0"], "shards");
     check(&["--shards", "1025"], "shards");
@@ -128,7 +141,8 @@ fn other_faults_say_where_to_look() {
 #[test]
 fn what_is_printed_reads_back_and_says_the_default() {
     let flags = ["--listen", "127.0.0.1:1,[::1]:2", "--data", "/tmp/a: \"b\"", "--shards", "3"];
-    let config = load((Role::Standalone, &arguments(&flags)), &no_environment, &HOST).expect("good");
+    let config =
+        load((Role::Standalone, &arguments(&flags)), &no_environment, &HOST).expect("good");
     let yaml = config.to_yaml(Role::Standalone);
     let read_back = parse_file(&yaml).expect("its own output").into_config(&HOST);
     assert_eq!(read_back, config, "{yaml}");
