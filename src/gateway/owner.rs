@@ -412,4 +412,6 @@ impl Owner {
 }
 
 #[cfg(test)]
+mod fleet_tests;
+#[cfg(test)]
 mod tests;

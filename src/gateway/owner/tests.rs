@@ -14,7 +14,7 @@ use crate::wire::write::{NEW_SERIES, WriteView};
 use std::sync::Arc;
 
 /// A part of `series`, each a metric name and its samples.
-fn part(slot: u32, series: &[(&str, &[(i64, f64)])]) -> Part {
+pub(super) fn part(slot: u32, series: &[(&str, &[(i64, f64)])]) -> Part {
     let mut bytes = RequestBytes::default();
     let mut batch = SeriesBatch::default();
     for (name, samples) in series {
@@ -41,7 +41,7 @@ fn owner() -> Owner {
     Owner::single(0, LabelLimits::default())
 }
 
-fn view(frame: &Frame) -> WriteView<'_> {
+pub(super) fn view(frame: &Frame) -> WriteView<'_> {
     check_frame(&frame.bytes).expect("sealed");
     WriteView::check(&frame.bytes[FRAME_HEADER_BYTES..]).expect("encoded")
 }

@@ -1,0 +1,196 @@
+//! The owner in front of several nodes: who gets what, when a part is answered, and what happens to
+//! open parts when a node goes, comes back as another, or the placement changes.
+
+use std::sync::Arc;
+
+use super::tests::{part, view};
+use super::*;
+use crate::gateway::part::PartAnswer;
+use crate::gateway::route::Route;
+use crate::model::placement::{NodeId, PlacedNode, Placement, PlacementDocument, Strategy};
+use crate::model::series::SeriesId;
+use crate::wire::frame::check_frame;
+
+const NAMES: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
+
+fn placement(epoch: u64, node_count: u128, replication: u8) -> Arc<Placement> {
+    let nodes = (1..=node_count).map(|node| PlacedNode::new(NodeId(node), &format!("n{node}:1"), 1));
+    let strategy = Strategy::Hash {};
+    let nodes = nodes.collect();
+    let document = PlacementDocument { epoch, start_ms: 0, replication, strategy, nodes };
+    Arc::new(Placement::new(document).expect("a document"))
+}
+
+/// An owner whose lanes lead to nodes of one shard, all up.
+fn owner(node_count: u16, replication: u8, ack: AckPolicy) -> Owner {
+    let mut owner = Owner::placed(LabelLimits::default(), u64::MAX, ack);
+    for _ in 0..node_count {
+        let lane = owner.add_lane(0);
+        owner.handle_lane_up(lane, 100 + u64::from(lane));
+    }
+    let lanes = (0..node_count).map(|lane| vec![lane]).collect();
+    owner.handle_route(Route::placed(placement(1, node_count.into(), replication), lanes));
+    owner
+}
+
+/// A part with one sample of each of eight series, at `time`.
+fn eight(owner: &mut Owner, slot: u32, time: i64) {
+    let sample = [(time, 1.0)];
+    let series: Vec<_> = NAMES.iter().map(|name| (*name, &sample[..])).collect();
+    owner.handle_part(part(slot, &series));
+}
+
+/// What the next frame of a lane holds, in times; it is in flight then.
+fn send(owner: &mut Owner, lane: u16) -> (u64, Vec<i64>, usize) {
+    let frame = owner.poll_frame(lane).expect("a frame");
+    let seen = view(&frame);
+    let sequence = check_frame(&frame.bytes).expect("sealed").sequence;
+    let sent = (sequence, seen.timestamp_ms.to_vec(), seen.new_series_count());
+    owner.lane_mut(lane).handle_frame_sent(frame);
+    sent
+}
+
+fn ack(owner: &mut Owner, lane: u16, (sequence, new): (u64, usize), refused: &[(u32, Refusal)]) {
+    let assigned = (0u32..).take(new).map(|id| Ok(SeriesId(id))).collect();
+    let refused = refused.iter().map(|&(index, reason)| RefusedSample { index, reason }).collect();
+    owner.handle_ack(lane, &Ack { sequence, assigned, refused });
+}
+
+fn answers(owner: &mut Owner) -> Vec<(u32, u64)> {
+    let answers: Vec<PartAnswer> = std::iter::from_fn(|| owner.poll_answer()).collect();
+    answers.iter().map(|answer| (answer.request.slot, answer.refused.total())).collect()
+}
+
+/// Red when a series goes to one lane only, or a part is answered by its first owner.
+#[test]
+fn every_owner_has_it_before_the_answer() {
+    let mut owner = owner(3, 2, AckPolicy::All);
+    eight(&mut owner, 1, 5);
+    let sent: Vec<_> = (0..3).map(|lane| send(&mut owner, lane)).collect();
+    assert_eq!(sent.iter().map(|(_, times, _)| times.len()).sum::<usize>(), 16);
+    for (lane, (sequence, _, new)) in (0..3).zip(&sent) {
+        assert_eq!(answers(&mut owner), [], "before lane {lane}");
+        ack(&mut owner, lane, (*sequence, *new), &[]);
+    }
+    assert_eq!(answers(&mut owner), [(1, 0)]);
+    assert!(owner.is_idle());
+}
+
+/// Red when both owners' refusals of one sample are added up, or the wrong sample is refused.
+#[test]
+fn a_sample_that_two_owners_refuse_counts_once() {
+    let mut owner = owner(2, 2, AckPolicy::All);
+    eight(&mut owner, 1, 5);
+    for lane in 0..2 {
+        let (sequence, _, new) = send(&mut owner, lane);
+        ack(&mut owner, lane, (sequence, new), &[(3, Refusal::TooOld)]);
+    }
+    assert_eq!(answers(&mut owner), [(1, 1)]);
+}
+
+/// Red when one owner is not enough, when the second one is forgotten, or when what one refuses and
+/// the other has counts as refused.
+#[test]
+fn one_owner_is_enough_if_so_configured() {
+    let mut owner = owner(2, 2, AckPolicy::One);
+    eight(&mut owner, 1, 5);
+    let (sequence, _, new) = send(&mut owner, 0);
+    let (other, _, other_new) = send(&mut owner, 1);
+    ack(&mut owner, 0, (sequence, new), &[(3, Refusal::HeadFull)]);
+    assert_eq!(answers(&mut owner), [], "one sample has no owner yet");
+    ack(&mut owner, 1, (other, other_new), &[]);
+    assert_eq!(answers(&mut owner), [(1, 0)]);
+    eight(&mut owner, 2, 6);
+    let (sequence, ..) = send(&mut owner, 0);
+    ack(&mut owner, 0, (sequence, 0), &[]);
+    assert_eq!(answers(&mut owner), [(2, 0)]);
+    assert!(!owner.is_idle(), "the other owner still lacks it");
+    let (other, ..) = send(&mut owner, 1);
+    ack(&mut owner, 1, (other, 0), &[]);
+    assert_eq!(answers(&mut owner), []);
+    assert!(owner.is_idle());
+}
+
+/// Red when samples of a node that is down are waited for, or those of others are refused with them.
+#[test]
+fn a_node_that_is_down_refuses_its_share_alone() {
+    let mut owner = owner(2, 1, AckPolicy::All);
+    eight(&mut owner, 1, 5);
+    let (first, times, new) = send(&mut owner, 0);
+    let share = 8 - times.len() as u64;
+    send(&mut owner, 1);
+    owner.handle_lane_down(1);
+    assert_eq!(answers(&mut owner), []);
+    ack(&mut owner, 0, (first, new), &[]);
+    assert_eq!(answers(&mut owner), [(1, share)]);
+    eight(&mut owner, 2, 6);
+    let (second, ..) = send(&mut owner, 0);
+    ack(&mut owner, 0, (second, 0), &[]);
+    assert_eq!(answers(&mut owner), [(2, share)]);
+    owner.handle_lane_up(1, 101);
+    eight(&mut owner, 3, 7);
+    let (sequence, times, _) = send(&mut owner, 1);
+    assert_eq!((sequence, times.len() as u64), (1, share), "the link began anew");
+}
+
+/// Red when frames in flight are lost with the ids, when they name old ids, or their order changes.
+#[test]
+fn a_node_with_other_ids_gets_everything_again_in_order() {
+    let mut owner = owner(2, 2, AckPolicy::All);
+    eight(&mut owner, 1, 5);
+    for lane in 0..2 {
+        let (sequence, _, new) = send(&mut owner, lane);
+        ack(&mut owner, lane, (sequence, new), &[]);
+    }
+    assert_eq!(answers(&mut owner), [(1, 0)]);
+    eight(&mut owner, 2, 6);
+    let (other, ..) = send(&mut owner, 1);
+    ack(&mut owner, 1, (other, 0), &[]);
+    send(&mut owner, 0);
+    eight(&mut owner, 3, 7);
+    owner.handle_lane_up(0, 200);
+    owner.handle_ids_forgotten(0);
+    let (sequence, times, new) = send(&mut owner, 0);
+    assert_eq!((sequence, new), (1, 8));
+    assert_eq!(times, [[6; 8], [7; 8]].concat());
+    ack(&mut owner, 0, (sequence, new), &[]);
+    assert_eq!(answers(&mut owner), [(2, 0)]);
+}
+
+/// Red when open parts stay with their old owners, or what those say is taken for the new ones'.
+#[test]
+fn open_parts_go_the_ways_of_a_new_placement() {
+    let mut owner = owner(2, 1, AckPolicy::All);
+    eight(&mut owner, 1, 5);
+    let (sequence, times, new) = send(&mut owner, 0);
+    let (refused, ..) = send(&mut owner, 1);
+    assert!(times.len() < 8);
+    // The node has heard of the new placement first.
+    owner.handle_refused(1, refused, Refusal::StaleEpoch);
+    assert!(owner.has_parked(1));
+    // Everything to a third node.
+    let lane = owner.add_lane(0);
+    owner.handle_lane_up(lane, 300);
+    owner.handle_route(Route::placed(placement(2, 1, 1), vec![vec![lane]]));
+    ack(&mut owner, 0, (sequence, new), &[]);
+    assert_eq!(answers(&mut owner), [], "the old owner's word is not enough");
+    let (sequence, times, new) = send(&mut owner, lane);
+    assert_eq!((times.len(), new), (8, 8));
+    ack(&mut owner, lane, (sequence, new), &[]);
+    assert_eq!(answers(&mut owner), [(1, 0)]);
+    assert!(owner.is_idle());
+}
+
+/// Red when a lane takes whatever comes while its node stands still.
+#[test]
+fn a_lane_that_is_full_refuses_its_share_alone() {
+    let mut owner = owner(2, 1, AckPolicy::All);
+    owner.lane_bytes_max = 400;
+    eight(&mut owner, 1, 5);
+    let (_, times, _) = send(&mut owner, 0);
+    let share = times.len() as u64;
+    eight(&mut owner, 2, 6);
+    let (second, _, new) = send(&mut owner, 1);
+    ack(&mut owner, 1, (second, new), &[]);
+    assert_eq!(answers(&mut owner), [(2, share)], "part 1 waits for lane 0");
+}
