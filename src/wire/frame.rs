@@ -111,7 +111,8 @@ pub struct FrameHeader {
     pub schema: u16,
     /// Zero or [`FLAG_BACKFILL`]; unknown ones are ignored.
     pub flags: u16,
-    /// Rising by one per link, from 1.
+    /// Of `Write` frames: rising by one per link, from 1. Of questions: a number that the asker
+    /// chose, which all frames of the answer bear.
     pub sequence: u64,
     /// The placement epoch that the sender followed.
     pub epoch: u64,
@@ -226,6 +227,22 @@ pub fn check_frame(frame: &[u8]) -> Result<FrameHeader, FrameFault> {
     Ok(header)
 }
 
+/// Gives a sealed frame, a question or an answer, its number. O(length): the checksum is new.
+pub fn number_frame(frame: &mut [u8], number: u64) {
+    let header = decode_header(frame).expect("the caller sealed it");
+    seal_frame(frame, &FrameHeader { sequence: number, ..header });
+}
+
+/// As [`encode_control`], with the number of the question that it answers.
+pub(crate) fn encode_numbered<T>((kind, schema): (FrameKind, u16), number: u64, payload: &T) -> Memory
+where
+    T: for<'a> rkyv::Serialize<HighSerializer<Memory, ArenaHandle<'a>, Panic>>,
+{
+    let mut frame = encode_body(payload);
+    seal_numbered(&mut frame, (kind, schema), number);
+    frame
+}
+
 /// A frame of `kind` that is none of a link's sequence: all but [`FrameKind::Write`]. The payload
 /// is shorter than a frame may be, which is for the caller to see to.
 pub(crate) fn encode_control<T>(kind: FrameKind, schema: u16, payload: &T) -> Memory
@@ -275,12 +292,16 @@ where
 
 /// Writes the header of a frame that [`encode_body`] began.
 pub(crate) fn seal_control(frame: &mut Memory, kind: FrameKind, schema: u16) {
+    seal_numbered(frame, (kind, schema), 0);
+}
+
+fn seal_numbered(frame: &mut Memory, (kind, schema): (FrameKind, u16), number: u64) {
     let payload_len_bytes = u32::try_from(frame.len() - FRAME_HEADER_BYTES);
     let header = FrameHeader {
         kind,
         schema,
         flags: 0,
-        sequence: 0,
+        sequence: number,
         epoch: 0,
         shard: 0,
         id_space: 0,

@@ -32,9 +32,9 @@ pub const HELLO_SCHEMA: u16 = 1;
 /// itself.
 pub const STRANGER_BYTES_MAX: usize = 1 << 10;
 /// Longest frame that a gateway takes from a node that has not proved itself: a Welcome with the
-/// ports of [`LINK_PORTS_MAX`] shards.
+/// [`LINK_PORTS_MAX`] ports.
 pub const WELCOME_BYTES_MAX: usize = 4 << 10;
-/// Most shards of a node.
+/// Most ports of a node: one a shard, and one for reads.
 pub const LINK_PORTS_MAX: usize = 1024;
 /// Longest text of a [`Refused`]; the rest is cut.
 pub const REFUSED_TEXT_BYTES_MAX: usize = 512;
@@ -98,7 +98,7 @@ pub struct Hello {
     pub gateway_shard: u32,
     /// Of how many.
     pub gateway_shard_count: u32,
-    /// The node shard that it means to talk to.
+    /// The node shard that it means to talk to; the count of them for the port for reads.
     pub node_shard: u32,
     /// What the gateway speaks.
     pub versions: Versions,
@@ -126,11 +126,12 @@ pub struct Welcome {
     /// The newest frame of this link that the node has taken, and whose ack will come. `None`: it
     /// does not know the link (any more), so everything without an ack is to be sent again.
     pub applied_sequence: Option<u64>,
-    /// The node shard.
+    /// The node shard; `shard_count` on the port for reads.
     pub shard: u32,
     /// Of how many.
     pub shard_count: u32,
-    /// The port of each shard; at most [`LINK_PORTS_MAX`].
+    /// The port of each shard, then, if the node has one, the port for reads; at most
+    /// [`LINK_PORTS_MAX`].
     pub link_ports: Vec<u16>,
     /// The version that is spoken from here on.
     pub version: u16,
@@ -218,11 +219,19 @@ impl Welcome {
             return Ok(None);
         }
         let welcome: Self = decode_body(body)?;
-        let is_sane = welcome.link_ports.len() <= LINK_PORTS_MAX
-            && welcome.shard < welcome.shard_count
+        let ports = welcome.link_ports.len();
+        let shards = welcome.shard_count as usize;
+        let is_sane = ports <= LINK_PORTS_MAX
+            && (ports == shards || ports == shards + 1)
+            && (welcome.shard as usize) < ports
             && welcome.window_frames > 0
             && welcome.window_bytes > 0;
         is_sane.then_some(Some(welcome)).ok_or(FrameFault::BadPayload)
+    }
+
+    /// The port for reads, if the node has one.
+    pub fn read_port(&self) -> Option<u16> {
+        self.link_ports.get(self.shard_count as usize).copied()
     }
 
     /// Whose ids the node will give on this link.

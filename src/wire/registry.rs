@@ -19,9 +19,14 @@ const _: () = assert!(
         < FRAME_BYTES_MAX - FRAME_HEADER_BYTES
 );
 
-/// Which ids were given from `position` on?
+/// Which ids did a node shard give from `position` on?
+///
+/// A position is an id: pages go up the ids that are in use, and ids only rise, so that who has
+/// come to the end asks on from there for what is new.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RegistryRequest {
+    /// The node shard whose ids are meant.
+    pub shard: u32,
     /// 0, or where the page before said that the next one begins.
     pub position: u64,
     /// Not more than so many series.
@@ -161,7 +166,7 @@ mod tests {
 
     #[test]
     fn round_trips_and_frozen_bytes() {
-        let request = RegistryRequest { position: 1 << 40, entries_max: 1000 };
+        let request = RegistryRequest { shard: 3, position: 1 << 40, entries_max: 1000 };
         let frame = request.encode_frame();
         check_control_frame("registry_request", &frame, &request, RegistryRequest::decode);
         let entries = vec![

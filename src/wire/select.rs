@@ -44,6 +44,15 @@ pub enum SelectWant {
     LabelValues(String),
 }
 
+/// Where an answer of a node comes from.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SelectLayer {
+    /// The memory of its shards: these samples win.
+    Heads,
+    /// Its blocks, which are told of after all heads: what came before wins.
+    Blocks,
+}
+
 /// A piece of the answer to a [`SelectRequest`]. `End` or `Fault` is the last.
 #[derive(Debug)]
 pub enum SelectAnswer {

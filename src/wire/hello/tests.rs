@@ -40,7 +40,7 @@ fn welcome() -> Welcome {
         applied_sequence: Some(6),
         shard: 2,
         shard_count: 3,
-        link_ports: vec![9001, 9002, 9003],
+        link_ports: vec![9001, 9002, 9003, 9004],
         version: 1,
         state: NodeState::Ready,
     }
@@ -63,8 +63,33 @@ fn round_trips_and_frozen_bytes() {
     check_control_frame("welcome", &frame, &Some(welcome()), read);
     let refused = Refused::new("cannot take this link: its shard is 9 of 3".into());
     check_control_frame("refused", &refused.encode_frame(), &refused, Refused::decode);
+    assert_eq!(welcome().read_port(), Some(9004));
     let many = Welcome { link_ports: vec![1; LINK_PORTS_MAX], ..welcome() };
     assert!(many.encode_frame(&secret, said, answered).len() <= WELCOME_BYTES_MAX);
+}
+
+#[test]
+fn ports_are_those_of_the_shards_and_at_most_one_for_reads() {
+    // Red if `decode` takes any number of ports, or a shard that has none: dialling it would be an
+    // index out of bounds.
+    #[track_caller]
+    fn check(shard: u32, shard_count: u32, ports: usize, want: bool) {
+        let secret = secret("a secret of a fleet");
+        let welcome = Welcome { shard, shard_count, link_ports: vec![1; ports], ..welcome() };
+        let frame = welcome.encode_frame(&secret, b"said", b"hello");
+        let header = check_frame(&frame).expect("sealed");
+        let payload = &frame[FRAME_HEADER_BYTES..];
+        let read = Welcome::decode(&header, payload, (&secret, b"said", b"hello"));
+        assert_eq!(read.is_ok(), want, "{shard} {shard_count} {ports}");
+    }
+    check(2, 3, 3, true);
+    check(2, 3, 4, true);
+    check(3, 3, 4, true);
+    check(3, 3, 3, false);
+    check(4, 3, 4, false);
+    check(2, 3, 2, false);
+    check(2, 3, 5, false);
+    check(0, 0, 0, false);
 }
 
 #[test]

@@ -40,9 +40,12 @@ pub struct ReceiverConfig {
     pub node: u128,
     /// Of its ids.
     pub incarnation: u64,
-    /// The node shard.
+    /// The node shard; `shard_count` for the port for reads.
     pub shard: u32,
-    /// The link port of each of the node's shards; at most [`LINK_PORTS_MAX`].
+    /// Shards of the node.
+    pub shard_count: u32,
+    /// The link port of each of the node's shards, then the port for reads, if there is one; at
+    /// most [`LINK_PORTS_MAX`].
     pub link_ports: Vec<u16>,
     /// What each link may have in flight.
     pub window: WindowLimits,
@@ -104,7 +107,9 @@ impl Receiver {
     pub fn new(config: ReceiverConfig, secret: LinkSecret) -> Self {
         config.silence.assert_ascending();
         assert!(config.link_ports.len() <= LINK_PORTS_MAX);
-        assert!((config.shard as usize) < config.link_ports.len());
+        let (ports, shards) = (config.link_ports.len(), config.shard_count as usize);
+        assert!(ports == shards || ports == shards + 1);
+        assert!((config.shard as usize) < ports);
         Self {
             secret,
             connections: HashMap::new(),
@@ -444,7 +449,7 @@ impl Receiver {
             frame_bytes_max: u32::try_from(FRAME_BYTES_MAX).expect("4 MiB"),
             applied_sequence,
             shard: config.shard,
-            shard_count: u32::try_from(config.link_ports.len()).expect("at most 1024"),
+            shard_count: config.shard_count,
             link_ports: config.link_ports.clone(),
             version,
             state: self.state,

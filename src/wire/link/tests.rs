@@ -54,6 +54,7 @@ fn receiver_with_window(node: u128, incarnation: u64, window: WindowLimits) -> R
         node,
         incarnation,
         shard: 0,
+        shard_count: 1,
         link_ports: vec![9001],
         window,
         links_max: 2,
@@ -586,7 +587,7 @@ fn a_reader_asks_and_is_answered() {
     let mut receiver = new_receiver(NODE, 1);
     let limits = SilenceLimits::default();
     let mut reader = Reader::new(now, dialler(), limits, secret("the fleet's secret"));
-    let request = RegistryRequest { position: 0, entries_max: 10 };
+    let request = RegistryRequest { shard: 0, position: 0, entries_max: 10 };
     assert!(reader.handle_request(request.encode_frame()).is_err(), "nobody is there");
     let id = receiver.handle_connected(now, [1; 32]).expect("room");
     reader.handle_connected(now, [2; 32]);

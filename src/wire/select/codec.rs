@@ -1,14 +1,14 @@
-//! Selects as frames. Each bears the number of its request, so that several may share a link.
+//! Selects as frames. Each bears the number of its request in its header.
 //! Questions, ends and faults are rare and read by copying; series and strings are read in place.
 
 use rkyv::{Archive, Deserialize, Serialize};
 
 use super::series::{PieceTooLong, encode_series};
-use super::{SelectAnswer, SelectFault, SelectRequest, SelectWant};
+use super::{SelectAnswer, SelectFault, SelectLayer, SelectRequest, SelectWant};
 use crate::model::matcher::{MatchOperator, Matcher};
 use crate::model::series::TenantId;
 use crate::wire::frame::{
-    FrameFault, FrameHeader, FrameKind, Memory, decode_control, encode_control,
+    FrameFault, FrameHeader, FrameKind, Memory, decode_control, encode_control, encode_numbered,
 };
 
 /// The version of the payloads of selects.
@@ -18,7 +18,6 @@ const STRINGS_BYTES: usize = 512 << 10;
 
 #[derive(Archive, Serialize, Deserialize)]
 struct SelectPayload {
-    request: u64,
     start_ms: i64,
     end_ms: i64,
     tenant: u32,
@@ -44,7 +43,6 @@ enum SelectOperator {
 
 #[derive(Archive, Serialize, Default)]
 struct StringsPayload {
-    request: u64,
     /// Where each string ends in `text`.
     ends: Vec<u32>,
     text: Vec<u8>,
@@ -52,7 +50,6 @@ struct StringsPayload {
 
 #[derive(Archive, Serialize, Deserialize)]
 struct EndPayload {
-    request: u64,
     ending: SelectEnding,
 }
 
@@ -69,9 +66,9 @@ pub enum SelectEnding {
 }
 
 impl SelectRequest {
-    /// Its frame, under the number `request`. Matchers longer than a frame have no place in a URL
-    /// either, and are the caller's to refuse.
-    pub fn encode_frame(&self, request: u64) -> Memory {
+    /// Its frame, without a number yet. Matchers longer than a frame have no place in a URL either,
+    /// and are the caller's to refuse.
+    pub fn encode_frame(&self) -> Memory {
         let matchers = self.matchers.iter().map(|matcher| SelectMatcher {
             name: matcher.name.clone(),
             value: matcher.value.clone(),
@@ -83,7 +80,6 @@ impl SelectRequest {
             },
         });
         let payload = SelectPayload {
-            request,
             start_ms: self.start_ms,
             end_ms: self.end_ms,
             tenant: self.tenant.0,
@@ -94,8 +90,8 @@ impl SelectRequest {
         encode_control(FrameKind::Select, SELECT_SCHEMA, &payload)
     }
 
-    /// Reads a payload, which is 16-aligned: the request's number, and the request.
-    pub fn decode(header: &FrameHeader, payload: &[u8]) -> Result<(u64, Self), FrameFault> {
+    /// Reads a payload, which is 16-aligned.
+    pub fn decode(header: &FrameHeader, payload: &[u8]) -> Result<Self, FrameFault> {
         let payload: SelectPayload = decode_control(header, SELECT_SCHEMA, payload)?;
         let matchers = payload.matchers.into_iter().map(|matcher| Matcher {
             name: matcher.name,
@@ -107,27 +103,32 @@ impl SelectRequest {
                 SelectOperator::NotRegex => MatchOperator::NotRegex,
             },
         });
-        let request = Self {
+        Ok(Self {
             tenant: TenantId(payload.tenant),
             matchers: matchers.collect(),
             start_ms: payload.start_ms,
             end_ms: payload.end_ms,
             want: payload.want,
             series_max: payload.series_max,
-        };
-        Ok((payload.request, request))
+        })
     }
 }
 
-/// The frames of a piece of the answer to the request of this number: one, or some if it is long.
+/// The frames of a piece of the answer to the request of number `request`, from `layer`: one, or
+/// some if it is long.
 ///
 /// # Errors
 /// A series that cannot be cut small enough to travel; the caller ends the select with a fault.
-pub fn encode_answer(request: u64, answer: &SelectAnswer) -> Result<Vec<Memory>, PieceTooLong> {
-    let end =
-        |kind, ending| vec![encode_control(kind, SELECT_SCHEMA, &EndPayload { request, ending })];
+pub fn encode_answer(
+    request: u64,
+    layer: SelectLayer,
+    answer: &SelectAnswer,
+) -> Result<Vec<Memory>, PieceTooLong> {
+    let end = |kind, ending| {
+        vec![encode_numbered((kind, SELECT_SCHEMA), request, &EndPayload { ending })]
+    };
     Ok(match answer {
-        SelectAnswer::Series(series) => encode_series(request, series)?,
+        SelectAnswer::Series(series) => encode_series((request, layer), series)?,
         SelectAnswer::Strings(strings) => encode_strings(request, strings),
         SelectAnswer::End { series_count } => {
             let series_count = *series_count;
@@ -140,25 +141,25 @@ pub fn encode_answer(request: u64, answer: &SelectAnswer) -> Result<Vec<Memory>,
 }
 
 fn encode_strings(request: u64, strings: &[Box<str>]) -> Vec<Memory> {
+    const KIND: (FrameKind, u16) = (FrameKind::Strings, SELECT_SCHEMA);
     let mut frames = Vec::new();
-    let mut payload = StringsPayload { request, ..StringsPayload::default() };
+    let mut payload = StringsPayload::default();
     for string in strings {
         if payload.text.len() >= STRINGS_BYTES {
-            frames.push(encode_control(FrameKind::Strings, SELECT_SCHEMA, &payload));
+            frames.push(encode_numbered(KIND, request, &payload));
             payload.ends.clear();
             payload.text.clear();
         }
         payload.text.extend_from_slice(string.as_bytes());
         payload.ends.push(u32::try_from(payload.text.len()).expect("labels are below 1 MiB"));
     }
-    frames.push(encode_control(FrameKind::Strings, SELECT_SCHEMA, &payload));
+    frames.push(encode_numbered(KIND, request, &payload));
     frames
 }
 
 /// Label names or values, read in place.
 #[derive(Clone, Copy, Debug)]
 pub struct StringsView<'a> {
-    request: u64,
     ends: &'a [u32],
     text: &'a str,
 }
@@ -175,13 +176,7 @@ impl<'a> StringsView<'a> {
         let is_whole = ends.is_sorted()
             && ends.last().copied().unwrap_or(0) as usize == text.len()
             && ends.iter().all(|end| text.is_char_boundary(*end as usize));
-        let view = Self { request: archived.request.to_native(), ends, text };
-        is_whole.then_some(view).ok_or(bad)
-    }
-
-    /// The number of the request that this answers.
-    pub fn request(&self) -> u64 {
-        self.request
+        is_whole.then_some(Self { ends, text }).ok_or(bad)
     }
 
     /// The strings.
@@ -196,15 +191,14 @@ impl<'a> StringsView<'a> {
 }
 
 impl SelectEnding {
-    /// Reads a payload, which is 16-aligned, of the kinds `SelectEnd` and `SelectFault`: the
-    /// request's number, and how it ended.
-    pub fn decode(header: &FrameHeader, payload: &[u8]) -> Result<(u64, Self), FrameFault> {
-        let EndPayload { request, ending } = decode_control(header, SELECT_SCHEMA, payload)?;
+    /// Reads a payload, which is 16-aligned, of the kinds `SelectEnd` and `SelectFault`.
+    pub fn decode(header: &FrameHeader, payload: &[u8]) -> Result<Self, FrameFault> {
+        let EndPayload { ending } = decode_control(header, SELECT_SCHEMA, payload)?;
         let kind = match &ending {
             Self::End { .. } => FrameKind::SelectEnd,
             Self::Fault(_) => FrameKind::SelectFault,
         };
-        (kind == header.kind).then_some((request, ending)).ok_or(FrameFault::BadPayload)
+        (kind == header.kind).then_some(ending).ok_or(FrameFault::BadPayload)
     }
 }
 
@@ -212,6 +206,8 @@ impl SelectEnding {
 mod tests {
     use super::*;
     use crate::wire::golden::check_control_frame;
+
+    const LAYER: SelectLayer = SelectLayer::Heads;
 
     #[test]
     fn questions_and_ends_round_trip() {
@@ -230,8 +226,8 @@ mod tests {
             want: SelectWant::LabelValues("instance".into()),
             series_max: 5,
         };
-        let frame = request.encode_frame(9);
-        check_control_frame("select", &frame, &(9, request), SelectRequest::decode);
+        let frame = request.encode_frame();
+        check_control_frame("select", &frame, &request, SelectRequest::decode);
         let fault = SelectFault::Disk("block 7 is shorter than its header says".into());
         for (name, answer, ending) in [
             (
@@ -241,8 +237,8 @@ mod tests {
             ),
             ("select_fault", SelectAnswer::Fault(fault.clone()), SelectEnding::Fault(fault)),
         ] {
-            let frame = &encode_answer(9, &answer).expect("short")[0];
-            check_control_frame(name, frame, &(9, ending), SelectEnding::decode);
+            let frame = &encode_answer(9, LAYER, &answer).expect("short")[0];
+            check_control_frame(name, frame, &ending, SelectEnding::decode);
         }
     }
 
@@ -250,15 +246,15 @@ mod tests {
     fn strings_round_trip_also_in_several_frames() {
         fn read(header: &FrameHeader, payload: &[u8]) -> Result<Vec<String>, FrameFault> {
             let view = StringsView::check(header, payload)?;
-            assert!(view.request() == 9 || header.sequence == 0);
+            assert_eq!(header.sequence, 9);
             Ok(view.strings().map(str::to_string).collect())
         }
         let strings = ["a", "", "größe"].map(Box::from).to_vec();
-        let frame = &encode_answer(9, &SelectAnswer::Strings(strings)).expect("short")[0];
+        let frame = &encode_answer(9, LAYER, &SelectAnswer::Strings(strings)).expect("short")[0];
         let want = ["a", "", "größe"].map(String::from).to_vec();
         check_control_frame("strings", frame, &want, read);
         let many: Vec<Box<str>> = (0..3000).map(|n| format!("{n:0999}").into()).collect();
-        let frames = encode_answer(9, &SelectAnswer::Strings(many.clone())).expect("short");
+        let frames = encode_answer(9, LAYER, &SelectAnswer::Strings(many.clone())).expect("short");
         assert!(frames.len() > 4);
         let mut all = Vec::new();
         for frame in &frames {

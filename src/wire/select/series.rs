@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use rkyv::{Archive, Serialize};
 
-use super::SelectedSeries;
+use super::{ArchivedSelectLayer, SelectLayer, SelectedSeries};
 use super::codec::SELECT_SCHEMA;
 use crate::model::chunk::Chunk;
 use crate::model::sample::Sample;
 use crate::wire::frame::{
-    FRAME_BYTES_MAX, FrameFault, FrameHeader, FrameKind, Memory, encode_control,
+    FRAME_BYTES_MAX, FrameFault, FrameHeader, FrameKind, Memory, encode_numbered,
 };
 
 /// A frame is sealed when it holds so many bytes.
@@ -31,9 +31,9 @@ pub struct PieceTooLong {
     pub len_bytes_max: u64,
 }
 
-#[derive(Archive, Serialize, Default)]
+#[derive(Archive, Serialize)]
 struct SeriesPayload {
-    request: u64,
+    layer: SelectLayer,
     series: Vec<SeriesEntry>,
     labels: Vec<u8>,
     /// Where each chunk ends in `chunks`.
@@ -56,16 +56,16 @@ struct SeriesEntry {
 
 /// Makes the frames of some series.
 struct Gather {
+    request: u64,
     payload: SeriesPayload,
     frames: Vec<Memory>,
 }
 
 pub(super) fn encode_series(
-    request: u64,
+    (request, layer): (u64, SelectLayer),
     series: &[SelectedSeries],
 ) -> Result<Vec<Memory>, PieceTooLong> {
-    let payload = SeriesPayload { request, ..SeriesPayload::default() };
-    let mut gather = Gather { payload, frames: Vec::new() };
+    let mut gather = Gather::new(request, layer);
     for one in series {
         let longest = one.chunks.iter().map(Chunk::len_bytes).max().unwrap_or(0);
         let len_bytes = one.labels.len() + longest;
@@ -80,6 +80,19 @@ pub(super) fn encode_series(
 }
 
 impl Gather {
+    fn new(request: u64, layer: SelectLayer) -> Self {
+        let payload = SeriesPayload {
+            layer,
+            series: Vec::new(),
+            labels: Vec::new(),
+            chunk_ends: Vec::new(),
+            chunks: Vec::new(),
+            timestamp_ms: Vec::new(),
+            value: Vec::new(),
+        };
+        Self { request, payload, frames: Vec::new() }
+    }
+
     fn push(&mut self, series: &SelectedSeries) {
         if self.is_full(series.labels.len()) {
             self.seal();
@@ -135,7 +148,8 @@ impl Gather {
         if payload.series.is_empty() {
             return;
         }
-        self.frames.push(encode_control(FrameKind::Series, SELECT_SCHEMA, payload));
+        let kind = (FrameKind::Series, SELECT_SCHEMA);
+        self.frames.push(encode_numbered(kind, self.request, payload));
         payload.series.clear();
         payload.labels.clear();
         payload.chunk_ends.clear();
@@ -152,7 +166,7 @@ fn column_end(len: usize) -> u32 {
 /// Series, read in place.
 #[derive(Clone, Copy)]
 pub struct SeriesView<'a> {
-    request: u64,
+    layer: SelectLayer,
     series: &'a [ArchivedSeriesEntry],
     labels: &'a [u8],
     chunk_ends: &'a [u32],
@@ -186,7 +200,10 @@ impl<'a> SeriesView<'a> {
         let archived = rkyv::access::<ArchivedSeriesPayload, rkyv::rancor::Failure>(payload)
             .map_err(|_| FrameFault::BadPayload)?;
         let view = Self {
-            request: archived.request.to_native(),
+            layer: match archived.layer {
+                ArchivedSelectLayer::Heads => SelectLayer::Heads,
+                ArchivedSelectLayer::Blocks => SelectLayer::Blocks,
+            },
             series: archived.series.as_slice(),
             labels: archived.labels.as_slice(),
             chunk_ends: bytemuck::cast_slice(archived.chunk_ends.as_slice()),
@@ -213,9 +230,9 @@ impl<'a> SeriesView<'a> {
         is_whole.then_some(view).ok_or(FrameFault::BadPayload)
     }
 
-    /// The number of the request that this answers.
-    pub fn request(&self) -> u64 {
-        self.request
+    /// Where they come from.
+    pub fn layer(&self) -> SelectLayer {
+        self.layer
     }
 
     /// The series, in the order they were sent.
@@ -343,7 +360,7 @@ mod tests {
     fn round_trip_and_frozen_bytes() {
         let sent = vec![series(b"one", 2, 0), series(b"", 0, 3), series(b"three", 1, 1)];
         let want: Vec<_> = sent.iter().map(plain).collect();
-        let frames = encode_answer(5, &SelectAnswer::Series(sent)).expect("short");
+        let frames = encode_answer(5, SelectLayer::Blocks, &SelectAnswer::Series(sent)).expect("short");
         check_control_frame("series", &frames[0], &want, join);
     }
 
@@ -356,13 +373,13 @@ mod tests {
             series(b"many samples", 3, 100_000),
         ];
         let want: Vec<_> = sent.iter().map(plain).collect();
-        let frames = encode_answer(5, &SelectAnswer::Series(sent)).expect("cut");
+        let frames = encode_answer(5, SelectLayer::Blocks, &SelectAnswer::Series(sent)).expect("cut");
         assert!(frames.len() > 4, "{}", frames.len());
         let (mut joiner, mut whole) = (SeriesJoiner::default(), Vec::new());
         for frame in &frames {
             let header = check_frame(frame).expect("sealed");
             let view = SeriesView::check(&header, &frame[FRAME_HEADER_BYTES..]).expect("encoded");
-            assert_eq!(view.request(), 5);
+            assert_eq!((header.sequence, view.layer()), (5, SelectLayer::Blocks));
             joiner.join(view, &mut whole).expect("whole");
         }
         assert!(!joiner.is_open());
@@ -372,10 +389,10 @@ mod tests {
     #[test]
     fn labels_that_no_frame_takes_are_refused() {
         let long = vec![b'x'; PIECE_BYTES_MAX + 1];
-        let fault = encode_answer(5, &SelectAnswer::Series(vec![series(&long, 0, 1)]));
+        let fault = encode_answer(5, SelectLayer::Blocks, &SelectAnswer::Series(vec![series(&long, 0, 1)]));
         assert!(matches!(fault, Err(PieceTooLong { .. })));
         let long = series(&long[1..], 0, 1);
-        let frames = encode_answer(5, &SelectAnswer::Series(vec![series(b"a", 0, 10_000), long]));
+        let frames = encode_answer(5, SelectLayer::Blocks, &SelectAnswer::Series(vec![series(b"a", 0, 10_000), long]));
         assert_eq!(frames.map(|frames| frames.len()), Ok(3), "the labels take one alone");
     }
 }

@@ -270,6 +270,7 @@ fn receiver(incarnation: u64) -> Receiver {
         node: NODE,
         incarnation,
         shard: SHARD,
+        shard_count: 2,
         link_ports: vec![9001, 9002],
         window: WINDOW,
         links_max: 8,

@@ -14,7 +14,7 @@ use tidegate::wire::hello::{Challenge, Hello, Refused, VERSIONS, Welcome};
 use tidegate::wire::proof::LinkSecret;
 use tidegate::wire::registry::{RegistryPage, RegistryRequest, RegistryView};
 use tidegate::wire::select::{
-    SelectAnswer, SelectEnding, SelectRequest, SelectWant, SelectedSeries, SeriesJoiner,
+    SelectAnswer, SelectEnding, SelectLayer, SelectRequest, SelectWant, SelectedSeries, SeriesJoiner,
     SeriesView, StringsView, encode_answer,
 };
 use tidegate::wire::write::{WritePayload, WriteView};
@@ -53,16 +53,16 @@ fn seeds() -> Vec<Vec<u8>> {
         Refused::new("why".into()).encode_frame(),
         Ping { number: 1 }.encode_frame(),
         Pong { number: 1, placement_epoch: 2, state: NodeState::Ready }.encode_frame(),
-        RegistryRequest { position: 0, entries_max: 9 }.encode_frame(),
+        RegistryRequest { shard: 0, position: 0, entries_max: 9 }.encode_frame(),
         page.encode_frame(1, true),
-        request.encode_frame(7),
+        request.encode_frame(),
     ];
     for answer in [
         SelectAnswer::Series(vec![series]),
         SelectAnswer::Strings(vec!["a".into(), "b".into()]),
         SelectAnswer::End { series_count: 1 },
     ] {
-        frames.extend(encode_answer(7, &answer).expect("short"));
+        frames.extend(encode_answer(7, SelectLayer::Heads, &answer).expect("short"));
     }
     let seed = |frame: &Memory| {
         let kind = decode_header(frame).expect("sealed").kind as u8;
