@@ -22,7 +22,9 @@ use crate::model::series::TenantId;
 use crate::node::block::request::{BlockSelect, StoreReport, StoreRequest};
 use crate::node::cardinality::Cardinality;
 use crate::query::merge::{MergeFault, Merger, Window};
-use crate::wire::select::{SelectAnswer, SelectFault, SelectRequest, SelectWant, SelectedSeries};
+use crate::wire::select::{
+    SelectAnswer, SelectFault, SelectLayer, SelectRequest, SelectWant, SelectedSeries,
+};
 
 /// Answers that wait for the query, per shard. An answer is some tens of series.
 const REPLIES_PER_SHARD: usize = 2;
@@ -132,8 +134,8 @@ pub async fn gather_samples(
                 let labels = std::mem::take(&mut series.labels);
                 let run = runs.run_of(labels);
                 match layer {
-                    Layer::Heads => merger.merge(&series, question.window, run)?,
-                    Layer::Blocks => merger.merge_below(&series, question.window, run)?,
+                    SelectLayer::Heads => merger.merge(&series, question.window, run)?,
+                    SelectLayer::Blocks => merger.merge_below(&series, question.window, run)?,
                 }
             }
             check_series_count(runs.series.len(), limits)?;
@@ -241,31 +243,31 @@ pub async fn ask(
     want: SelectWant,
     limits: GatherLimits,
 ) -> Result<Answers, GatherFault> {
-    let (reply, replies) = flume::bounded(REPLIES_PER_SHARD * shards.len());
-    let request = Arc::new(SelectRequest {
+    let request = SelectRequest {
         tenant: question.tenant,
         matchers: group.to_vec(),
         start_ms: question.window.start_ms,
         end_ms: question.window.end_ms,
         want,
         series_max: limits.series_max,
-    });
+    };
+    ask_shards(shards, request.into()).await
+}
+
+/// Asks every shard, and then the blocks.
+pub async fn ask_shards(
+    shards: &Shards,
+    request: Arc<SelectRequest>,
+) -> Result<Answers, GatherFault> {
+    let (reply, replies) = flume::bounded(REPLIES_PER_SHARD * shards.len());
     for shard in shards.iter() {
         let (request, reply) = (Arc::clone(&request), reply.clone());
         let pushed = shard.push(ShardRequest::Select { request, reply }).await;
         pushed.map_err(|_| GatherFault::ShardGone)?;
     }
     let (shards, unfinished) = (shards.clone(), shards.len());
-    Ok(Answers { replies: Some(replies), unfinished, shards, request, layer: Layer::Heads })
-}
-
-/// Where an answer comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Layer {
-    /// The memory of a shard: its samples win.
-    Heads,
-    /// The blocks: what came before wins.
-    Blocks,
+    let (layer, series_count) = (SelectLayer::Heads, 0);
+    Ok(Answers { replies: Some(replies), unfinished, shards, request, layer, series_count })
 }
 
 /// The answers of all shards to one question, then those of the blocks, as they come. Dropping it
@@ -276,7 +278,8 @@ pub struct Answers {
     unfinished: usize,
     shards: Shards,
     request: Arc<SelectRequest>,
-    layer: Layer,
+    layer: SelectLayer,
+    series_count: u32,
 }
 
 impl Answers {
@@ -289,11 +292,14 @@ impl Answers {
             let Some(replies) = &self.replies else { return Ok(None) };
             // All senders gone before all have ended: a shard died.
             let answer = replies.recv_async().await.map_err(|_| GatherFault::ShardGone)?;
-            if self.layer == Layer::Heads {
+            if self.layer == SelectLayer::Heads {
                 self.shards.wake_all();
             }
             match answer {
-                SelectAnswer::End { .. } => self.unfinished -= 1,
+                SelectAnswer::End { series_count } => {
+                    self.unfinished -= 1;
+                    self.series_count = self.series_count.saturating_add(series_count);
+                }
                 SelectAnswer::Fault(SelectFault::BadRegex(text)) => {
                     return Err(GatherFault::BadRegex(text));
                 }
@@ -303,22 +309,30 @@ impl Answers {
                 SelectAnswer::Fault(SelectFault::Disk(text)) => {
                     return Err(GatherFault::Disk(text));
                 }
+                SelectAnswer::Fault(SelectFault::Unavailable(_)) => {
+                    return Err(GatherFault::ShardGone);
+                }
                 SelectAnswer::Series(_) | SelectAnswer::Strings(_) => return Ok(Some(answer)),
             }
         }
     }
 
     /// Where the last answer came from.
-    pub fn layer(&self) -> Layer {
+    pub fn layer(&self) -> SelectLayer {
         self.layer
+    }
+
+    /// Series that matched so far, those of shards and blocks added.
+    pub fn series_count(&self) -> u32 {
+        self.series_count
     }
 
     /// Asks the blocks, once; false if they have said all, or there are none.
     async fn ask_blocks(&mut self) -> Result<bool, GatherFault> {
-        if self.layer == Layer::Blocks {
+        if self.layer == SelectLayer::Blocks {
             return Ok(false);
         }
-        self.layer = Layer::Blocks;
+        self.layer = SelectLayer::Blocks;
         let Some(blocks) = self.shards.blocks() else { return Ok(false) };
         let (reply, replies) = flume::bounded(REPLIES_PER_SHARD);
         let select = BlockSelect { request: Arc::clone(&self.request), reply };
@@ -334,7 +348,7 @@ impl Drop for Answers {
     fn drop(&mut self) {
         // First the receiver, then the wake-up: a paused shard must find it gone.
         self.replies = None;
-        if self.unfinished > 0 && self.layer == Layer::Heads {
+        if self.unfinished > 0 && self.layer == SelectLayer::Heads {
             self.shards.wake_all();
         }
     }

@@ -3,7 +3,7 @@
 //!
 //! `config` is the configuration, `host` what the machine allows. `server` runs the threads and
 //! passes requests from shards to `api`, the axum router; `shards` asks the shards, `gather` puts
-//! their answers together; `readiness` says whether clients should come; `report` is what a shard
+//! their answers together, `reads` carries them from nodes to gateways; `readiness` says whether clients should come; `report` is what a shard
 //! tells about itself and `metrics` prints it.
 
 pub mod config;
@@ -14,6 +14,7 @@ pub mod server;
 pub mod api;
 pub mod gather;
 pub mod readiness;
+pub mod reads;
 pub mod shards;
 
 pub mod exposition;

@@ -8,6 +8,7 @@ use crate::model::series::TenantId;
 use crate::node::block::Tombstone;
 use crate::node::block::request::{BlockSelect, StoreRequest};
 use crate::node::cardinality::Cardinality;
+use crate::node::registry::RegistrySlice;
 use crate::wire::select::{SelectAnswer, SelectRequest};
 
 /// What was asked for is done.
@@ -45,6 +46,15 @@ pub enum ShardRequest {
         limit: usize,
         /// As with `Flush`.
         reply: flume::Sender<Box<Cardinality>>,
+    },
+    /// Names the ids that it gave.
+    Registry {
+        /// From where on (`wire/registry.rs`).
+        position: u64,
+        /// Most of them.
+        entries_max: u32,
+        /// As with `Flush`.
+        reply: flume::Sender<Box<RegistrySlice>>,
     },
     /// Says how the shard is; answered at once.
     Report {
@@ -121,6 +131,11 @@ impl Shards {
     /// The handles in shard order.
     pub fn iter(&self) -> impl Iterator<Item = &ShardHandle> {
         self.handles.iter()
+    }
+
+    /// The handle of a shard, if there are so many.
+    pub fn get(&self, shard: u32) -> Option<&ShardHandle> {
+        self.handles.get(shard as usize)
     }
 
     /// Wakes each: one of them may have paused on a reply queue that now has room.

@@ -13,6 +13,7 @@ pub mod index;
 pub mod links;
 pub mod log;
 pub mod receiver;
+pub mod registry;
 pub mod replay;
 pub mod select;
 pub mod shard;

@@ -15,6 +15,7 @@ use crate::node::cardinality::{Cardinality, CardinalityRun};
 use crate::node::flush::FlushStep;
 use crate::node::head::LeftSeries;
 use crate::node::log::{LogOperation, LogState, SegmentRequest};
+use crate::node::registry::{LogProgress, RegistryRun, RegistrySlice};
 use crate::node::select::{SelectBudget, SelectPoll, SelectRun};
 use crate::node::shard::{FrameReceipt, NodeShard};
 use crate::node::snapshot::SnapshotStep;
@@ -30,6 +31,8 @@ use std::sync::Arc;
 const RETRY: Duration = Duration::from_secs(1);
 /// Label pairs and series that a turn counts: about 100 microseconds.
 const CARDINALITY_STEPS_A_TURN: u32 = 1024;
+/// Ids that a turn names for gateways: about 100 microseconds.
+const REGISTRY_STEPS_A_TURN: u32 = 4096;
 /// Steps of all selects together in a turn: a few hundred microseconds.
 const SELECT_STEPS_A_TURN: u32 = 4096;
 
@@ -50,6 +53,8 @@ pub struct NodeSide {
     deletions_logged: VecDeque<(u64, flume::Sender<Done>)>,
     selects: Vec<RunningSelect>,
     cardinality: Vec<(CardinalityRun, flume::Sender<Box<Cardinality>>)>,
+    /// One at a time gets on, so that many gateways cost a turn no more than one.
+    registry: VecDeque<(RegistryRun, flume::Sender<Box<RegistrySlice>>)>,
     retry_at: Instant,
     is_failure_told: bool,
     is_disk_refusing: bool,
@@ -82,6 +87,7 @@ impl NodeSide {
             deletions_logged: VecDeque::new(),
             selects: Vec::new(),
             cardinality: Vec::new(),
+            registry: VecDeque::new(),
             retry_at: now + RETRY,
             is_failure_told: false,
             is_disk_refusing: false,
@@ -160,6 +166,7 @@ impl NodeSide {
         self.deletions.clear();
         self.deletions_logged.clear();
         self.flush_waiters.clear();
+        self.registry.clear();
         if !self.is_failure_told {
             self.is_failure_told = true;
             let error = std::io::Error::from_raw_os_error(errno);
@@ -264,6 +271,18 @@ impl NodeSide {
         }
     }
 
+    /// Which ids were given. Before replay is done the asker sees its channel close.
+    pub fn handle_registry(
+        &mut self,
+        position: u64,
+        entries_max: u32,
+        reply: flume::Sender<Box<RegistrySlice>>,
+    ) {
+        if self.node.is_some() {
+            self.registry.push_back((RegistryRun::new(position, entries_max), reply));
+        }
+    }
+
     /// Starts file work and does a slice of every question.
     pub fn work(&mut self, now: Now, ring: &mut Ring) {
         let Some(node) = &mut self.node else { return };
@@ -295,6 +314,7 @@ impl NodeSide {
     /// question's next slice.
     pub fn has_slices_to_do(&self) -> bool {
         !self.cardinality.is_empty()
+            || self.registry.front().is_some_and(|(run, _)| !run.waits_for_log())
             || self.selects.iter().any(|select| select.waiting.is_none())
             || self.node.as_ref().is_some_and(|node| {
                 node.wants_snapshot_step()
@@ -451,6 +471,21 @@ impl NodeSide {
             }
             None => !reply.is_disconnected(),
         });
+        let budget = SelectBudget { steps: REGISTRY_STEPS_A_TURN };
+        if let Some((mut run, reply)) = self.registry.pop_front() {
+            let log = LogProgress {
+                appended: node.log().appended_sequence(),
+                durable: node.log().durable_sequence(),
+            };
+            match run.poll((node.head(), log), budget) {
+                Some(found) => {
+                    // An asker that has left needs no answer.
+                    let _ = reply.try_send(Box::new(found));
+                }
+                None if reply.is_disconnected() => {}
+                None => self.registry.push_front((run, reply)),
+            }
+        }
         self.selects.retain_mut(|select| select.work(node, SelectBudget { steps: steps.max(64) }));
     }
 }

@@ -342,6 +342,9 @@ impl Shard {
                 ShardRequest::Cardinality { tenant, limit, reply } => {
                     self.node.handle_cardinality(tenant, limit, reply);
                 }
+                ShardRequest::Registry { position, entries_max, reply } => {
+                    self.node.handle_registry(position, entries_max, reply);
+                }
                 ShardRequest::Delete { tombstone, reply } => {
                     self.node.handle_delete(tombstone, reply);
                 }

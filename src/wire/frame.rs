@@ -234,7 +234,11 @@ pub fn number_frame(frame: &mut [u8], number: u64) {
 }
 
 /// As [`encode_control`], with the number of the question that it answers.
-pub(crate) fn encode_numbered<T>((kind, schema): (FrameKind, u16), number: u64, payload: &T) -> Memory
+pub(crate) fn encode_numbered<T>(
+    (kind, schema): (FrameKind, u16),
+    number: u64,
+    payload: &T,
+) -> Memory
 where
     T: for<'a> rkyv::Serialize<HighSerializer<Memory, ArenaHandle<'a>, Panic>>,
 {

@@ -95,4 +95,6 @@ pub enum SelectFault {
         /// The limit.
         series_max: u32,
     },
+    /// The node cannot answer now; the text says why.
+    Unavailable(String),
 }

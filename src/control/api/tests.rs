@@ -130,6 +130,9 @@ fn spawn_shard(all: Vec<SelectedSeries>) -> ShardHandle {
                 ShardRequest::Cardinality { reply, .. } => {
                     let _gone = reply.send(Box::default());
                 }
+                ShardRequest::Registry { reply, .. } => {
+                    let _gone = reply.send(Box::default());
+                }
                 ShardRequest::Flush { reply } | ShardRequest::Delete { reply, .. } => {
                     let _gone = reply.send(Done);
                 }

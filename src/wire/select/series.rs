@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use rkyv::{Archive, Serialize};
 
-use super::{ArchivedSelectLayer, SelectLayer, SelectedSeries};
 use super::codec::SELECT_SCHEMA;
+use super::{ArchivedSelectLayer, SelectLayer, SelectedSeries};
 use crate::model::chunk::Chunk;
 use crate::model::sample::Sample;
 use crate::wire::frame::{
@@ -360,7 +360,8 @@ mod tests {
     fn round_trip_and_frozen_bytes() {
         let sent = vec![series(b"one", 2, 0), series(b"", 0, 3), series(b"three", 1, 1)];
         let want: Vec<_> = sent.iter().map(plain).collect();
-        let frames = encode_answer(5, SelectLayer::Blocks, &SelectAnswer::Series(sent)).expect("short");
+        let frames =
+            encode_answer(5, SelectLayer::Blocks, &SelectAnswer::Series(sent)).expect("short");
         check_control_frame("series", &frames[0], &want, join);
     }
 
@@ -373,7 +374,8 @@ mod tests {
             series(b"many samples", 3, 100_000),
         ];
         let want: Vec<_> = sent.iter().map(plain).collect();
-        let frames = encode_answer(5, SelectLayer::Blocks, &SelectAnswer::Series(sent)).expect("cut");
+        let frames =
+            encode_answer(5, SelectLayer::Blocks, &SelectAnswer::Series(sent)).expect("cut");
         assert!(frames.len() > 4, "{}", frames.len());
         let (mut joiner, mut whole) = (SeriesJoiner::default(), Vec::new());
         for frame in &frames {
@@ -389,10 +391,15 @@ mod tests {
     #[test]
     fn labels_that_no_frame_takes_are_refused() {
         let long = vec![b'x'; PIECE_BYTES_MAX + 1];
-        let fault = encode_answer(5, SelectLayer::Blocks, &SelectAnswer::Series(vec![series(&long, 0, 1)]));
+        let fault =
+            encode_answer(5, SelectLayer::Blocks, &SelectAnswer::Series(vec![series(&long, 0, 1)]));
         assert!(matches!(fault, Err(PieceTooLong { .. })));
         let long = series(&long[1..], 0, 1);
-        let frames = encode_answer(5, SelectLayer::Blocks, &SelectAnswer::Series(vec![series(b"a", 0, 10_000), long]));
+        let frames = encode_answer(
+            5,
+            SelectLayer::Blocks,
+            &SelectAnswer::Series(vec![series(b"a", 0, 10_000), long]),
+        );
         assert_eq!(frames.map(|frames| frames.len()), Ok(3), "the labels take one alone");
     }
 }

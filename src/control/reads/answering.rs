@@ -1,0 +1,246 @@
+//! DRIVER: a node's answers to the questions that come over its port for reads. The one place where
+//! the kinds of questions part.
+//!
+//! In: a whole frame. Out: frames of the answer, which bear its number, no faster than they are
+//! taken. Dropping the future ends the work on it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, mpsc};
+
+use crate::control::gather::{Answers, GatherFault, ask_shards};
+use crate::control::shards::{ShardRequest, Shards};
+use crate::wire::frame::{
+    FRAME_HEADER_BYTES, FrameFault, FrameHeader, FrameKind, Memory, number_frame,
+};
+use crate::wire::hello::id_space;
+use crate::wire::registry::{REGISTRY_PAGE_MAX, RegistryPage, RegistryRequest};
+use crate::wire::select::{
+    PieceTooLong, SelectAnswer, SelectFault, SelectLayer, SelectRequest, encode_answer,
+};
+
+/// Who answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeIdentity {
+    /// The node.
+    pub node: u128,
+    /// Of its ids.
+    pub incarnation: u64,
+}
+
+/// What bounds the work on questions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AnsweringLimits {
+    /// Selects at a time, of all gateways together.
+    pub selects_max: u32,
+    /// How long one waits for its turn before it is told to come again.
+    pub wait_max: Duration,
+}
+
+/// A question that neither a shard nor a block answers.
+#[derive(Debug)]
+pub struct OtherQuestion {
+    /// Of the frame.
+    pub header: FrameHeader,
+    /// All of it, 16-aligned; the payload is not checked.
+    pub frame: Memory,
+    /// Has room for the one frame of the answer, which need not bear the number. Dropped without
+    /// one: the connection is closed.
+    pub reply: flume::Sender<Memory>,
+}
+
+/// Answers questions. Cheap to clone.
+#[derive(Clone)]
+pub struct Answering {
+    shards: Shards,
+    identity: NodeIdentity,
+    limits: AnsweringLimits,
+    places: Arc<Semaphore>,
+    others: Option<flume::Sender<OtherQuestion>>,
+}
+
+/// Why the connection that a question came over is to be closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QuestionFault {
+    /// It cannot be read.
+    Frame(FrameFault),
+    /// Nobody here answers this kind, or not now.
+    Unanswered(FrameKind),
+}
+
+impl From<FrameFault> for QuestionFault {
+    fn from(fault: FrameFault) -> Self {
+        Self::Frame(fault)
+    }
+}
+
+/// Where the frames of an answer go.
+pub struct AnswerSender {
+    number: u64,
+    frames: mpsc::Sender<Memory>,
+}
+
+/// Nobody wants the rest of the answer, or there is none.
+struct Unwanted;
+
+impl AnswerSender {
+    /// Frames that answer the question of this number.
+    pub fn new(number: u64, frames: mpsc::Sender<Memory>) -> Self {
+        Self { number, frames }
+    }
+
+    async fn send(&self, frame: Memory) -> Result<(), Unwanted> {
+        self.frames.send(frame).await.map_err(|_| Unwanted)
+    }
+}
+
+impl Answering {
+    /// Answers from `shards` and the blocks below them.
+    pub fn new(shards: Shards, identity: NodeIdentity, limits: AnsweringLimits) -> Self {
+        let places = Arc::new(Semaphore::new(limits.selects_max as usize));
+        Self { shards, identity, limits, places, others: None }
+    }
+
+    /// Questions of other kinds go to `others`, which is bounded: those about placement.
+    pub fn with_others(self, others: flume::Sender<OtherQuestion>) -> Self {
+        Self { others: Some(others), ..self }
+    }
+
+    /// Answers `frame`, which is whole and has this header.
+    ///
+    /// # Errors
+    /// The connection is to be closed, as the gateway speaks another language.
+    pub async fn answer(
+        &self,
+        header: FrameHeader,
+        frame: Memory,
+        answers: AnswerSender,
+    ) -> Result<(), QuestionFault> {
+        let payload = &frame[FRAME_HEADER_BYTES..];
+        match header.kind {
+            FrameKind::Select => {
+                let request = SelectRequest::decode(&header, payload)?;
+                // An error says that the gateway has gone: nothing is left to do.
+                let _is_gone = self.answer_select(request, &answers).await;
+                Ok(())
+            }
+            FrameKind::RegistryRequest => {
+                let request = RegistryRequest::decode(&header, payload)?;
+                self.answer_registry(request, &answers).await
+            }
+            _ => self.answer_other(header, frame, &answers).await,
+        }
+    }
+
+    async fn answer_select(
+        &self,
+        request: SelectRequest,
+        answers: &AnswerSender,
+    ) -> Result<(), Unwanted> {
+        let place = tokio::time::timeout(self.limits.wait_max, self.places.acquire()).await;
+        let Ok(Ok(_place)) = place else {
+            let text = "cannot answer: the node has as many selects as it takes; ask again";
+            return answers.fault(SelectFault::Unavailable(text.into())).await;
+        };
+        let mut found = match ask_shards(&self.shards, request.into()).await {
+            Ok(found) => found,
+            Err(fault) => return answers.fault(select_fault(fault)).await,
+        };
+        loop {
+            match found.next().await {
+                Ok(Some(answer)) => answers.pass_on(&found, &answer).await?,
+                Ok(None) => break,
+                Err(fault) => return answers.fault(select_fault(fault)).await,
+            }
+        }
+        let end = SelectAnswer::End { series_count: found.series_count() };
+        answers.piece(SelectLayer::Blocks, &end).await
+    }
+
+    async fn answer_registry(
+        &self,
+        request: RegistryRequest,
+        answers: &AnswerSender,
+    ) -> Result<(), QuestionFault> {
+        let unanswered = QuestionFault::Unanswered(FrameKind::RegistryRequest);
+        let shard = self.shards.get(request.shard).ok_or(unanswered)?;
+        let (reply, pages) = flume::bounded(1);
+        let entries_max = request.entries_max.min(PAGE_MAX);
+        let asked = ShardRequest::Registry { position: request.position, entries_max, reply };
+        shard.push(asked).await.map_err(|_| unanswered)?;
+        let slice = pages.recv_async().await.map_err(|_| unanswered)?;
+        let NodeIdentity { node, incarnation } = self.identity;
+        let space = id_space(node, incarnation, request.shard);
+        let mut page = RegistryPage::new(space, request.position);
+        for (hash, id) in slice.entries {
+            page.push(hash, id);
+        }
+        let mut frame = page.encode_frame(slice.next_position, slice.is_end);
+        number_frame(&mut frame, answers.number);
+        let _is_gone = answers.send(frame).await;
+        Ok(())
+    }
+
+    async fn answer_other(
+        &self,
+        header: FrameHeader,
+        frame: Memory,
+        answers: &AnswerSender,
+    ) -> Result<(), QuestionFault> {
+        let unanswered = QuestionFault::Unanswered(header.kind);
+        let others = self.others.as_ref().ok_or(unanswered)?;
+        let (reply, replies) = flume::bounded(1);
+        let question = OtherQuestion { header, frame, reply };
+        others.send_async(question).await.map_err(|_| unanswered)?;
+        let mut answer = replies.recv_async().await.map_err(|_| unanswered)?;
+        number_frame(&mut answer, answers.number);
+        let _is_gone = answers.send(answer).await;
+        Ok(())
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "65536")]
+const PAGE_MAX: u32 = REGISTRY_PAGE_MAX as u32;
+
+impl AnswerSender {
+    async fn pass_on(&self, found: &Answers, answer: &SelectAnswer) -> Result<(), Unwanted> {
+        self.piece(found.layer(), answer).await
+    }
+
+    async fn fault(&self, fault: SelectFault) -> Result<(), Unwanted> {
+        self.piece(SelectLayer::Heads, &SelectAnswer::Fault(fault)).await
+    }
+
+    async fn piece(&self, layer: SelectLayer, answer: &SelectAnswer) -> Result<(), Unwanted> {
+        let (frames, is_cut) = match encode_answer(self.number, layer, answer) {
+            Ok(frames) => (frames, false),
+            Err(PieceTooLong { len_bytes, len_bytes_max }) => {
+                let text = format!(
+                    "cannot send a chunk with labels of {len_bytes} bytes: {len_bytes_max} fit"
+                );
+                let fault = SelectAnswer::Fault(SelectFault::Unavailable(text));
+                let frames = encode_answer(self.number, layer, &fault);
+                (frames.expect("a fault is short"), true)
+            }
+        };
+        for frame in frames {
+            self.send(frame).await?;
+        }
+        if is_cut { Err(Unwanted) } else { Ok(()) }
+    }
+}
+
+fn select_fault(fault: GatherFault) -> SelectFault {
+    match fault {
+        GatherFault::BadRegex(text) => SelectFault::BadRegex(text),
+        GatherFault::TooManySeries { series_max } => SelectFault::TooManySeries { series_max },
+        GatherFault::Disk(text) => SelectFault::Disk(text),
+        GatherFault::ShardGone => SelectFault::Unavailable(
+            "cannot answer: a shard of the node is replaying its log, or has ended".into(),
+        ),
+        GatherFault::TooManySamples | GatherFault::Chunk(_) => {
+            SelectFault::Unavailable(format!("cannot answer: {fault:?}"))
+        }
+    }
+}

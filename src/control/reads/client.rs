@@ -1,0 +1,272 @@
+//! DRIVER: a node as a gateway knows it: asked over its port for reads, and watched.
+//!
+//! A task keeps one connection open, dials again when it is lost, and tells how the node is; small
+//! questions share it. A select takes a connection of its own for as long as it runs, one that an
+//! earlier select left if there is one. While the node is known to be away, questions fail at once:
+//! nobody waits the health timeout twice.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use hashbrown::HashMap;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::base::chance::Chance;
+use crate::base::time::{Duration, Instant, monotonic_now};
+use crate::control::reads::conversation::{Conversation, Dialling};
+use crate::control::reads::fault::ReadFault;
+use crate::control::reads::selecting::SelectStream;
+use crate::wire::frame::{FrameHeader, Memory, number_frame};
+use crate::wire::hello::Welcome;
+use crate::wire::link::{Dialler, SilenceLimits};
+use crate::wire::proof::LinkSecret;
+use crate::wire::select::SelectRequest;
+
+/// Small questions to a node that are under way; the next one is refused.
+const QUESTIONS_MAX: u32 = 128;
+/// Connections that are kept for the next selects.
+const IDLE_MAX: usize = 4;
+/// For so long: shorter than the silence after which a node closes them.
+const IDLE_FOR: Duration = Duration::from_secs(4);
+/// Between dialling and dialling again: at first, and at most.
+const AGAIN_AFTER: Duration = Duration::from_millis(100);
+const AGAIN_AFTER_MAX: Duration = Duration::from_secs(1);
+
+/// How a node is.
+#[derive(Clone, Debug)]
+pub enum NodeStatus {
+    /// It was not reached yet.
+    Dialling,
+    /// It proved itself, and is heard.
+    Up(Arc<Welcome>),
+    /// It is not there, and why.
+    Down(ReadFault),
+}
+
+/// A node as a gateway knows it. Cheap to clone; the last one dropped closes the connections.
+#[derive(Clone)]
+pub struct NodeClient {
+    node: Arc<Node>,
+}
+
+struct Node {
+    dialling: Dialling,
+    chance: Mutex<Chance>,
+    questions: mpsc::Sender<Question>,
+    status: watch::Receiver<NodeStatus>,
+    idle: Mutex<Vec<(Conversation, Instant)>>,
+}
+
+struct Question {
+    frame: Memory,
+    reply: oneshot::Sender<Result<(FrameHeader, Memory), ReadFault>>,
+}
+
+impl NodeClient {
+    /// Dials `address`, the port for reads, now and whenever the connection is lost. To be called
+    /// on a thread of a tokio runtime with time and I/O.
+    ///
+    /// `dialler.node_shard` is the node's shard count; `silence.unhealthy_after` is the health
+    /// timeout.
+    ///
+    /// # Errors
+    /// The kernel's source of chance cannot be opened.
+    pub fn start(
+        address: std::net::SocketAddr,
+        dialler: Dialler,
+        silence: SilenceLimits,
+        secret: LinkSecret,
+    ) -> io::Result<Self> {
+        let dialling = Dialling { address, dialler, silence, secret };
+        let (questions, asked) = mpsc::channel(QUESTIONS_MAX as usize);
+        let (teller, status) = watch::channel(NodeStatus::Dialling);
+        let (idle, chance) = (Mutex::default(), Mutex::new(Chance::open()?));
+        let keeper = Keeper { dialling: dialling.clone(), chance: Chance::open()?, teller, asked };
+        tokio::spawn(keeper.run());
+        Ok(Self { node: Arc::new(Node { dialling, chance, questions, status, idle }) })
+    }
+
+    /// Where the node is dialled.
+    pub fn address(&self) -> std::net::SocketAddr {
+        self.node.dialling.address
+    }
+
+    /// How the node is, now and from now on. Its [`Welcome`] says who it is, its incarnation,
+    /// shards and ports.
+    pub fn status(&self) -> watch::Receiver<NodeStatus> {
+        self.node.status.clone()
+    }
+
+    /// Waits until the node was reached, or was not for the health timeout.
+    ///
+    /// # Errors
+    /// Why it is not there.
+    pub async fn welcome(&self) -> Result<Arc<Welcome>, ReadFault> {
+        let mut status = self.status();
+        let known = status.wait_for(|status| !matches!(status, NodeStatus::Dialling));
+        let known = tokio::time::timeout(self.health_timeout(), known).await;
+        match known {
+            Err(_late) => Err(ReadFault::Silent),
+            Ok(Err(_stopped)) => Err(ReadFault::Stopped),
+            Ok(Ok(status)) => match &*status {
+                NodeStatus::Up(welcome) => Ok(Arc::clone(welcome)),
+                NodeStatus::Down(fault) => Err(fault.clone()),
+                NodeStatus::Dialling => Err(ReadFault::Silent),
+            },
+        }
+    }
+
+    /// Asks what is answered in one frame: registry pages, placement. The frame's number is given
+    /// here, so that it does not matter what it was.
+    ///
+    /// Nothing limits how long the node takes while it is heard: the caller may give up at any
+    /// time.
+    ///
+    /// # Errors
+    /// The node is away, or went away meanwhile.
+    pub async fn request(&self, frame: Memory) -> Result<(FrameHeader, Memory), ReadFault> {
+        self.welcome().await?;
+        let (reply, answer) = oneshot::channel();
+        let asked = self.node.questions.try_send(Question { frame, reply });
+        asked.map_err(|fault| match fault {
+            mpsc::error::TrySendError::Full(_) => {
+                ReadFault::TooMany { questions_max: QUESTIONS_MAX }
+            }
+            mpsc::error::TrySendError::Closed(_) => ReadFault::Stopped,
+        })?;
+        answer.await.map_err(|_| ReadFault::Stopped)?
+    }
+
+    /// Asks for series. The answer comes as fast as it is taken; dropping it ends the work on it.
+    ///
+    /// # Errors
+    /// The node is away.
+    pub async fn select(&self, request: &SelectRequest) -> Result<SelectStream, ReadFault> {
+        self.welcome().await?;
+        let frame = request.encode_frame();
+        if let Some(conversation) = self.take_idle() {
+            return SelectStream::begin(self.clone(), conversation, (frame, true));
+        }
+        let conversation = self.open().await?;
+        SelectStream::begin(self.clone(), conversation, (frame, false))
+    }
+
+    /// A connection that nobody used before.
+    pub(super) async fn open(&self) -> Result<Conversation, ReadFault> {
+        let nonce = self.node.chance.lock().unwrap_or_else(PoisonError::into_inner).draw();
+        Conversation::open(&self.node.dialling, nonce).await
+    }
+
+    /// A connection whose select is over, for the next one.
+    pub(super) fn give_back(&self, conversation: Conversation) {
+        let mut idle = self.node.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < IDLE_MAX {
+            idle.push((conversation, monotonic_now()));
+        }
+    }
+
+    fn take_idle(&self) -> Option<Conversation> {
+        let mut idle = self.node.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let oldest = monotonic_now().checked_sub(IDLE_FOR)?;
+        idle.retain(|(_, since)| *since > oldest);
+        idle.pop().map(|(conversation, _)| conversation)
+    }
+
+    fn health_timeout(&self) -> Duration {
+        self.node.dialling.silence.unhealthy_after
+    }
+}
+
+/// Keeps the connection that is always there.
+struct Keeper {
+    dialling: Dialling,
+    chance: Chance,
+    teller: watch::Sender<NodeStatus>,
+    asked: mpsc::Receiver<Question>,
+}
+
+/// Every client is gone.
+struct Unused;
+
+impl Keeper {
+    async fn run(mut self) {
+        let mut again_after = AGAIN_AFTER;
+        loop {
+            let nonce = self.chance.draw();
+            let fault = match Conversation::open(&self.dialling, nonce).await {
+                Ok(conversation) => {
+                    again_after = AGAIN_AFTER;
+                    let welcome = Arc::new(conversation.welcome().clone());
+                    self.teller.send_replace(NodeStatus::Up(welcome));
+                    match self.converse(conversation).await {
+                        Ok(fault) => fault,
+                        Err(Unused) => return,
+                    }
+                }
+                Err(fault) => fault,
+            };
+            tracing::debug!(address = %self.dialling.address, %fault, "a node cannot be read");
+            self.teller.send_replace(NodeStatus::Down(fault.clone()));
+            if let Err(Unused) = self.rest(again_after, &fault).await {
+                return;
+            }
+            again_after = (2 * again_after).min(AGAIN_AFTER_MAX);
+        }
+    }
+
+    /// Asks what is asked, until the connection is of no more use.
+    async fn converse(&mut self, mut conversation: Conversation) -> Result<ReadFault, Unused> {
+        let mut under_way = HashMap::new();
+        let mut next_number = 1;
+        let fault = loop {
+            let read = |header: &FrameHeader, bytes: &[u8]| {
+                let mut frame = Memory::new();
+                frame.extend_from_slice(bytes);
+                (*header, frame)
+            };
+            let room = under_way.len() < QUESTIONS_MAX as usize;
+            let question = tokio::select! {
+                answer = conversation.next(read) => match answer {
+                    Ok((header, frame)) => {
+                        let reply: Option<Reply> = under_way.remove(&header.sequence);
+                        // An asker that has left needs no answer.
+                        let _ = reply.map(|reply| reply.send(Ok((header, frame))));
+                        continue;
+                    }
+                    Err(fault) => break fault,
+                },
+                question = self.asked.recv(), if room => question.ok_or(Unused)?,
+            };
+            let Question { mut frame, reply } = question;
+            number_frame(&mut frame, next_number);
+            match conversation.ask(frame) {
+                Ok(()) => _ = under_way.insert(next_number, reply),
+                Err(_) => {
+                    let fault = ReadFault::TooMany { questions_max: QUESTIONS_MAX };
+                    let _ = reply.send(Err(fault));
+                }
+            }
+            next_number += 1;
+        };
+        for (_, reply) in under_way {
+            let _ = reply.send(Err(fault.clone()));
+        }
+        Ok(fault)
+    }
+
+    /// Waits; who asks meanwhile is told why there is nobody.
+    async fn rest(&mut self, wait: Duration, fault: &ReadFault) -> Result<(), Unused> {
+        let over = tokio::time::sleep(wait);
+        tokio::pin!(over);
+        loop {
+            tokio::select! {
+                () = &mut over => return Ok(()),
+                question = self.asked.recv() => {
+                    let _ = question.ok_or(Unused)?.reply.send(Err(fault.clone()));
+                }
+            }
+        }
+    }
+}
+
+type Reply = oneshot::Sender<Result<(FrameHeader, Memory), ReadFault>>;

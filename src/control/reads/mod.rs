@@ -1,0 +1,28 @@
+//! Reads over the fleet: the port of a node where gateways ask, and a gateway's side of it.
+//!
+//! ```text
+//!  gateway                                            node
+//!   NodeClient --- Select, RegistryRequest, ... --->  ReadServer -> Answering -> shards, blocks
+//!              <-- Series, Strings, SelectEnd ------
+//! ```
+//! `server` accepts and drives `wire::link::Receiver`, `answering` is where the kinds of questions
+//! part; `client` is a node as a gateway knows it, `selecting` one select of it, both over
+//! `conversation`, a connection that drives `wire::link::Reader`; `fault` says why there is no answer.
+//!
+//! What is big goes over connections of its own, one question at a time: back-pressure and giving
+//! up are then TCP's, and a slow query holds nobody else up. What is small shares one connection,
+//! which is always open and tells whether the node is there.
+
+pub mod fault;
+
+pub mod answering;
+pub mod server;
+
+pub mod client;
+mod conversation;
+pub mod selecting;
+
+use std::time::Duration;
+
+/// How long the last words of a connection may take.
+const CLOSE_WITHIN: Duration = Duration::from_secs(1);
