@@ -122,6 +122,7 @@ impl Shard {
             node,
             incarnation,
             shard: self.index,
+            shard_count,
             link_ports: ports.collect(),
             window: WINDOW,
             links_max: LINKS_MAX,
