@@ -71,10 +71,15 @@ impl ControlPlane {
             .worker_threads(threads)
             .thread_name_fn(move || format!("control-{}", started.fetch_add(1, Ordering::Relaxed)))
             .thread_stack_size(STACK_BYTES)
-            .enable_time()
+            .enable_all()
             .build()?;
         runtime.spawn(serve(router, requests));
         Ok(Self { runtime })
+    }
+
+    /// For tasks that are no answers to requests.
+    pub fn handle(&self) -> &tokio::runtime::Handle {
+        self.runtime.handle()
     }
 
     /// Ends the threads; what is not answered after `grace` is given up.

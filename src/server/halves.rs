@@ -114,22 +114,7 @@ impl Shard {
     /// The node half is there: gateways may come.
     pub(super) fn open_link_port(&mut self, identity: NodeIdentity) {
         let Halves::Node(port) = &mut self.halves else { return };
-        let NodeIdentity { node, incarnation, shard_count } = identity;
-        // One for each shard, and the one for reads.
-        let ports = (0..=shard_count)
-            .filter_map(|shard| u16::try_from(u32::from(self.link_first_port) + shard).ok());
-        let config = ReceiverConfig {
-            node,
-            incarnation,
-            shard: self.index,
-            shard_count,
-            link_ports: ports.collect(),
-            window: WINDOW,
-            links_max: LINKS_MAX,
-            strangers_max: STRANGERS_MAX,
-            answer_bytes_max: ANSWER_BYTES_MAX,
-            silence: SilenceLimits::default(),
-        };
+        let config = receiver_config(identity, self.index, self.link_first_port);
         port.open(config, &mut self.ring);
     }
 
@@ -256,6 +241,25 @@ impl Shard {
                 self.post.push(answer.request.shard, ShardMessage::Answer(answer));
             }
         }
+    }
+}
+
+/// How a node says on port `shard` who it is.
+pub fn receiver_config(identity: NodeIdentity, shard: u32, first_port: u16) -> ReceiverConfig {
+    let NodeIdentity { node, incarnation, shard_count } = identity;
+    // One for each shard, and the one for reads.
+    let ports = (0..=shard_count).map(|shard| u32::from(first_port) + shard);
+    ReceiverConfig {
+        node,
+        incarnation,
+        shard,
+        shard_count,
+        link_ports: ports.filter_map(|port| u16::try_from(port).ok()).collect(),
+        window: WINDOW,
+        links_max: LINKS_MAX,
+        strangers_max: STRANGERS_MAX,
+        answer_bytes_max: ANSWER_BYTES_MAX,
+        silence: SilenceLimits::default(),
     }
 }
 

@@ -68,6 +68,8 @@ pub enum RecoverFault {
     Background(io::Error),
     /// A snapshot of the new incarnation could not be written.
     Snapshot(io::Error),
+    /// The port for reads could not be opened.
+    ReadPort(io::Error),
     /// A replayed head does not read its own snapshot: our mistake, and nothing on disk is touched.
     Rebuild,
 }
@@ -82,6 +84,7 @@ impl fmt::Display for RecoverFault {
             Self::Snapshot(error) => {
                 write!(out, "cannot write the data for the new shards: {error}; the old is kept")
             }
+            Self::ReadPort(error) => write!(out, "cannot open the port for reads: {error}"),
             Self::Rebuild => {
                 write!(out, "cannot route the data to the new shards; the old is kept")
             }

@@ -15,12 +15,14 @@ use crate::control::server::{ControlPlane, ControlRequest};
 use crate::control::shards::{BlocksHandle, ShardHandle, Shards};
 use crate::ring::{RingSetupError, limits};
 use crate::server::life::Life;
+use crate::server::read_port::ReadPort;
 use crate::server::recover::{BlockQueues, RecoverFault, Recovered, recover};
 use crate::server::roles::Roles;
 use crate::server::rules::{self, NodeRules};
 use crate::server::signals;
 use crate::server::threads::{
-    BackgroundQueue, NodeHandover, NodeIdentity, Process, ShardThreads, bind_listeners, start_shards,
+    BackgroundQueue, NodeHandover, NodeIdentity, Process, ShardThreads, bind_listeners,
+    start_shards,
 };
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -63,10 +65,9 @@ impl fmt::Display for StartFault {
                 "cannot listen on {address}: the port is taken; stop the process that has it \
                  (`ss -ltnp` names it) or choose another address"
             ),
-            Self::Listen { address, error } => write!(
-                out,
-                "cannot listen on {address}: {error}; choose an address of this host"
-            ),
+            Self::Listen { address, error } => {
+                write!(out, "cannot listen on {address}: {error}; choose an address of this host")
+            }
             Self::Ring(fault) => fault.fmt(out),
             Self::Thread(error) => write!(out, "cannot start a thread: {error}"),
             Self::Recover(fault) => fault.fmt(out),
@@ -116,19 +117,36 @@ pub fn serve(role: Role, config: &Config) -> Result<(), StartFault> {
 fn serve_node(role: Role, config: &Config) -> Result<(), StartFault> {
     let folder = open_folder(config, config.shards)?;
     let addresses = if role == Role::Node { &config.http.0 } else { &config.listen.0 };
+    let roles = Roles::new(role, config)?;
+    let read_port = match &roles {
+        Roles::Node(node) => {
+            Some(ReadPort::bind(config, node.secret.clone(), Arc::clone(&node.epoch))?)
+        }
+        Roles::Together | Roles::Gateway(_) => None,
+    };
     let Running { process, shards, control_requests, notices, inbox } =
-        start(addresses, config, Roles::new(role, config)?)?;
+        start(addresses, config, roles)?;
     let ShardThreads { threads, wakers, control, background, handovers, .. } = shards;
     let (selects, select_inbox) = flume::bounded(BLOCK_SELECTS);
     let (requests, request_inbox) = flume::bounded(BLOCK_REQUESTS);
     let queues = BlockQueues { selects: select_inbox, requests: request_inbox };
     let handles = Shards::new(control.into_iter().map(ShardHandle::new).collect())
         .with_blocks(BlocksHandle { selects, requests });
-    let control_plane = start_control_plane(config, handles, &process, control_requests)?;
+    let control_plane = start_control_plane(config, handles.clone(), &process, control_requests)?;
     watch_signals(&process, &wakers, notices.clone())?;
     let rules = rules::node_rules(config);
     let state = Arc::clone(&process.state);
-    let job = move |folder| run_recovery(folder, &rules, &state, (&background, &handovers, queues));
+    let (reads_config, handle) = (config.clone(), control_plane.handle().clone());
+    let job = move |folder| {
+        let queues = (&background[..], &handovers[..], queues);
+        let (thread, identity) = run_recovery(folder, &rules, &state, queues)?;
+        if let Some(port) = read_port {
+            let opened = port.open(&reads_config, (identity, handles), (state, &handle));
+            opened.map_err(RecoverFault::ReadPort)?;
+        }
+        tracing::info!("ready");
+        Ok(thread)
+    };
     spawn_recovery(folder, job, notices)?;
     crate::server::greeting::greet(addresses, config);
     let background = wait_for_end(config, &inbox, config.shards)?;
@@ -262,7 +280,7 @@ fn run_recovery(
     rules: &NodeRules,
     state: &Arc<ServerState>,
     (events, handovers, blocks): (&[BackgroundQueue], &[flume::Sender<NodeHandover>], BlockQueues),
-) -> Result<Background, RecoverFault> {
+) -> Result<(Background, NodeIdentity), RecoverFault> {
     let Recovered { nodes, background, sender } =
         recover(&mut folder, rules, state, (events, blocks))?;
     let manifest = folder.manifest();
@@ -283,8 +301,7 @@ fn run_recovery(
     state.set_ready();
     // The lock on the folder lasts until the process ends.
     std::mem::forget(folder);
-    tracing::info!("ready");
-    Ok(background)
+    Ok((background, identity))
 }
 
 /// Waits for a signal and then for the shards; gives the background thread back, if recovery had

@@ -14,7 +14,8 @@ use crate::wire::frame::check_frame;
 const NAMES: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
 
 fn placement(epoch: u64, node_count: u128, replication: u8) -> Arc<Placement> {
-    let nodes = (1..=node_count).map(|node| PlacedNode::new(NodeId(node), &format!("n{node}:1"), 1));
+    let nodes =
+        (1..=node_count).map(|node| PlacedNode::new(NodeId(node), &format!("n{node}:1"), 1));
     let strategy = Strategy::Hash {};
     let nodes = nodes.collect();
     let document = PlacementDocument { epoch, start_ms: 0, replication, strategy, nodes };

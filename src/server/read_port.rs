@@ -1,0 +1,96 @@
+//! DRIVER: a node's port for reads, in the control plane: opened when the node has replayed.
+
+use crate::base::time::Duration;
+use crate::control::config::Config;
+use crate::control::readiness::{Readiness, ServerState};
+use crate::control::reads::answering::{Answering, AnsweringLimits, NodeIdentity};
+use crate::control::reads::server::{NodeStanding, ReadServer, ReadServerConfig};
+use crate::control::shards::Shards;
+use crate::server::halves::receiver_config;
+use crate::server::start::StartFault;
+use crate::server::threads;
+use crate::wire::health::NodeState;
+use crate::wire::proof::LinkSecret;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+/// Connections of gateways to the port: each has one that stays, and one for each query.
+const CONNECTIONS_MAX: u32 = 1024;
+/// How often it is looked at how the node is.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// The port, bound and not open yet.
+pub struct ReadPort {
+    /// Bound and listening.
+    pub listener: TcpListener,
+    /// What both ends know.
+    pub secret: LinkSecret,
+    /// The placement that is in force.
+    pub epoch: Arc<AtomicU64>,
+}
+
+impl ReadPort {
+    /// Binds the port behind those of the shards.
+    pub fn bind(
+        config: &Config,
+        secret: LinkSecret,
+        epoch: Arc<AtomicU64>,
+    ) -> Result<Self, StartFault> {
+        let port = u32::from(config.link.port()) + config.shards;
+        let port = u16::try_from(port).expect("checked with the configuration");
+        let address = SocketAddr::new(config.link.ip(), port);
+        let bound = threads::bind_listeners(&[address], 1)?.into_iter().flatten().next();
+        let listener: TcpListener = bound.expect("one address, one shard").into();
+        let fault = |error| StartFault::Listen { address, error };
+        listener.set_nonblocking(true).map_err(fault)?;
+        Ok(Self { listener, secret, epoch })
+    }
+
+    /// Lets gateways in from now on, until the control plane ends.
+    pub fn open(
+        self,
+        config: &Config,
+        (identity, shards): (threads::NodeIdentity, Shards),
+        (state, handle): (Arc<ServerState>, &Handle),
+    ) -> std::io::Result<()> {
+        let Self { listener, secret, epoch } = self;
+        let receiver = receiver_config(identity, identity.shard_count, config.link.port());
+        let limits = AnsweringLimits {
+            selects_max: config.query_concurrency_max,
+            wait_max: config.query_wait_max.duration(),
+        };
+        let who = NodeIdentity { node: identity.node, incarnation: identity.incarnation };
+        let answering = Answering::new(shards, who, limits);
+        let look = move || NodeStanding {
+            state: node_state(&state),
+            placement_epoch: epoch.load(Ordering::Relaxed),
+        };
+        let (teller, standing) = watch::channel(look());
+        let config = ReadServerConfig { receiver, connections_max: CONNECTIONS_MAX };
+        let server = ReadServer::new(config, secret, answering, standing)?;
+        let _inside = handle.enter();
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        handle.spawn(server.serve(listener));
+        handle.spawn(async move {
+            while !teller.is_closed() {
+                tokio::time::sleep(LOOK_EVERY).await;
+                let now = look();
+                teller.send_if_modified(|was| std::mem::replace(was, now) != now);
+            }
+        });
+        Ok(())
+    }
+}
+
+fn node_state(state: &ServerState) -> NodeState {
+    match state.readiness() {
+        Readiness::Ready => NodeState::Ready,
+        Readiness::Replaying { .. } => NodeState::Replaying,
+        Readiness::Draining => NodeState::Draining,
+        Readiness::DiskLow => NodeState::DiskFull,
+        Readiness::LogFailed { .. } => NodeState::LogFailed,
+    }
+}
