@@ -1,6 +1,8 @@
 //! The `/metrics` page: reports of the shards and numbers of the control plane -> Prometheus' text
 //! format. Pure.
 
+mod links;
+
 use crate::control::exposition::{Exposition, FamilyKind};
 use crate::control::host::ProcessUsage;
 use crate::control::readiness::Readiness;
@@ -58,7 +60,7 @@ const fn gauge(name: &'static str, help: &'static str, read: Read) -> Number {
     Number { name, kind: FamilyKind::Gauge, help, read }
 }
 
-const NUMBERS: [Number; 30] = [
+const NUMBERS: [Number; 25] = [
     counter("tidegate_received_bytes_total", "Bytes received from clients", |r| {
         r.network.received_bytes
     }),
@@ -109,19 +111,6 @@ const NUMBERS: [Number; 30] = [
     }),
     counter("tidegate_duplicate_samples_total", "Samples that replaced one of that time", |r| {
         r.head.duplicates
-    }),
-    counter("tidegate_link_frames_total", "Frames sent to node shards", |r| r.link.frames),
-    counter("tidegate_link_frame_bytes_total", "Bytes of frames sent to node shards", |r| {
-        r.link.frame_bytes
-    }),
-    gauge("tidegate_link_in_flight_frames", "Frames sent and not acknowledged", |r| {
-        r.link.in_flight_frames
-    }),
-    gauge("tidegate_link_in_flight_bytes", "Bytes sent and not acknowledged", |r| {
-        r.link.in_flight_bytes
-    }),
-    gauge("tidegate_link_window_bytes", "Bytes that may be in flight at once", |r| {
-        r.link.window_bytes
     }),
 ];
 
@@ -236,6 +225,7 @@ pub fn render(input: &MetricsInput) -> String {
         }
     }
     render_shards(&mut page, &shards);
+    links::render(&mut page, &shards);
     page.into_text()
 }
 

@@ -209,19 +209,58 @@ pub struct HeadReport {
     pub duplicates: u64,
 }
 
-/// The way from the gateway half to the node half.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The way from the gateway half to a node shard.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LinkReport {
+    /// The node's id; empty in one process.
+    pub node: String,
+    /// Its shard.
+    pub node_shard: u32,
+    /// Whether the node is heard.
+    pub is_up: bool,
     /// Frames sent.
     pub frames: u64,
     /// Bytes of these frames.
     pub frame_bytes: u64,
+    /// Samples in them.
+    pub rows: u64,
+    /// Samples that the node refused.
+    pub refused: u64,
+    /// Times that the node proved itself anew.
+    pub connections: u64,
     /// Frames not acknowledged yet.
     pub in_flight_frames: u64,
     /// Bytes of these frames.
     pub in_flight_bytes: u64,
-    /// Bytes that may be in flight at once.
+    /// Bytes that the node has room for.
+    pub credit_bytes: u64,
+    /// How long the oldest frame has waited for its answer.
+    pub unacked_age_ms: u64,
+    /// Series whose ids are known.
+    pub known_series: u64,
+}
+
+/// A node shard's end of all its links.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LinkPortReport {
+    /// Connections open.
+    pub connections: u64,
+    /// Links remembered.
+    pub links: u64,
+    /// Frames taken.
+    pub frames: u64,
+    /// Bytes of these frames.
+    pub frame_bytes: u64,
+    /// Frames refused whole, but for those of an old placement.
+    pub frames_refused: u64,
+    /// Frames that followed an old placement.
+    pub frames_stale: u64,
+    /// Memory of what arrived and was not taken, and of answers.
+    pub memory_bytes: u64,
+    /// Bytes that a link may have in flight.
     pub window_bytes: u64,
+    /// The placement that is in force.
+    pub epoch: u64,
 }
 
 /// All of a shard.
@@ -247,6 +286,10 @@ pub struct ShardReport {
     pub log: LogReport,
     /// The head.
     pub head: HeadReport,
-    /// The link.
-    pub link: LinkReport,
+    /// Each link.
+    pub links: Vec<LinkReport>,
+    /// The placement that a gateway follows; 0 without one.
+    pub epoch: u64,
+    /// A node's link port.
+    pub link_port: Option<LinkPortReport>,
 }

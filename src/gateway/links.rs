@@ -133,6 +133,8 @@ struct Link {
     is_retired: bool,
     /// Since when samples wait for a newer placement.
     parked_since: Option<Instant>,
+    /// How many answers had come, and since when none has though frames wait.
+    unacked: Option<(u64, Instant)>,
     stats: LinkStats,
 }
 
@@ -166,6 +168,8 @@ enum Stage {
 /// How a link is, for metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinkView {
+    /// Its lane.
+    pub lane: u16,
     /// The node.
     pub node: NodeId,
     /// Its shard.
@@ -176,6 +180,8 @@ pub struct LinkView {
     pub unacked_frames: u64,
     /// Their bytes.
     pub unacked_bytes: u64,
+    /// How long the oldest of them has waited, to a quarter of a second.
+    pub unacked_age: Duration,
     /// Bytes that the node has room for.
     pub credit_bytes: u64,
     /// Counters.
@@ -281,6 +287,7 @@ impl Links {
                 self.take_events(link, owner);
             }
             let one = &mut self.links[usize::from(link)];
+            one.note_unacked(now);
             if !owner.has_parked(link) {
                 one.parked_since = None;
             } else if now
@@ -314,16 +321,19 @@ impl Links {
     }
 
     /// How each link is.
-    pub fn views(&self) -> impl Iterator<Item = LinkView> + '_ {
-        let used = self.links.iter().filter(|link| !link.is_retired);
-        used.map(|link| {
+    pub fn views(&self, now: Instant) -> impl Iterator<Item = LinkView> + '_ {
+        let used = (0u16..).zip(&self.links).filter(|(_, link)| !link.is_retired);
+        used.map(move |(lane, link)| {
             let (frames, bytes) = link.sender.kept();
+            let waited = link.unacked.map(|(_, since)| now.saturating_duration_since(since));
             LinkView {
+                lane,
                 node: link.node,
                 shard: link.node_shard,
                 is_up: link.sender.is_open() && link.sender.is_healthy(),
                 unacked_frames: frames as u64,
                 unacked_bytes: bytes,
+                unacked_age: waited.unwrap_or_default(),
                 credit_bytes: link.sender.credit_bytes(),
                 stats: link.stats,
             }
@@ -382,6 +392,7 @@ impl Links {
             again_after: DIAL_AGAIN_FIRST,
             is_retired: false,
             parked_since: None,
+            unacked: None,
             stats: LinkStats::default(),
         });
         lane
@@ -507,6 +518,16 @@ impl Links {
 }
 
 impl Link {
+    /// The oldest frame without an answer is at least as old as the last answer but one look.
+    fn note_unacked(&mut self, now: Instant) {
+        let answered = self.stats.frames - self.sender.kept().0 as u64;
+        self.unacked = match self.unacked {
+            _ if self.sender.kept().0 == 0 => None,
+            Some((known, since)) if known == answered => Some((known, since)),
+            _ => Some((answered, now)),
+        };
+    }
+
     fn wait(&mut self, now: Instant) {
         self.stage = Stage::Waiting(now + self.again_after);
         self.again_after = (self.again_after * 2).min(DIAL_AGAIN_LAST);

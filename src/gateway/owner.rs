@@ -248,6 +248,11 @@ impl Owner {
         self.parts.is_empty() && self.answers.is_empty()
     }
 
+    /// The placement that is followed; 0 without one.
+    pub fn epoch(&self) -> u64 {
+        self.route.epoch()
+    }
+
     /// Lanes, in use or not.
     pub fn lane_count(&self) -> u16 {
         u16::try_from(self.lanes.len()).expect("fewer lanes than 65,536")

@@ -15,7 +15,7 @@ use crate::wire::link::{ConnectionId, ReceiverConfig, SilenceLimits, WindowLimit
 use std::os::fd::OwnedFd;
 
 /// The only lane of an owner whose node is in the same process.
-const LANE: u16 = 0;
+pub const LANE: u16 = 0;
 /// What a link may have in flight: some milliseconds of a fast gateway, while the log syncs.
 pub const WINDOW: WindowLimits = WindowLimits { frames: 256, bytes: 16 << 20 };
 /// Links that a node shard remembers: gateway shards that come to it, and came.

@@ -66,6 +66,11 @@ impl LinkPort {
         self.links.as_ref()
     }
 
+    /// The placement that is in force.
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Relaxed)
+    }
+
     /// A gateway, or a stranger.
     pub fn handle_accepted(&mut self, now: Instant, socket: OwnedFd, ring: &mut Ring) {
         let nonce = self.chance.draw();

@@ -1,12 +1,14 @@
 //! What a shard tells the control plane about itself, put together from its parts when asked.
 
 use crate::control::report::{
-    HeadReport, LinkReport, LogReport, LogState, MailboxReport, NetworkReport, RingReport,
-    ShardReport,
+    HeadReport, LinkPortReport, LinkReport, LogReport, LogState, MailboxReport, NetworkReport,
+    RingReport, ShardReport,
 };
 use crate::gateway::endpoint::Endpoint;
+use crate::gateway::links::LinkView;
 use crate::node::log;
 use crate::node::shard::NodeShard;
+use crate::server::halves::{Halves, LANE};
 use crate::server::shard::Shard;
 
 /// What the shard loop itself counts.
@@ -26,8 +28,6 @@ impl Shard {
         let ingest = self.ingest.stats();
         let (sent, waiting) = self.post.counts();
         let ring = self.ring.counters();
-        let (ready, in_flight) = self.owner.frames_waiting();
-        let stats = self.node.node().map(NodeShard::stats);
         ShardReport {
             requests: ingest.requests,
             remote_write: ingest.samples[Endpoint::RemoteWriteV1 as usize],
@@ -54,13 +54,67 @@ impl Shard {
             },
             log: self.node.node().map(|node| self.log_report(node)).unwrap_or_default(),
             head: self.node.node().map(head_report).unwrap_or_default(),
-            link: LinkReport {
-                frames: stats.map_or(0, |stats| stats.frames),
-                frame_bytes: stats.map_or(0, |stats| stats.frame_bytes),
-                in_flight_frames: ready + in_flight,
-                ..LinkReport::default()
-            },
+            links: self.link_reports(),
+            epoch: self.owner.epoch(),
+            link_port: self.link_port_report(),
         }
+    }
+
+    fn link_reports(&self) -> Vec<LinkReport> {
+        match &self.halves {
+            Halves::Node(_) => Vec::new(),
+            Halves::Together => {
+                let (ready, in_flight) = self.owner.frames_waiting();
+                let lane = self.owner.lane(LANE);
+                let stats = self.node.node().map(NodeShard::stats);
+                vec![LinkReport {
+                    node_shard: self.index,
+                    is_up: stats.is_some(),
+                    frames: stats.map_or(0, |stats| stats.frames),
+                    frame_bytes: stats.map_or(0, |stats| stats.frame_bytes),
+                    in_flight_frames: ready + in_flight,
+                    in_flight_bytes: lane.held_bytes(),
+                    known_series: lane.series_count(),
+                    ..LinkReport::default()
+                }]
+            }
+            Halves::Gateway(side) => {
+                let views = side.links().views(self.now.monotonic);
+                let report = |view: LinkView| LinkReport {
+                    node: view.node.to_string(),
+                    node_shard: view.shard,
+                    is_up: view.is_up,
+                    frames: view.stats.frames,
+                    frame_bytes: view.stats.bytes,
+                    rows: view.stats.rows,
+                    refused: view.stats.refused,
+                    connections: view.stats.connections,
+                    in_flight_frames: view.unacked_frames,
+                    in_flight_bytes: view.unacked_bytes,
+                    credit_bytes: view.credit_bytes,
+                    unacked_age_ms: u64::try_from(view.unacked_age.as_millis()).unwrap_or(u64::MAX),
+                    known_series: self.owner.lane(view.lane).series_count(),
+                };
+                views.map(report).collect()
+            }
+        }
+    }
+
+    fn link_port_report(&self) -> Option<LinkPortReport> {
+        let Halves::Node(port) = &self.halves else { return None };
+        let links = port.links()?;
+        let (stats, (connections, count, _)) = (links.stats(), links.counts());
+        Some(LinkPortReport {
+            connections: connections as u64,
+            links: count as u64,
+            frames: stats.frames,
+            frame_bytes: stats.bytes,
+            frames_refused: stats.frames_refused - stats.frames_stale,
+            frames_stale: stats.frames_stale,
+            memory_bytes: links.memory_bytes() as u64,
+            window_bytes: links.window_bytes(),
+            epoch: port.epoch(),
+        })
     }
 
     fn log_report(&self, node: &NodeShard) -> LogReport {
