@@ -3,8 +3,8 @@
 //!
 //! `config` is the configuration, `host` what the machine allows. `server` runs the threads and
 //! passes requests from shards to `api`, the axum router; `shards` asks the shards, `gather` puts
-//! their answers together, `reads` carries them from nodes to gateways; `readiness` says whether clients should come; `report` is what a shard
-//! tells about itself and `metrics` prints it.
+//! their answers together, `reads` carries them from nodes to gateways; `readiness` says whether
+//! clients should come; `report` is what a shard tells about itself and `metrics` prints it.
 
 pub mod config;
 pub mod host;

@@ -155,8 +155,8 @@ pub struct Shard {
 impl Shard {
     /// A shard on `ring`, which the calling thread made. Its node half follows by mail.
     pub fn new(ring: Ring, parts: ShardParts) -> Self {
-        let ShardParts { index, config, listeners, halves, mail, neighbours, control, life, state } =
-            parts;
+        let ShardParts { index, config, listeners, halves, .. } = parts;
+        let ShardParts { mail, neighbours, control, life, state, .. } = parts;
         let now = Now::read();
         let shard_count = u32::try_from(neighbours.len()).expect("shards are counted in u32");
         let ingest = rules::ingest_limits(&config);

@@ -403,7 +403,7 @@ fn unavailable_text(reason: Refusal) -> &'static str {
             "cannot take samples: the disk has less room than disk-free-min; make room, or lower it"
         }
         Refusal::NoPlacement => {
-            "cannot take samples yet: no node of --nodes has said which nodes there are (see /-/ready)"
+            "cannot take samples yet: no node has said yet which nodes there are; see /-/ready"
         }
         Refusal::NotAGateway => {
             "cannot take samples from clients: this is a node; send them to a gateway of its fleet"

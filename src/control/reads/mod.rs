@@ -7,7 +7,8 @@
 //! ```
 //! `server` accepts and drives `wire::link::Receiver`, `answering` is where the kinds of questions
 //! part; `client` is a node as a gateway knows it, `selecting` one select of it, both over
-//! `conversation`, a connection that drives `wire::link::Reader`; `fault` says why there is no answer.
+//! `conversation`, a connection that drives `wire::link::Reader`; `fault` says why there is no
+//! answer.
 //!
 //! What is big goes over connections of its own, one question at a time: back-pressure and giving
 //! up are then TCP's, and a slow query holds nobody else up. What is small shares one connection,

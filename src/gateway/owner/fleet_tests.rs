@@ -112,7 +112,8 @@ fn one_owner_is_enough_if_so_configured() {
     assert!(owner.is_idle());
 }
 
-/// Red when samples of a node that is down are waited for, or those of others are refused with them.
+/// Red when samples of a node that is down are waited for, or those of others are refused with
+/// them.
 #[test]
 fn a_node_that_is_down_refuses_its_share_alone() {
     let mut owner = owner(2, 1, AckPolicy::All);

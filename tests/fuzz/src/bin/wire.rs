@@ -14,8 +14,8 @@ use tidegate::wire::hello::{Challenge, Hello, Refused, VERSIONS, Welcome};
 use tidegate::wire::proof::LinkSecret;
 use tidegate::wire::registry::{RegistryPage, RegistryRequest, RegistryView};
 use tidegate::wire::select::{
-    SelectAnswer, SelectEnding, SelectLayer, SelectRequest, SelectWant, SelectedSeries, SeriesJoiner,
-    SeriesView, StringsView, encode_answer,
+    SelectAnswer, SelectEnding, SelectLayer, SelectRequest, SelectWant, SelectedSeries,
+    SeriesJoiner, SeriesView, StringsView, encode_answer,
 };
 use tidegate::wire::write::{WritePayload, WriteView};
 use tidegate_fuzz::write_seeds;
