@@ -23,4 +23,6 @@ pub mod parts;
 pub mod route;
 pub mod table;
 
+pub mod hint;
+
 pub mod reply;

@@ -1,0 +1,117 @@
+//! Handing out a loaded segment: each gateway shard gets its share of each record, in order,
+//! several at a time; in which order they are delivered does not matter.
+
+use std::collections::BTreeMap;
+
+use super::HintPart;
+use super::segment::LoadedSegment;
+
+/// Records that a shard may have without having delivered them.
+pub const RECORDS_OUT_MAX: usize = 8;
+
+/// A record's share of one shard.
+#[derive(Debug)]
+pub struct HintRecord {
+    /// To be said when it is delivered.
+    pub number: HintNumber,
+    /// Its samples.
+    pub part: HintPart,
+}
+
+/// Names a record of a node's hints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HintNumber {
+    /// The segment it lies in.
+    pub segment: u64,
+    /// Its place there.
+    pub index: u32,
+}
+
+/// A segment that is being handed out.
+#[derive(Debug)]
+pub struct Replay {
+    segment: u64,
+    loaded: LoadedSegment,
+    shards: Vec<ShardCursor>,
+}
+
+/// How far one shard is.
+#[derive(Clone, Debug, Default)]
+struct ShardCursor {
+    /// The next record to look at.
+    next: u32,
+    /// Handed out and not delivered, with its samples.
+    out: BTreeMap<u32, u64>,
+}
+
+impl Replay {
+    /// Everything of `loaded` is to be handed out to `shard_count` shards.
+    pub fn new(segment: u64, loaded: LoadedSegment, shard_count: u32) -> Self {
+        let shards = vec![ShardCursor::default(); shard_count as usize];
+        Self { segment, loaded, shards }
+    }
+
+    /// The segment.
+    pub fn segment(&self) -> u64 {
+        self.segment
+    }
+
+    /// The next record of which `shard` owns something, if it may have one more.
+    pub fn poll_record(&mut self, shard: u32) -> Option<HintRecord> {
+        let cursor = self.shards.get_mut(shard as usize)?;
+        while cursor.out.len() < RECORDS_OUT_MAX
+            && (cursor.next as usize) < self.loaded.record_count()
+        {
+            let index = cursor.next;
+            cursor.next += 1;
+            if let Some(part) = self.loaded.part(index as usize, shard) {
+                cursor.out.insert(index, part.sample_count());
+                let number = HintNumber { segment: self.segment, index };
+                return Some(HintRecord { number, part });
+            }
+        }
+        None
+    }
+
+    /// `shard` delivered its share: how many samples these were, 0 if it does not have it.
+    pub fn handle_delivered(&mut self, shard: u32, number: HintNumber) -> u64 {
+        let Some(cursor) = self.shards.get_mut(shard as usize) else { return 0 };
+        if number.segment != self.segment {
+            return 0;
+        }
+        cursor.out.remove(&number.index).unwrap_or(0)
+    }
+
+    /// What `shard` has not delivered is to be handed out again, in order.
+    pub fn handle_pause(&mut self, shard: u32) {
+        let Some(cursor) = self.shards.get_mut(shard as usize) else { return };
+        if let Some((first, _)) = cursor.out.pop_first() {
+            cursor.next = first;
+            cursor.out.clear();
+        }
+    }
+
+    /// When the oldest record was made that some shard has not delivered.
+    pub fn oldest_ms(&self) -> Option<i64> {
+        let starts = self.shards.iter().map(|it| it.out.keys().next().copied().unwrap_or(it.next));
+        let oldest = starts.min().unwrap_or(0) as usize;
+        (oldest < self.loaded.record_count()).then(|| self.loaded.made_ms(oldest))
+    }
+
+    /// Whether every shard delivered all of its share.
+    pub fn is_done(&mut self) -> bool {
+        let count = self.loaded.record_count();
+        for (shard, cursor) in (0u32..).zip(&mut self.shards) {
+            // The rest of the segment may be other shards' alone.
+            while (cursor.next as usize) < count
+                && !self.loaded.has_share(cursor.next as usize, shard)
+            {
+                cursor.next += 1;
+            }
+            if (cursor.next as usize) < count || !cursor.out.is_empty() {
+                return false;
+            }
+        }
+        true
+    }
+}
