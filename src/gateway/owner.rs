@@ -11,12 +11,15 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
+use hashbrown::HashMap;
+
+use crate::gateway::hint::HintPart;
 use crate::gateway::lane::{Frame, Lane, PartRun, RunsOf};
-use crate::gateway::part::{Part, PartAnswer};
-use crate::gateway::parts::{PartKey, Parts};
+use crate::gateway::part::{Lateness, Part, PartAnswer};
+use crate::gateway::parts::{Finished, HintOrigin, OpenPart, PartKey, Parts};
 use crate::gateway::route::Route;
 use crate::model::labels::LabelLimits;
-use crate::model::refusal::Refusal;
+use crate::model::refusal::{Blame, Refusal, RefusalCounts};
 use crate::model::series::{SeriesHash, SeriesId};
 use crate::wire::ack::{Ack, RefusedSample};
 
@@ -43,8 +46,42 @@ pub struct Owner {
     lanes: Vec<OwnerLane>,
     parts: Parts,
     answers: VecDeque<PartAnswer>,
+    /// Whether there is room for hints: without, an owner that is down is one too few.
+    keeps_hints: bool,
+    hints: VecDeque<HintOut>,
+    /// Hints that are not durable yet, by ticket.
+    hinting: HashMap<u64, Hinting>,
+    next_ticket: u64,
+    delivered: VecDeque<Delivered>,
     /// Series by lane, as the part at hand is split; kept for their memory.
     split: Vec<Vec<u32>>,
+}
+
+/// Samples to be kept for an owner that is down; answered by [`Owner::handle_hinted`].
+#[derive(Debug)]
+pub struct HintOut {
+    /// Names it.
+    pub ticket: u64,
+    /// The lane to the owner.
+    pub lane: u16,
+    /// The samples.
+    pub part: HintPart,
+}
+
+/// What became of a hint that was handed out again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delivered {
+    /// Which.
+    pub hint: HintOrigin,
+    /// Whether the node has it, but for what no retry can mend.
+    pub is_done: bool,
+    /// Samples that the node will never take.
+    pub refused: RefusalCounts,
+}
+
+struct Hinting {
+    key: PartKey,
+    samples: Vec<Range<u32>>,
 }
 
 struct OwnerLane {
@@ -74,8 +111,18 @@ impl Owner {
             lanes: Vec::new(),
             parts: Parts::default(),
             answers: VecDeque::new(),
+            keeps_hints: false,
+            hints: VecDeque::new(),
+            hinting: HashMap::new(),
+            next_ticket: 1,
+            delivered: VecDeque::new(),
             split: Vec::new(),
         }
+    }
+
+    /// The same, where what owners that are down lack is kept for them.
+    pub fn with_hints(self) -> Self {
+        Self { keeps_hints: true, ..self }
     }
 
     /// Another lane, to a shard of some node, which is down until [`Owner::handle_lane_up`].
@@ -94,6 +141,38 @@ impl Owner {
         self.gather_part(key);
         self.parts.close_run(key);
         self.settle();
+    }
+
+    /// Takes in a hint that was kept for a node, to be delivered there; what becomes of it is told
+    /// by [`Owner::poll_delivered`]. Behind newer samples of its series, so however late it is.
+    pub fn handle_hint(&mut self, hint: HintOrigin, part: HintPart) {
+        let part = HintPart { lateness: Lateness::Backfill, ..part };
+        let key = self.parts.open_hint(hint, part);
+        self.gather_part(key);
+        self.parts.close_run(key);
+        self.settle();
+    }
+
+    /// Samples to be kept for owners that are down.
+    pub fn poll_hint(&mut self) -> Option<HintOut> {
+        self.hints.pop_front()
+    }
+
+    /// They are durable, or refused.
+    pub fn handle_hinted(&mut self, ticket: u64, outcome: Result<(), Refusal>) {
+        let Some(Hinting { key, samples }) = self.hinting.remove(&ticket) else { return };
+        if let Err(reason) = outcome {
+            for samples in samples {
+                self.parts.get_mut(key).refuse(samples, reason);
+            }
+        }
+        self.parts.close_run(key);
+        self.settle();
+    }
+
+    /// The next hint that was delivered, or could not be.
+    pub fn poll_delivered(&mut self) -> Option<Delivered> {
+        self.delivered.pop_front()
     }
 
     /// Follows another placement from now on: lanes that `route` does not name get no samples any
@@ -300,7 +379,13 @@ impl Owner {
         self.split.resize_with(self.lanes.len(), Vec::new);
         self.split.iter_mut().for_each(Vec::clear);
         let part = self.parts.get(key);
-        self.route.split(part.tenant, &part.batch, &part.bytes, &mut self.split);
+        let is_split = part.hint.is_some_and(|hint| {
+            // One that the placement does not have any more: whoever owns its series now.
+            self.route.split_to_node(hint.node, &part.batch, &mut self.split)
+        });
+        if !is_split {
+            self.route.split(part.tenant, &part.batch, &part.bytes, &mut self.split);
+        }
     }
 
     /// Makes frames anew of what a lane holds.
@@ -394,26 +479,85 @@ impl Owner {
         self.settle();
     }
 
-    /// Answers the parts of which no lane holds a sample any more.
+    /// Answers the parts of which no lane holds a sample any more, and which no owner lacks.
     fn settle(&mut self) {
         while let Some(key) = self.parts.poll_settled() {
-            if !self.parts.get(key).down.is_empty() {
-                self.refuse_down(key);
+            if !self.parts.get(key).down.is_empty() && self.settle_down(key) {
+                continue;
             }
-            self.answers.extend(self.parts.finish(key));
+            match self.parts.finish(key) {
+                Finished::Answer(answer) => self.answers.push_back(answer),
+                Finished::Hint(hint, refused) => {
+                    let by_us = |(reason, _): (Refusal, u64)| reason.blame() == Blame::Server;
+                    let is_done = !refused.iter().any(by_us);
+                    self.delivered.push_back(Delivered { hint, is_done, refused });
+                }
+                Finished::Nothing => {}
+            }
         }
     }
 
-    /// Refuses the samples that lack an owner which is down.
-    fn refuse_down(&mut self, key: PartKey) {
+    /// What owners that are down lack of a part is to be hinted if another owner has it, and
+    /// refused if none has. Whether hints have to become durable first.
+    fn settle_down(&mut self, key: PartKey) -> bool {
         self.split_part(key);
-        for lane in std::mem::take(&mut self.parts.get_mut(key).down) {
-            for &index in &self.split[usize::from(lane)] {
-                let part = self.parts.get_mut(key);
-                part.refuse(part.samples_of(index), Refusal::NodeDown);
+        let down = std::mem::take(&mut self.parts.get_mut(key).down);
+        let mut is_hinting = false;
+        for &lane in &down {
+            let series = std::mem::take(&mut self.split[usize::from(lane)]);
+            let mut pieces = Vec::new();
+            for &index in &series {
+                let part = self.parts.get(key);
+                let samples = part.samples_of(index);
+                if self.keeps_hints && self.has_other_owner(part, index, &down) {
+                    pieces.extend(not_refused(part, samples).map(|samples| (index, samples)));
+                } else {
+                    self.parts.get_mut(key).refuse(samples, Refusal::NodeDown);
+                }
+            }
+            self.split[usize::from(lane)] = series;
+            if !pieces.is_empty() {
+                self.push_hint(key, lane, pieces);
+                is_hinting = true;
             }
         }
+        is_hinting
     }
+
+    /// Whether a series of a part has an owner that is not among `down`.
+    fn has_other_owner(&self, part: &OpenPart, index: u32, down: &[u16]) -> bool {
+        let at = (&part.batch, index as usize);
+        let lanes = self.route.lanes_of(part.tenant, at, &part.bytes);
+        part.hint.is_none() && lanes.as_slice().iter().any(|lane| !down.contains(lane))
+    }
+
+    fn push_hint(&mut self, key: PartKey, lane: u16, pieces: Vec<(u32, Range<u32>)>) {
+        let part = self.parts.get(key);
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        let hint =
+            HintPart::of_samples((part.tenant, part.lateness), (&part.batch, &part.bytes), &pieces);
+        self.hints.push_back(HintOut { ticket, lane, part: hint });
+        let samples = pieces.into_iter().map(|(_, samples)| samples).collect();
+        self.hinting.insert(ticket, Hinting { key, samples });
+        self.parts.open_run(key);
+    }
+}
+
+/// The stretches of `samples` that nobody refused.
+fn not_refused(part: &OpenPart, samples: Range<u32>) -> impl Iterator<Item = Range<u32>> {
+    let mut stretches: Vec<Range<u32>> = Vec::new();
+    if !part.has_refusals() {
+        stretches.push(samples);
+        return stretches.into_iter();
+    }
+    for sample in samples.filter(|sample| !part.is_refused(*sample)) {
+        match stretches.last_mut() {
+            Some(last) if last.end == sample => last.end += 1,
+            _ => stretches.push(sample..sample + 1),
+        }
+    }
+    stretches.into_iter()
 }
 
 #[cfg(test)]

@@ -9,8 +9,11 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::gateway::hint::HintPart;
+use crate::gateway::hint::replay::HintNumber;
 use crate::gateway::part::{Lateness, Part, PartAnswer, RequestKey};
 use crate::gateway::request::{RequestBytes, SeriesBatch};
+use crate::model::placement::NodeId;
 use crate::model::refusal::{Refusal, RefusalCounts};
 use crate::model::series::TenantId;
 
@@ -23,6 +26,8 @@ pub struct PartKey(u32);
 pub struct OpenPart {
     /// Whose answer waits; `None` once it was given, or if nobody waits.
     pub request: Option<RequestKey>,
+    /// Set if it is a hint: it goes to this node alone.
+    pub hint: Option<HintOrigin>,
     /// Whose series.
     pub tenant: TenantId,
     /// How late its samples may be.
@@ -40,6 +45,26 @@ pub struct OpenPart {
     runs_left: u32,
     refusals: Vec<(Range<u32>, Refusal)>,
     is_open: bool,
+}
+
+/// Whose a hint is, and what it is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HintOrigin {
+    /// For this node.
+    pub node: NodeId,
+    /// Of the node's hints.
+    pub number: HintNumber,
+}
+
+/// What a part came to.
+#[derive(Debug)]
+pub enum Finished {
+    /// Somebody waits for it.
+    Answer(PartAnswer),
+    /// It was a hint.
+    Hint(HintOrigin, RefusalCounts),
+    /// Everything was said before.
+    Nothing,
 }
 
 /// A set of a part's samples, by their places. Takes no memory while it is empty.
@@ -62,13 +87,28 @@ impl Parts {
     /// Takes a part in. It waits for [`Parts::close_run`] once, besides its runs.
     pub fn open(&mut self, part: Part) -> PartKey {
         let Part { request, tenant, lateness, batch, bytes } = part;
+        self.open_for((Some(request), None), HintPart { tenant, lateness, batch, bytes })
+    }
+
+    /// Takes a hint in, that is handed out again. As with [`Parts::open`].
+    pub fn open_hint(&mut self, hint: HintOrigin, part: HintPart) -> PartKey {
+        self.open_for((None, Some(hint)), part)
+    }
+
+    fn open_for(
+        &mut self,
+        (request, hint): (Option<RequestKey>, Option<HintOrigin>),
+        part: HintPart,
+    ) -> PartKey {
+        let HintPart { tenant, lateness, batch, bytes } = part;
         let place = self.free.pop().unwrap_or_else(|| {
             self.places.push(OpenPart::default());
             u32::try_from(self.places.len() - 1).expect("fewer parts than requests")
         });
         self.opened += 1;
         let open = &mut self.places[place as usize];
-        open.request = Some(request);
+        open.request = request;
+        open.hint = hint;
         (open.tenant, open.lateness, open.batch, open.bytes) = (tenant, lateness, batch, bytes);
         open.opened = self.opened;
         open.runs_left = 1;
@@ -105,8 +145,8 @@ impl Parts {
         self.settled.pop_front()
     }
 
-    /// Forgets a settled part; its answer, if somebody waits for one.
-    pub fn finish(&mut self, key: PartKey) -> Option<PartAnswer> {
+    /// Forgets a settled part.
+    pub fn finish(&mut self, key: PartKey) -> Finished {
         let part = &mut self.places[key.0 as usize];
         assert!(part.is_open && part.runs_left == 0, "its last run was closed");
         part.is_open = false;
@@ -121,8 +161,13 @@ impl Parts {
         part.refusals.clear();
         let batch = std::mem::take(&mut part.batch);
         self.free.push(key.0);
-        let request = part.request.take()?;
-        Some(PartAnswer { request, refused, first_refusal, batch })
+        match (part.request.take(), part.hint.take()) {
+            (Some(request), _) => {
+                Finished::Answer(PartAnswer { request, refused, first_refusal, batch })
+            }
+            (None, Some(hint)) => Finished::Hint(hint, refused),
+            (None, None) => Finished::Nothing,
+        }
     }
 
     /// An owner has made `samples` durable, and one is enough. The answer, if that was all of them
@@ -170,6 +215,16 @@ impl OpenPart {
             _ if samples.is_empty() => {}
             _ => self.refusals.push((samples, reason)),
         }
+    }
+
+    /// Whether a sample was refused.
+    pub fn is_refused(&self, sample: u32) -> bool {
+        self.refusals.iter().any(|(samples, _)| samples.contains(&sample))
+    }
+
+    /// Whether any was.
+    pub fn has_refusals(&self) -> bool {
+        !self.refusals.is_empty()
     }
 
     /// Takes back refusals of samples that another owner has: one is enough.

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use crate::gateway::request::{RequestBytes, SeriesBatch};
-use crate::model::placement::{GroupIndex, Place, Placement, REPLICATION_MAX};
+use crate::model::placement::{GroupIndex, NodeId, Place, Placement, REPLICATION_MAX};
 use crate::model::series::{SLOT_COUNT, SeriesHash, Slot, TenantId};
 
 /// Owners of a series at most.
@@ -104,6 +104,25 @@ impl Route {
                 placed.lanes_at(place, hash.slot())
             }
         }
+    }
+
+    /// As [`Route::split`], but to the shards of one node; `false` if the placement does not have
+    /// it.
+    pub fn split_to_node(
+        &self,
+        node: NodeId,
+        batch: &SeriesBatch,
+        series: &mut [Vec<u32>],
+    ) -> bool {
+        let Some(placed) = &self.placed else { return false };
+        let Some(node) = placed.placement.document().find(node) else { return false };
+        let lanes = &placed.lanes[node];
+        let shard_count = u32::try_from(lanes.len()).expect("at most 1024");
+        for (place, hash) in (0u32..).zip(&batch.hash) {
+            let lane = lanes[hash.slot().shard(shard_count) as usize];
+            series[usize::from(lane)].push(place);
+        }
+        true
     }
 
     /// Appends to `series[lane]` the places in `batch` of the series that the lane takes.

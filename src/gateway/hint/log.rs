@@ -11,7 +11,9 @@ use crate::model::placement::NodeId;
 use super::HintPart;
 use super::record::{Encoder, Progress, RecordNumbers};
 use super::replay::{HintNumber, HintRecord, Replay};
-use super::segment::{BLOCK_BYTES, LoadedSegment, SEGMENT_BYTES_MAX, SegmentHeader, SegmentTally, record_seed};
+use super::segment::{
+    BLOCK_BYTES, LoadedSegment, SEGMENT_BYTES_MAX, SegmentHeader, SegmentTally, record_seed,
+};
 
 /// A group is written once it is this long, or nothing else waits.
 const GROUP_BYTES_GATHERED: usize = 8 << 20;
@@ -594,9 +596,10 @@ impl HintLog {
 
     /// Bytes on the disk, or about to be.
     pub fn bytes(&self) -> u64 {
-        let gathering = self.gathering.as_ref().map_or(0, |group| {
-            group.bytes.len().next_multiple_of(BLOCK_BYTES) as u64
-        });
+        let gathering = self
+            .gathering
+            .as_ref()
+            .map_or(0, |group| group.bytes.len().next_multiple_of(BLOCK_BYTES) as u64);
         let segments = self.segments.iter().map(|segment| segment.len_bytes);
         let removals = self.removals.iter().map(|(_, len_bytes)| *len_bytes);
         gathering + segments.sum::<u64>() + removals.sum::<u64>()

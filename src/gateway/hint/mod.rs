@@ -67,6 +67,22 @@ impl HintPart {
         Self { tenant, lateness, batch: chosen, bytes: Arc::clone(bytes) }
     }
 
+    /// Samples of `batch`, by their series and their places in its columns. No label is copied.
+    pub fn of_samples(
+        (tenant, lateness): (TenantId, Lateness),
+        (batch, bytes): (&SeriesBatch, &Arc<RequestBytes>),
+        pieces: &[(u32, Range<u32>)],
+    ) -> Self {
+        let mut chosen = SeriesBatch::default();
+        for (index, samples) in pieces {
+            let (index, samples) = (*index as usize, samples.start as usize..samples.end as usize);
+            chosen.timestamp_ms.extend_from_slice(&batch.timestamp_ms[samples.clone()]);
+            chosen.value.extend_from_slice(&batch.value[samples]);
+            chosen.push_series(batch.hash[index], batch.labels[index]);
+        }
+        Self { tenant, lateness, batch: chosen, bytes: Arc::clone(bytes) }
+    }
+
     /// Samples in it.
     pub fn sample_count(&self) -> u64 {
         self.batch.value.len() as u64

@@ -26,9 +26,7 @@ use crate::model::placement::NodeId;
 use crate::model::series::SeriesHash;
 
 use super::HintPart;
-use super::record::{
-    RECORD_ALIGN_BYTES, Record, RecordHeader, decode_header, read_u32, read_u64,
-};
+use super::record::{RECORD_ALIGN_BYTES, Record, RecordHeader, decode_header, read_u32, read_u64};
 
 /// Groups are whole blocks, and so is the header.
 pub const BLOCK_BYTES: usize = 4096;
@@ -266,7 +264,8 @@ impl LoadedSegment {
             let labels = LabelSpan::in_body(start, len);
             self.entries[place] = Some(Entry { hash, labels, shard });
         }
-        let mut shards = record.runs().filter_map(|(entry, _)| self.entry(entry)).map(|it| it.shard);
+        let mut shards =
+            record.runs().filter_map(|(entry, _)| self.entry(entry)).map(|it| it.shard);
         let shard = shards.next().unwrap_or(SEVERAL);
         let shard = if shards.all(|other| other == shard) { shard } else { SEVERAL };
         let mut start = 0;

@@ -196,3 +196,82 @@ fn a_lane_that_is_full_refuses_its_share_alone() {
     ack(&mut owner, 1, (second, new), &[]);
     assert_eq!(answers(&mut owner), [(2, share)], "part 1 waits for lane 0");
 }
+
+/// Red when an answer leaves before the hint is durable, when what the owner that is up refused is
+/// hinted, or when a hint that found no room counts as written.
+#[test]
+fn what_an_owner_that_is_down_lacks_is_hinted_once_another_has_it() {
+    let mut owner = owner(2, 2, AckPolicy::All).with_hints();
+    owner.handle_lane_down(1);
+    eight(&mut owner, 1, 5);
+    assert!(owner.poll_hint().is_none(), "nobody has it yet");
+    let (sequence, _, new) = send(&mut owner, 0);
+    ack(&mut owner, 0, (sequence, new), &[(2, Refusal::TooOld)]);
+    assert_eq!(answers(&mut owner), []);
+    let hint = owner.poll_hint().expect("for the owner that is down");
+    assert_eq!((hint.lane, hint.part.batch.len(), hint.part.sample_count()), (1, 7, 7));
+    owner.handle_hinted(hint.ticket, Ok(()));
+    assert_eq!(answers(&mut owner), [(1, 1)]);
+    eight(&mut owner, 2, 6);
+    let (sequence, ..) = send(&mut owner, 0);
+    ack(&mut owner, 0, (sequence, 0), &[]);
+    let hint = owner.poll_hint().expect("another");
+    owner.handle_hinted(hint.ticket, Err(Refusal::HintsFull));
+    assert_eq!(answers(&mut owner), [(2, 8)]);
+    // With no owner left there is nobody to vouch for it.
+    owner.handle_lane_down(0);
+    eight(&mut owner, 3, 7);
+    assert!(owner.poll_hint().is_none());
+    assert_eq!(answers(&mut owner), [(3, 8)]);
+    assert!(owner.is_idle());
+}
+
+/// Red when a node that goes while it has frames leaves them without a hint.
+#[test]
+fn what_a_node_had_in_flight_is_hinted_when_it_goes() {
+    let mut owner = owner(2, 2, AckPolicy::All).with_hints();
+    eight(&mut owner, 1, 5);
+    let (sequence, _, new) = send(&mut owner, 0);
+    send(&mut owner, 1);
+    ack(&mut owner, 0, (sequence, new), &[]);
+    assert_eq!(answers(&mut owner), []);
+    owner.handle_lane_down(1);
+    let hint = owner.poll_hint().expect("a hint");
+    assert_eq!((hint.lane, hint.part.sample_count()), (1, 8));
+    owner.handle_hinted(hint.ticket, Ok(()));
+    assert_eq!(answers(&mut owner), [(1, 0)]);
+}
+
+/// Red when a hint goes to other owners than the one that lacks it, when it is told delivered
+/// before its ack, or when one that the node cannot take now is forgotten.
+#[test]
+fn a_hint_is_delivered_to_its_node_alone() {
+    let mut owner = owner(2, 2, AckPolicy::All).with_hints();
+    owner.handle_lane_down(1);
+    eight(&mut owner, 1, 5);
+    let (sequence, _, new) = send(&mut owner, 0);
+    ack(&mut owner, 0, (sequence, new), &[]);
+    let hint = owner.poll_hint().expect("a hint");
+    owner.handle_hinted(hint.ticket, Ok(()));
+    let number = crate::gateway::hint::replay::HintNumber { segment: 1, index: 0 };
+    let origin = HintOrigin { node: NodeId(2), number };
+    let again = || HintPart { bytes: Arc::clone(&hint.part.bytes), ..HintPart::default() };
+    let mut first = again();
+    first.batch.timestamp_ms.push(5);
+    first.batch.value.push(1.0);
+    first.batch.push_series(hint.part.batch.hash[0], hint.part.batch.labels[0]);
+    owner.handle_hint(origin, first);
+    let outcome = owner.poll_delivered().expect("its node is down");
+    assert_eq!((outcome.hint, outcome.is_done), (origin, false));
+    owner.handle_lane_up(1, 101);
+    owner.handle_hint(origin, hint.part);
+    assert!(owner.poll_frame(0).is_none(), "the other owner has it");
+    let (sequence, times, new) = send(&mut owner, 1);
+    assert_eq!(times, [5; 8]);
+    assert!(owner.poll_delivered().is_none());
+    // What no retry can mend is delivered, and counted.
+    ack(&mut owner, 1, (sequence, new), &[(0, Refusal::OlderThanRetention)]);
+    let outcome = owner.poll_delivered().expect("delivered");
+    assert_eq!((outcome.hint, outcome.is_done), (origin, true));
+    assert_eq!(outcome.refused.get(Refusal::OlderThanRetention), 1);
+}
