@@ -448,6 +448,9 @@ impl Links {
         let (node, shard) = (one.node, one.node_shard);
         while let Some(event) = one.sender.poll_event() {
             match event {
+                SenderEvent::Welcomed(welcome) if welcome.shard_count != one.shard_count => {
+                    return self.give_up_node(link, welcome.shard_count, owner);
+                }
                 SenderEvent::Welcomed(welcome) => {
                     self.epoch_heard = self.epoch_heard.max(welcome.placement_epoch);
                     one.again_after = DIAL_AGAIN_FIRST;
@@ -490,6 +493,22 @@ impl Links {
                     }
                 }
             }
+        }
+    }
+
+    /// The node has another number of shards than the fleet says: its series are elsewhere, and
+    /// what this shard took of them would be found by nobody. Down until the fleet says so too.
+    fn give_up_node(&mut self, link: u16, shard_count: u32, owner: &mut Owner) {
+        let one = &mut self.links[usize::from(link)];
+        one.sender.return_frames();
+        while one.sender.poll_event().is_some() {}
+        owner.handle_lane_down(link);
+        owner.handle_ids_forgotten(link);
+        let known = one.shard_count;
+        let text = format!("it has {shard_count} shards now, not {known}: waiting for its ports");
+        self.notices.push_back(LinkNotice::Refused { node: one.node, text });
+        if matches!(one.stage, Stage::Open { .. }) {
+            self.close(link);
         }
     }
 
