@@ -303,9 +303,11 @@ impl Lane {
         }
     }
 
-    /// The node's ids are those of `id_space` from now on, those that are known included.
+    /// The node's ids are those of `id_space` from now on.
     pub fn set_id_space(&mut self, id_space: u64) {
-        self.id_space = id_space;
+        if std::mem::replace(&mut self.id_space, id_space) != id_space {
+            self.forget_ids();
+        }
     }
 
     /// The node's ids are others now.
@@ -313,14 +315,24 @@ impl Lane {
         self.table = SeriesTable::default();
     }
 
+    /// Forgets ids that were not looked for since this was called before.
+    pub fn age_ids(&mut self) {
+        self.table.age();
+    }
+
     /// The placement that frames follow from now on.
     pub fn set_epoch(&mut self, epoch: u64) {
         self.epoch = epoch;
     }
 
-    /// Remembers ids that the node told without being asked.
-    pub fn learn(&mut self, hash: SeriesHash, id: SeriesId) {
-        self.table.insert(hash, id);
+    /// Remembers ids that the node told without being asked, if they are those that frames name.
+    pub fn learn(&mut self, id_space: u64, ids: &[(SeriesHash, SeriesId)]) {
+        if self.id_space == 0 {
+            self.id_space = id_space;
+        }
+        if self.id_space == id_space {
+            ids.iter().for_each(|(hash, id)| self.table.insert(*hash, *id));
+        }
     }
 
     /// Keeps memory for another frame.

@@ -28,6 +28,8 @@ const DIAL_AGAIN_FIRST: Duration = Duration::from_millis(50);
 const DIAL_AGAIN_LAST: Duration = Duration::from_secs(1);
 /// Frames that a link keeps at most: more than any window.
 const KEPT_FRAMES_MAX: u32 = 1024;
+/// What no sample came of for so long, up to twice, is forgotten: it costs its labels to know again.
+const IDS_AGE_EVERY: Duration = Duration::from_secs(3600);
 /// A lane of a slot that another gateway shard owns.
 const NO_LANE: u16 = u16::MAX;
 
@@ -84,6 +86,8 @@ pub struct Links {
     notices: VecDeque<LinkNotice>,
     /// The newest placement that a node spoke of.
     epoch_heard: u64,
+    /// When ids age next.
+    age_at: Option<Instant>,
 }
 
 /// What people should know.
@@ -198,6 +202,7 @@ impl Links {
             actions: VecDeque::new(),
             notices: VecDeque::new(),
             epoch_heard: 0,
+            age_at: None,
         }
     }
 
@@ -279,6 +284,11 @@ impl Links {
 
     /// Time went by: four times a second, or more often.
     pub fn handle_timer(&mut self, now: Instant, owner: &mut Owner) {
+        let is_due = *self.age_at.get_or_insert(now + IDS_AGE_EVERY) <= now;
+        if is_due {
+            self.age_at = Some(now + IDS_AGE_EVERY);
+            (0..owner.lane_count()).for_each(|lane| owner.lane_mut(lane).age_ids());
+        }
         for link in 0..self.count() {
             let one = &mut self.links[usize::from(link)];
             if one.sender.poll_timeout().is_some_and(|due| due <= now) {

@@ -13,9 +13,14 @@ const SHRINK_FACTOR: usize = 8;
 const SHRINK_CAPACITY_MIN: usize = 8192;
 
 /// Ids of the known series.
+///
+/// A node in the same process tells which series leave it. One behind a link does not, so a table
+/// of its ids is *aged*: what was not looked for since the last but one time is forgotten.
 #[derive(Default)]
 pub struct SeriesTable {
     entries: HashTable<Entry>,
+    /// Entries that nobody looked for since [`SeriesTable::age`].
+    aged: HashTable<Entry>,
 }
 
 /// Bytes instead of one u128: 20 instead of 32.
@@ -37,8 +42,24 @@ impl Entry {
 impl SeriesTable {
     /// The id of `hash`, if it is known. One cache miss on a table larger than the cache.
     #[inline]
-    pub fn find(&self, hash: SeriesHash) -> Option<SeriesId> {
-        self.entries.find(hash.table_hash(), |entry| entry.is(hash)).map(|entry| entry.id)
+    pub fn find(&mut self, hash: SeriesHash) -> Option<SeriesId> {
+        match self.entries.find(hash.table_hash(), |entry| entry.is(hash)) {
+            Some(entry) => Some(entry.id),
+            None if self.aged.is_empty() => None,
+            None => self.renew(hash),
+        }
+    }
+
+    /// Forgets what was not looked for since this was called before.
+    pub fn age(&mut self) {
+        self.aged = std::mem::take(&mut self.entries);
+    }
+
+    fn renew(&mut self, hash: SeriesHash) -> Option<SeriesId> {
+        let found = self.aged.find_entry(hash.table_hash(), |entry| entry.is(hash)).ok()?;
+        let (Entry { id, .. }, _) = found.remove();
+        self.insert(hash, id);
+        Some(id)
     }
 
     /// Remembers what the node answered; a second answer for the same series replaces the first.
@@ -53,10 +74,11 @@ impl SeriesTable {
 
     /// Forgets that `hash` has `id`, if it does.
     pub fn remove(&mut self, hash: SeriesHash, id: SeriesId) {
-        let found =
-            self.entries.find_entry(hash.table_hash(), |entry| entry.is(hash) && entry.id == id);
-        if let Ok(entry) = found {
-            entry.remove();
+        for entries in [&mut self.entries, &mut self.aged] {
+            let is_it = |entry: &Entry| entry.is(hash) && entry.id == id;
+            if let Ok(entry) = entries.find_entry(hash.table_hash(), is_it) {
+                entry.remove();
+            }
         }
         let (len, capacity) = (self.entries.len(), self.entries.capacity());
         // As long a pause as growing to this size was.
@@ -65,24 +87,20 @@ impl SeriesTable {
         }
     }
 
-    /// Forgets everything.
-    pub fn clear(&mut self) {
-        self.entries.clear();
-    }
-
     /// Known series.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.entries.len() + self.aged.len()
     }
 
     /// Whether nothing is known.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.entries.is_empty() && self.aged.is_empty()
     }
 
     /// Memory in use.
     pub fn memory_bytes(&self) -> u64 {
-        (self.entries.capacity() * (size_of::<Entry>() + 1)) as u64
+        let capacity = self.entries.capacity() + self.aged.capacity();
+        (capacity * (size_of::<Entry>() + 1)) as u64
     }
 }
 
@@ -102,6 +120,26 @@ mod tests {
         assert_eq!(table.find(SeriesHash(1 << 64 | 8)), None);
         table.insert(hash, SeriesId(4));
         assert_eq!((table.find(hash), table.len()), (Some(SeriesId(4)), 1));
+    }
+
+    /// Red when what is in use is forgotten, or what is not is kept for ever.
+    #[test]
+    fn what_nobody_looks_for_is_forgotten() {
+        let mut table = SeriesTable::default();
+        let (used, idle) = (SeriesHash(7), SeriesHash(8));
+        table.insert(used, SeriesId(1));
+        table.insert(idle, SeriesId(2));
+        for _ in 0..3 {
+            table.age();
+            assert_eq!(table.find(used), Some(SeriesId(1)));
+        }
+        assert_eq!((table.find(idle), table.len()), (None, 1));
+        table.age();
+        table.insert(used, SeriesId(3));
+        assert_eq!(table.find(used), Some(SeriesId(3)), "the newer answer");
+        table.age();
+        table.remove(used, SeriesId(3));
+        assert_eq!(table.find(used), None);
     }
 
     #[test]
