@@ -5,11 +5,15 @@
 //! passes requests from shards to `api`, the axum router; `shards` asks the shards, `gather` puts
 //! their answers together, `reads` carries them from nodes to gateways; `readiness` says whether
 //! clients should come; `report` is what a shard tells about itself and `metrics` prints it.
+//!
+//! `discovery` turns the names of nodes into addresses, and keeps them current.
 
 pub mod config;
 pub mod host;
 
 pub mod server;
+
+pub mod discovery;
 
 pub mod api;
 pub mod gather;
