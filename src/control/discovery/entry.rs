@@ -197,41 +197,41 @@ mod tests {
     #[test]
     fn entries() {
         #[track_caller]
-        fn check(text: &str, want: Result<Target, EntryFault>) {
-            assert_eq!(parse_target(text), want, "{text:?}");
+        fn check(text: &str, want: &Result<Target, EntryFault>) {
+            assert_eq!(parse_target(text), *want, "{text:?}");
         }
         let address = |text: &str| Ok(Target::Address(text.parse().expect("an address")));
         let host = |name: &str, port| Ok(Target::Host { name: name.into(), port });
-        check("10.0.0.1:9500", address("10.0.0.1:9500"));
-        check("[fe80::1]:9500", address("[fe80::1]:9500"));
-        check("[fe80::1%2]:9500", address("[fe80::1%2]:9500"));
-        check("Node-1.Example:9500", host("node-1.example", 9500));
-        check("node_1:1", host("node_1", 1));
-        check("node-1.example.:9500", host("node-1.example.", 9500));
+        check("10.0.0.1:9500", &address("10.0.0.1:9500"));
+        check("[fe80::1]:9500", &address("[fe80::1]:9500"));
+        check("[fe80::1%2]:9500", &address("[fe80::1%2]:9500"));
+        check("Node-1.Example:9500", &host("node-1.example", 9500));
+        check("node_1:1", &host("node_1", 1));
+        check("node-1.example.:9500", &host("node-1.example.", 9500));
         let service = Target::Service { name: "_tidegate._tcp.example".into() };
-        check("srv+_tidegate._tcp.example", Ok(service));
-        check("", Err(EntryFault::Empty));
-        check("http://a:9500", Err(EntryFault::Scheme));
-        check("node-1", Err(EntryFault::PortMissing));
-        check("10.0.0.1", Err(EntryFault::PortMissing));
-        check("fe80::1:9500", Err(EntryFault::BracketsMissing));
-        check("[fe80::1]", Err(EntryFault::AddressInvalid));
-        check("[fe80::1%eth0]:9500", Err(EntryFault::AddressInvalid));
-        check("10.0.0.300:9500", Err(EntryFault::AddressInvalid));
+        check("srv+_tidegate._tcp.example", &Ok(service));
+        check("", &Err(EntryFault::Empty));
+        check("http://a:9500", &Err(EntryFault::Scheme));
+        check("node-1", &Err(EntryFault::PortMissing));
+        check("10.0.0.1", &Err(EntryFault::PortMissing));
+        check("fe80::1:9500", &Err(EntryFault::BracketsMissing));
+        check("[fe80::1]", &Err(EntryFault::AddressInvalid));
+        check("[fe80::1%eth0]:9500", &Err(EntryFault::AddressInvalid));
+        check("10.0.0.300:9500", &Err(EntryFault::AddressInvalid));
         for port in ["", "0", "65536", "+9500", "x", "-1"] {
-            check(&format!("node:{port}"), Err(EntryFault::PortInvalid));
+            check(&format!("node:{port}"), &Err(EntryFault::PortInvalid));
         }
-        check("10.0.0.1:0", Err(EntryFault::PortInvalid));
-        check(":9500", Err(EntryFault::NameInvalid));
-        check("a..b:9500", Err(EntryFault::NameInvalid));
-        check("a b:9500", Err(EntryFault::NameInvalid));
-        check("ä:9500", Err(EntryFault::NameInvalid));
-        check(&format!("{}:9500", "a".repeat(63)), host(&"a".repeat(63), 9500));
-        check(&format!("{}:9500", "a".repeat(64)), Err(EntryFault::NameTooLong));
-        check(&format!("{}a:9500", "a.".repeat(127)), Err(EntryFault::NameTooLong));
-        check("srv+_tidegate._tcp.example:9500", Err(EntryFault::PortOnService));
+        check("10.0.0.1:0", &Err(EntryFault::PortInvalid));
+        check(":9500", &Err(EntryFault::NameInvalid));
+        check("a..b:9500", &Err(EntryFault::NameInvalid));
+        check("a b:9500", &Err(EntryFault::NameInvalid));
+        check("ä:9500", &Err(EntryFault::NameInvalid));
+        check(&format!("{}:9500", "a".repeat(63)), &host(&"a".repeat(63), 9500));
+        check(&format!("{}:9500", "a".repeat(64)), &Err(EntryFault::NameTooLong));
+        check(&format!("{}a:9500", "a.".repeat(127)), &Err(EntryFault::NameTooLong));
+        check("srv+_tidegate._tcp.example:9500", &Err(EntryFault::PortOnService));
         for name in ["tidegate.example", "_tidegate.example", "_tidegate._tcp", "_a._udp.b"] {
-            check(&format!("srv+{name}"), Err(EntryFault::ServiceInvalid));
+            check(&format!("srv+{name}"), &Err(EntryFault::ServiceInvalid));
         }
     }
 
