@@ -188,6 +188,7 @@ fn a_service_names_hosts() {
     script.replies(20, &service(name), hosts(&[], 10));
     script.has(&["10.0.0.2:7"]);
     assert_eq!(script.discovery.counts().names_failing, 1);
+    script.asks(400, &[service(name), host("b")]);
 }
 
 /// Red without the limits of questions in flight and of records.
