@@ -7,7 +7,8 @@
 //! ```
 //! Pure: every gateway and node computes the same from the same document, with integers only.
 //! A table is made once per epoch, O(slots x nodes).
-//! Not here: agreeing on a document, storing it, whether a node is up (which never changes it).
+//! A fleet agrees on its next document by `agreement`.
+//! Not here: storing a document, whether a node is up (which never changes it).
 //!
 //! # Why nodes have a `pull` and a `salt`
 //! Owners are chosen by weighted rendezvous hashing: each node draws a number for each slot, and
@@ -19,6 +20,7 @@
 //! a document stays one pure function, and a node's numbers change only when it is itself changed.
 //! Figures, and what was rejected: ARCHITECTURE.md, "A node draws with numbers that were tried".
 
+pub mod agreement;
 mod change;
 mod check;
 mod document;

@@ -1,0 +1,374 @@
+//! A fleet that agrees while everything fails, on one thread, from one seed.
+//!
+//! Messages are lost, doubled and late, so they come in any order; nodes crash before and after
+//! they save, and keep what they saved; proposers come, compete, and die at any moment, with bases
+//! that are out of date. Every vote that reaches a disk is counted by an observer.
+//! Checked all the time: of each epoch at most one document is ever decided, and nobody follows
+//! another. Checked at the end, once faults stop: each proposal ends, with a minority of the nodes
+//! still down.
+
+#![cfg(test)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::{Acceptor, Answer, Ballot, Draft, Outcome, Proposal, Request, Saved};
+use crate::base::random::Random;
+use crate::base::time::{Duration, Instant, monotonic_now};
+use crate::model::placement::{NodeId, PlacedNode, PlacementDocument, Strategy};
+
+const FAULTS_FOR: Duration = Duration::from_secs(60);
+const QUIET_AT_MOST: Duration = Duration::from_secs(120);
+const PROPOSALS_MAX: usize = 4;
+
+/// A node: what runs, and what is on its disk.
+struct Node {
+    acceptor: Acceptor,
+    documents: Vec<Arc<PlacementDocument>>,
+    draft: Draft,
+    is_up: bool,
+}
+
+enum Event {
+    Request { proposal: u128, node: NodeId, request: Request },
+    Answer { proposal: u128, node: NodeId, answer: Answer },
+}
+
+#[derive(Debug, Default)]
+struct Deeds {
+    founded: usize,
+    decided: usize,
+    completed_for_another: usize,
+    overtaken: usize,
+    crashes: usize,
+    lost: usize,
+}
+
+struct World {
+    random: Random,
+    now: Instant,
+    network: BTreeMap<(Instant, u64), Event>,
+    sent: u64,
+    nodes: BTreeMap<NodeId, Node>,
+    proposals: BTreeMap<u128, Proposal>,
+    proposers: u128,
+    /// The observer: who voted so, and what so was decided.
+    votes: BTreeMap<(u64, Ballot), (Arc<PlacementDocument>, BTreeSet<NodeId>)>,
+    decided: BTreeMap<u64, Arc<PlacementDocument>>,
+    is_faulty: bool,
+    deeds: Deeds,
+}
+
+fn document(epoch: u64, start_ms: i64, ids: &BTreeSet<NodeId>) -> PlacementDocument {
+    let node = |id: &NodeId| PlacedNode::new(*id, &format!("node-{}:9428", id.0), 2);
+    let nodes = ids.iter().map(node).collect();
+    PlacementDocument { epoch, start_ms, replication: 1, strategy: Strategy::Hash {}, nodes }
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0xa9_4ee);
+        let count = 2 + random.below(6);
+        let node = |id: u128| {
+            let acceptor = Acceptor::new(NodeId(id), None, [], Draft::default());
+            let (documents, draft) = (Vec::new(), Draft::default());
+            (NodeId(id), Node { acceptor, documents, draft, is_up: true })
+        };
+        Self {
+            nodes: (1..=u128::from(count)).map(node).collect(),
+            random,
+            now: monotonic_now(),
+            network: BTreeMap::new(),
+            sent: 0,
+            proposals: BTreeMap::new(),
+            proposers: 0,
+            votes: BTreeMap::new(),
+            decided: BTreeMap::new(),
+            is_faulty: true,
+            deeds: Deeds::default(),
+        }
+    }
+
+    fn run(&mut self) {
+        let end = self.now + FAULTS_FOR;
+        while self.now < end {
+            self.now += Duration::from_millis(1 + self.random.below(20));
+            self.commit_fault();
+            self.turn();
+        }
+        self.be_quiet();
+        let quiet_until = self.now + QUIET_AT_MOST;
+        while self.proposals.values().any(|proposal| proposal.outcome().is_none()) {
+            assert!(self.now < quiet_until, "a proposal does not end: {:?}", self.proposals);
+            self.now += Duration::from_millis(1 + self.random.below(20));
+            self.turn();
+        }
+    }
+
+    fn commit_fault(&mut self) {
+        if self.random.once_in(30) && self.proposals.len() < PROPOSALS_MAX {
+            self.propose();
+        }
+        if self.random.once_in(60) {
+            self.proposals.pop_first();
+        }
+        if self.random.once_in(40) {
+            let index = self.random.index(self.nodes.len());
+            let node = self.nodes.values_mut().nth(index).expect("an index");
+            node.is_up = !node.is_up;
+            node.restart();
+            self.deeds.crashes += 1;
+        }
+    }
+
+    /// No more faults; some nodes stay down, as many as may.
+    fn be_quiet(&mut self) {
+        self.is_faulty = false;
+        self.nodes.values_mut().for_each(|node| node.is_up = true);
+        if let Some(newest) = self.newest_that_is_up() {
+            for node in newest.nodes.iter().take((newest.nodes.len() - 1) / 2) {
+                self.nodes.get_mut(&node.id).expect("a node").is_up = false;
+            }
+            if self.newest_that_is_up() != Some(newest) {
+                // The others do not know it, so they cannot know whose majority counts.
+                self.nodes.values_mut().for_each(|node| node.is_up = true);
+            }
+        }
+        // Who follows brings nodes up to date: here somebody did.
+        let ups = || self.nodes.values().filter(|node| node.is_up);
+        let known: Vec<_> = ups().flat_map(|node| node.documents.clone()).collect();
+        for node in self.nodes.values_mut().filter(|node| node.is_up) {
+            for document in &known {
+                node.ask(&Request::Commit { document: Arc::clone(document) });
+            }
+        }
+        self.proposals.clear();
+        self.propose();
+        self.propose();
+    }
+
+    fn newest_that_is_up(&self) -> Option<Arc<PlacementDocument>> {
+        let ups = self.nodes.values().filter(|node| node.is_up);
+        ups.filter_map(|node| node.acceptor.newest()).max_by_key(|each| each.epoch).cloned()
+    }
+
+    /// Somebody wants another document, by what some node knows.
+    fn propose(&mut self) {
+        let ups: Vec<NodeId> =
+            self.nodes.iter().filter(|(_, node)| node.is_up).map(|(id, _)| *id).collect();
+        if ups.is_empty() {
+            return;
+        }
+        let asked = ups[self.random.index(ups.len())];
+        let base = self.nodes[&asked].acceptor.newest().cloned();
+        self.proposers += 1;
+        let mut ids: BTreeSet<NodeId> = match &base {
+            Some(base) => base.nodes.iter().map(|node| node.id).collect(),
+            None => [NodeId(1)].into(),
+        };
+        for id in self.nodes.keys().copied().collect::<Vec<_>>() {
+            if self.random.once_in(3) && (ids.len() > 1 || !ids.contains(&id)) && !ids.remove(&id) {
+                ids.insert(id);
+            }
+        }
+        if base.is_none() {
+            ids.insert(NodeId(1));
+        }
+        let epoch = base.as_ref().map_or(1, |base| base.epoch + 1);
+        // The proposer's number makes each document another one.
+        let start_ms = base.as_ref().map_or(0, |base| base.start_ms)
+            + i64::try_from(self.proposers).expect("few");
+        let wanted = document(epoch, start_ms, &ids);
+        let proposal = match base {
+            Some(base) => Proposal::change(self.now, self.proposers, base, wanted),
+            None => Ok(Proposal::found(self.now, self.proposers, wanted)),
+        };
+        self.proposals.insert(self.proposers, proposal.expect("it may follow"));
+    }
+
+    fn turn(&mut self) {
+        while let Some(due) = self.network.first_entry().filter(|due| due.key().0 <= self.now) {
+            match due.remove() {
+                Event::Request { proposal, node, request } => {
+                    self.deliver(proposal, node, &request);
+                }
+                Event::Answer { proposal, node, answer } => {
+                    if let Some(proposal) = self.proposals.get_mut(&proposal) {
+                        proposal.handle_answer(self.now, node, answer);
+                    }
+                }
+            }
+        }
+        for id in self.proposals.keys().copied().collect::<Vec<_>>() {
+            let proposal = self.proposals.get_mut(&id).expect("a key");
+            if proposal.poll_timeout().is_some_and(|due| due <= self.now) {
+                proposal.handle_timer(self.now);
+            }
+            let mut requests = Vec::new();
+            while let Some(request) = proposal.poll_request() {
+                requests.push(request);
+            }
+            let outcome = proposal.outcome().cloned();
+            let is_over = proposal.is_over();
+            for (node, request) in requests {
+                self.send(|| Event::Request { proposal: id, node, request: request.clone() });
+            }
+            if let Some(outcome) = outcome {
+                self.check_outcome(&outcome, is_over);
+            }
+            if is_over {
+                self.proposals.remove(&id);
+            }
+        }
+    }
+
+    fn check_outcome(&mut self, outcome: &Outcome, is_over: bool) {
+        let count = usize::from(is_over);
+        match outcome {
+            Outcome::Decided { document, is_ours } => {
+                self.check_decided(document);
+                self.deeds.founded += usize::from(document.epoch == 1) * count;
+                self.deeds.decided += count;
+                self.deeds.completed_for_another += usize::from(!is_ours) * count;
+            }
+            Outcome::Overtaken { newest } => {
+                self.check_decided(newest);
+                self.deeds.overtaken += count;
+            }
+        }
+    }
+
+    /// Red with: a quorum of half of the nodes; the lowest vote taken over instead of the highest;
+    /// votes below the promise; a promise that is not saved.
+    fn check_decided(&self, document: &Arc<PlacementDocument>) {
+        let decided = self.decided.get(&document.epoch);
+        assert_eq!(decided, Some(document), "followed, and not what was decided");
+    }
+
+    /// Lost at times, doubled at times, late always.
+    fn send(&mut self, event: impl Fn() -> Event) {
+        let copies = match self.random.below(10) {
+            0 if self.is_faulty => 0,
+            1 if self.is_faulty => 2,
+            _ => 1,
+        };
+        self.deeds.lost += usize::from(copies == 0);
+        for _ in 0..copies {
+            let late = self.is_faulty && self.random.once_in(8);
+            let delay = self.random.below(if late { 5000 } else { 60 });
+            self.sent += 1;
+            let due = self.now + Duration::from_millis(delay);
+            self.network.insert((due, self.sent), event());
+        }
+    }
+
+    fn deliver(&mut self, proposal: u128, id: NodeId, request: &Request) {
+        let (crash_before, crash_after) = match self.is_faulty {
+            true => (self.random.once_in(50), self.random.once_in(50)),
+            false => (false, false),
+        };
+        let Some(node) = self.nodes.get_mut(&id).filter(|node| node.is_up) else { return };
+        if crash_before {
+            // The disk has what the request led to, or not; nobody hears of it.
+            if self.random.once_in(2) {
+                self.ask(id, request);
+            }
+            self.nodes.get_mut(&id).expect("a node").restart();
+            return;
+        }
+        let answer = self.ask(id, request);
+        if crash_after {
+            self.nodes.get_mut(&id).expect("a node").restart();
+        }
+        self.send(|| Event::Answer { proposal, node: id, answer: answer.clone() });
+    }
+
+    fn ask(&mut self, id: NodeId, request: &Request) -> Answer {
+        let answer = self.nodes.get_mut(&id).expect("a node").ask(request);
+        match (&answer, request) {
+            (Answer::Accepted { .. }, Request::Accept { ballot, document }) => {
+                self.count_vote(id, *ballot, document);
+            }
+            (Answer::Committed { .. }, Request::Commit { document }) => {
+                self.check_decided(document);
+            }
+            _ => {}
+        }
+        answer
+    }
+
+    fn count_vote(&mut self, id: NodeId, ballot: Ballot, document: &Arc<PlacementDocument>) {
+        let epoch = document.epoch;
+        let fresh = || (Arc::clone(document), BTreeSet::new());
+        let (voted, voters) = self.votes.entry((epoch, ballot)).or_insert_with(fresh);
+        assert_eq!(voted, document, "two documents under one ballot");
+        voters.insert(id);
+        let is_decided = match self.decided.get(&(epoch - 1)) {
+            Some(base) => {
+                let count = base.nodes.iter().filter(|node| voters.contains(&node.id)).count();
+                count > base.nodes.len() / 2
+            }
+            None => document.nodes.iter().all(|node| voters.contains(&node.id)),
+        };
+        if is_decided {
+            let first = self.decided.entry(epoch).or_insert_with(|| Arc::clone(document));
+            assert_eq!(first, document, "two documents of epoch {epoch} were decided");
+        }
+    }
+}
+
+impl Node {
+    fn ask(&mut self, request: &Request) -> Answer {
+        let step = self.acceptor.handle_request(request);
+        if let Some(save) = step.save {
+            match &save {
+                Saved::Draft(draft) => self.draft = draft.clone(),
+                Saved::Document(document) => self.documents.push(Arc::clone(document)),
+            }
+            self.acceptor.apply_saved(save);
+        }
+        step.answer
+    }
+
+    fn restart(&mut self) {
+        let id = self.acceptor.node();
+        self.acceptor = Acceptor::new(id, None, self.documents.clone(), self.draft.clone());
+    }
+}
+
+#[test]
+fn never_two_documents_of_one_epoch_whatever_fails() {
+    let seeds = std::env::var("TIDEGATE_AGREEMENT_SEEDS").unwrap_or_else(|_| "0..400".into());
+    let (first, last) = seeds.split_once("..").expect("TIDEGATE_AGREEMENT_SEEDS=first..last");
+    let number = |text: &str| text.parse::<u64>().expect("a number");
+    let mut all = Deeds::default();
+    for seed in number(first)..number(last) {
+        let outcome = std::panic::catch_unwind(|| {
+            let mut world = World::new(seed);
+            world.run();
+            world.deeds
+        });
+        let Ok(deeds) = outcome else {
+            panic!(
+                "seed {seed} failed; again: TIDEGATE_AGREEMENT_SEEDS={seed}..{} cargo test --lib \
+                 never_two_documents",
+                seed + 1
+            );
+        };
+        all.founded += deeds.founded;
+        all.decided += deeds.decided;
+        all.completed_for_another += deeds.completed_for_another;
+        all.overtaken += deeds.overtaken;
+        all.crashes += deeds.crashes;
+        all.lost += deeds.lost;
+    }
+    // Red if the simulation does not do what it is for.
+    assert!(
+        all.founded > 0 && all.decided > all.founded && all.completed_for_another > 0,
+        "{all:?}"
+    );
+    assert!(all.overtaken > 0 && all.crashes > 0 && all.lost > 0, "{all:?}");
+    if std::env::var_os("TIDEGATE_AGREEMENT_SEEDS").is_some() {
+        println!("{all:?}");
+    }
+}
