@@ -70,11 +70,15 @@ pub enum FrameKind {
     SelectEnd = 15,
     /// Nothing more will come, and why.
     SelectFault = 16,
+    /// About the documents that say who owns what (`wire/placement.rs`).
+    PlacementRequest = 17,
+    /// What the node says to that.
+    PlacementAnswer = 18,
 }
 
 impl FrameKind {
     /// Every kind, in the order of their numbers, which begin at 1.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::Write,
         Self::Delete,
         Self::Challenge,
@@ -91,6 +95,8 @@ impl FrameKind {
         Self::Strings,
         Self::SelectEnd,
         Self::SelectFault,
+        Self::PlacementRequest,
+        Self::PlacementAnswer,
     ];
 
     fn of_number(kind: u16) -> Result<Self, FrameFault> {
@@ -360,7 +366,7 @@ mod tests {
         for (number, kind) in (1..).zip(FrameKind::ALL) {
             assert_eq!((kind as u16, FrameKind::of_number(number)), (number, Ok(kind)));
         }
-        for kind in [0, 17, u16::MAX] {
+        for kind in [0, 19, u16::MAX] {
             assert_eq!(FrameKind::of_number(kind), Err(FrameFault::UnknownKind { kind }));
         }
     }

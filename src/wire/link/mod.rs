@@ -49,7 +49,7 @@ pub struct ConnectionId(pub u64);
 pub struct ArrivedFrame<'a> {
     /// Where.
     pub connection: ConnectionId,
-    /// `Write`; from readers `Select` or `RegistryRequest`.
+    /// `Write`; from readers `Select`, `RegistryRequest` or `PlacementRequest`.
     pub header: FrameHeader,
     /// How the placement that the gateway followed compares to the node's.
     pub epoch: EpochFit,

@@ -1,4 +1,4 @@
-//! A gateway's half of a link that asks: selects and registry pages. Nothing is kept over a
+//! A gateway's half of a link that asks: selects, registry pages, placement. Nothing is kept over a
 //! reconnect: who asked asks again.
 //!
 //! In: request frames, bytes, time. Out: bytes to send, answer frames, events. Several requests may
@@ -152,7 +152,8 @@ impl Reader {
                 | FrameKind::Series
                 | FrameKind::Strings
                 | FrameKind::SelectEnd
-                | FrameKind::SelectFault => answer = Some(header),
+                | FrameKind::SelectFault
+                | FrameKind::PlacementAnswer => answer = Some(header),
                 kind => {
                     self.give_up(LinkFault::Unexpected { kind });
                     return None;

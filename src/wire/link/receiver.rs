@@ -343,7 +343,10 @@ impl Receiver {
                 *waiting_bytes += len_bytes;
                 connection.buffer.keep_last();
             }
-            (Stage::Reader, FrameKind::Select | FrameKind::RegistryRequest) => {
+            (
+                Stage::Reader,
+                FrameKind::Select | FrameKind::RegistryRequest | FrameKind::PlacementRequest,
+            ) => {
                 connection.buffer.keep_last();
             }
             (Stage::Writer { .. } | Stage::Reader, FrameKind::Ping) => {

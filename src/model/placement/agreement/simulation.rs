@@ -267,7 +267,9 @@ impl World {
             true => (self.random.once_in(50), self.random.once_in(50)),
             false => (false, false),
         };
-        let Some(node) = self.nodes.get_mut(&id).filter(|node| node.is_up) else { return };
+        if !self.nodes[&id].is_up {
+            return;
+        }
         if crash_before {
             // The disk has what the request led to, or not; nobody hears of it.
             if self.random.once_in(2) {

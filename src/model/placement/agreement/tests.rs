@@ -215,3 +215,19 @@ fn documents_are_kept_and_read_and_never_replaced() {
     let Answer::Failed { text } = fleet.ask(1, &other) else { panic!("it was believed") };
     assert!(text.contains("two fleets were mixed up"), "{text}");
 }
+
+#[test]
+fn a_proposer_goes_above_what_it_was_outbid_with() {
+    // Red if it counts up by one from its own round: fifty attempts instead of one.
+    let now = monotonic_now();
+    let mut fleet = Fleet::new(&[1], &[]);
+    fleet.ask(1, &Request::Prepare { epoch: 1, ballot: ballot(50, 5) });
+    let mut proposal = Proposal::found(now, 77, document(1, &[1]));
+    fleet.run(now, &mut proposal, &[]);
+    assert_eq!(proposal.outcome(), None);
+    let due = proposal.poll_timeout().expect("it goes on");
+    assert!(due < now + Duration::from_millis(300), "outbid is heard at once");
+    proposal.handle_timer(due);
+    fleet.run(due, &mut proposal, &[]);
+    assert!(proposal.is_over() && proposal.outcome().is_some());
+}

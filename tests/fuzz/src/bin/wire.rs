@@ -3,6 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use tidegate::model::placement::agreement::{Answer, Ballot, Request};
 use tidegate::model::series::{SeriesHash, SeriesId, TenantId};
 use tidegate::wire::ack::{Ack, AckPayload, AckView, FrameAnswer, RefusedSample};
 use tidegate::wire::delete::Deletion;
@@ -56,6 +57,10 @@ fn seeds() -> Vec<Vec<u8>> {
         RegistryRequest { shard: 0, position: 0, entries_max: 9 }.encode_frame(),
         page.encode_frame(1, true),
         request.encode_frame(),
+        Request::Prepare { epoch: 2, ballot: Ballot { round: 1, proposer: 9 } }.encode_frame(),
+        Answer::Documents { newest_epoch: 0, documents: Vec::new(), zone: Some("z".into()) }
+            .encode_frame(),
+        Answer::Failed { text: "why".into() }.encode_frame(),
     ];
     for answer in [
         SelectAnswer::Series(vec![series]),
@@ -105,6 +110,8 @@ fuzz_target!(init: write_seeds(&seeds()), |data: &[u8]| {
         FrameKind::Ping => drop(Ping::decode(&header, payload)),
         FrameKind::Pong => drop(Pong::decode(&header, payload)),
         FrameKind::RegistryRequest => drop(RegistryRequest::decode(&header, payload)),
+        FrameKind::PlacementRequest => drop(Request::decode(&header, payload)),
+        FrameKind::PlacementAnswer => drop(Answer::decode(&header, payload)),
         FrameKind::Select => drop(SelectRequest::decode(&header, payload)),
         FrameKind::SelectEnd | FrameKind::SelectFault => {
             drop(SelectEnding::decode(&header, payload));
