@@ -21,6 +21,8 @@ pub mod readiness;
 pub mod reads;
 pub mod shards;
 
+pub mod fleet;
+
 pub mod exposition;
 pub mod metrics;
 pub mod report;

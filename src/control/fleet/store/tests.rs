@@ -1,0 +1,138 @@
+//! A node's placement over restarts and damage.
+
+#![cfg(test)]
+
+use std::os::unix::fs::PermissionsExt;
+
+use super::*;
+use crate::model::placement::{EPOCHS_MAX, PlacedNode, Strategy};
+use crate::wire::frame::{FRAME_HEADER_BYTES, check_frame};
+
+const NODE: NodeId = NodeId(7);
+
+fn document(epoch: u64) -> Arc<PlacementDocument> {
+    let nodes = vec![PlacedNode::new(NODE, "node-7:9428", 2)];
+    let strategy = Strategy::Hash {};
+    Arc::new(PlacementDocument { epoch, start_ms: 5, replication: 1, strategy, nodes })
+}
+
+fn open(data: &Path) -> Result<NodePlacement, PlacementFault> {
+    NodePlacement::open(data, NODE, Some("east".into()))
+}
+
+const BALLOT: Ballot = Ballot { round: 4, proposer: 99 };
+
+/// A folder of a node that follows two epochs and has voted on a third.
+fn voted() -> tempfile::TempDir {
+    let data = tempfile::tempdir().expect("a folder");
+    let placement = open(data.path()).expect("an empty folder");
+    for epoch in [1, 2] {
+        let commit = Request::Commit { document: document(epoch) };
+        assert_eq!(placement.handle_request(&commit), Answer::Committed { newest_epoch: epoch });
+    }
+    let accept = Request::Accept { ballot: BALLOT, document: document(3) };
+    let answer = placement.handle_request(&accept);
+    assert_eq!(answer, Answer::Accepted { epoch: 3, ballot: BALLOT });
+    data
+}
+
+#[test]
+fn what_was_said_holds_after_a_restart() {
+    // Red if `save` writes nothing, or `open` does not read one of the kinds of files.
+    let data = voted();
+    std::fs::write(data.path().join("placement/epoch-9.json.tmp"), "half").expect("a file");
+    let placement = open(data.path()).expect("what was written");
+    assert!(!data.path().join("placement/epoch-9.json.tmp").exists(), "remains stay");
+    assert_eq!(*placement.epoch().borrow(), 2);
+    assert_eq!(placement.newest(), Some(document(2)));
+    let higher = Ballot { round: 5, proposer: 1 };
+    let vote = Some(Vote { ballot: BALLOT, document: document(3) });
+    assert_eq!(
+        placement.handle_request(&Request::Prepare { epoch: 3, ballot: higher }),
+        Answer::Promised { epoch: 3, ballot: higher, vote }
+    );
+    let documents = vec![document(1), document(2)];
+    let zone = Some("east".into());
+    assert_eq!(
+        placement.handle_request(&Request::Read { from_epoch: 0 }),
+        Answer::Documents { newest_epoch: 2, documents, zone }
+    );
+}
+
+#[test]
+fn damage_is_found_and_says_what_to_do() {
+    let data = voted();
+    let folder = data.path().join(PLACEMENT_NAME);
+    for (name, want) in [
+        (epoch_name(1), "Delete it: a gateway brings it back"),
+        (AGREEMENT_NAME.into(), "no `tidegate cluster` command is under way"),
+    ] {
+        let path = folder.join(name);
+        let good = std::fs::read(&path).expect("a file");
+        // Red if the checksum is not compared.
+        for at in 0..good.len() {
+            let mut bad = good.clone();
+            bad[at] ^= 4;
+            std::fs::write(&path, &bad).expect("a file");
+            let fault = open(data.path()).expect_err("it is damaged").to_string();
+            assert!(fault.contains(want), "byte {at}: {fault}");
+        }
+        std::fs::write(&path, &good).expect("a file");
+        open(data.path()).expect("whole again");
+    }
+    // Red if the name is believed.
+    std::fs::rename(folder.join(epoch_name(2)), folder.join(epoch_name(5))).expect("renamed");
+    assert!(matches!(open(data.path()), Err(PlacementFault::Damaged { .. })));
+}
+
+#[test]
+fn what_cannot_be_saved_is_not_said() {
+    // Red if the answer does not wait for the disk, or what was not saved is applied.
+    let data = voted();
+    let placement = open(data.path()).expect("what was written");
+    let folder = data.path().join(PLACEMENT_NAME);
+    let moved = data.path().join("elsewhere");
+    std::fs::rename(&folder, &moved).expect("moved");
+    let commit = Request::Commit { document: document(3) };
+    let Answer::Failed { text } = placement.handle_request(&commit) else { panic!("it was said") };
+    assert!(text.starts_with("cannot make "), "{text}");
+    assert_eq!(*placement.epoch().borrow(), 2);
+    std::fs::rename(&moved, &folder).expect("moved back");
+    let waiting = placement.epoch();
+    assert_eq!(placement.handle_request(&commit), Answer::Committed { newest_epoch: 3 });
+    // Red if nobody is told.
+    assert!(waiting.has_changed().expect("it is there") && *waiting.borrow() == 3);
+    let mode = std::fs::metadata(folder.join(epoch_name(3))).expect("a file").permissions().mode();
+    assert_eq!(mode & 0o200, 0o200);
+}
+
+#[test]
+fn the_oldest_documents_leave_the_disk() {
+    let data = tempfile::tempdir().expect("a folder");
+    let placement = open(data.path()).expect("an empty folder");
+    let last = EPOCHS_MAX as u64 + 3;
+    for epoch in 1..=last {
+        placement.handle_request(&Request::Commit { document: document(epoch) });
+    }
+    // Red without `remove_old`.
+    let count = std::fs::read_dir(data.path().join(PLACEMENT_NAME)).expect("a folder").count();
+    assert_eq!(count, EPOCHS_MAX);
+    assert_eq!(open(data.path()).expect("whole").newest(), Some(document(last)));
+}
+
+#[test]
+fn frames_are_answered_with_frames() {
+    let data = voted();
+    let placement = open(data.path()).expect("what was written");
+    let frame = Request::Read { from_epoch: 3 }.encode_frame(12);
+    let header = check_frame(&frame).expect("sealed");
+    let answer = placement.handle_frame(&header, &frame[FRAME_HEADER_BYTES..]).expect("a frame");
+    let header = check_frame(&answer).expect("sealed");
+    let (number, answer) =
+        Answer::decode(&header, &answer[FRAME_HEADER_BYTES..]).expect("an answer");
+    let zone = Some("east".into());
+    assert_eq!(number, 12);
+    assert_eq!(answer, Ok(Answer::Documents { newest_epoch: 2, documents: vec![], zone }));
+    // Red if a frame that is none of ours is answered.
+    assert!(placement.handle_frame(&header, b"no payload").is_err());
+}
