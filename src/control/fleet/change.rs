@@ -1,0 +1,205 @@
+//! What an operator wants to change -> the next document.
+//!
+//! In: the newest document, the wish, who was met. Out: the document that would follow, or what is
+//! wrong with the wish. Nothing is done here: `follower` proposes it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::peers::Peers;
+use crate::model::placement::{DocumentFault, NodeId, PlacedNode, PlacementDocument};
+
+/// Fewer digits of an id name no node.
+const ID_DIGITS_MIN: usize = 4;
+
+/// What is to be another way, all at once. A node is named by its id, by the first digits of it if
+/// no other begins so, or by the address of its first link port.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Change {
+    /// Nodes that come, by address.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub add: Vec<String>,
+    /// Nodes that go.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub remove: Vec<String>,
+    /// Weights of nodes, also of those that come; 100 is usual.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub weights: BTreeMap<String, u32>,
+    /// Owners of each slot.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replication: Option<u8>,
+    /// Placed anew, as even as can be.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub even: bool,
+}
+
+/// Why a wish cannot be followed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChangeFault {
+    /// No node is named so.
+    UnknownNode {
+        /// As it was written.
+        name: String,
+    },
+    /// Several nodes are.
+    Ambiguous {
+        /// As it was written.
+        name: String,
+    },
+    /// A node is to be added that nobody has met there.
+    NotMet {
+        /// Where.
+        address: SocketAddr,
+        /// What the way there says.
+        fault: Option<String>,
+    },
+    /// The document would be wrong.
+    Document(DocumentFault),
+}
+
+impl From<DocumentFault> for ChangeFault {
+    fn from(fault: DocumentFault) -> Self {
+        Self::Document(fault)
+    }
+}
+
+impl Change {
+    /// Addresses that are to be dialled before it can be known what the change comes to.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = SocketAddr> + '_ {
+        self.add.iter().filter_map(|name| name.parse().ok())
+    }
+
+    /// The document that follows `base`, or `None` if nothing changes.
+    pub(super) fn apply(
+        &self,
+        base: &PlacementDocument,
+        peers: &Peers,
+        start_ms: i64,
+    ) -> Result<Option<PlacementDocument>, ChangeFault> {
+        let start_ms = start_ms.max(base.start_ms);
+        let mut next = base.clone();
+        for name in &self.add {
+            let node = node_to_add(name, base, peers)?;
+            if next.find(node.id).is_none() {
+                next = next.with_node(start_ms, node)?;
+            }
+        }
+        let mut weights = Vec::new();
+        for (name, weight) in &self.weights {
+            let id = find_node(name, &next, peers)?;
+            let is_new = next.find(id).is_some_and(|index| next.nodes[index].weight != *weight);
+            if is_new {
+                weights.push((id, *weight));
+            } else if next.find(id).is_none() {
+                return Err(ChangeFault::UnknownNode { name: name.clone() });
+            }
+        }
+        if !weights.is_empty() {
+            next = next.with_weights(start_ms, &weights)?;
+        }
+        for name in &self.remove {
+            // Whoever is gone already, and was there once, is no fault: somebody was faster.
+            let id = find_node(name, &next, peers)?;
+            if next.find(id).is_some() {
+                next = next.without_node(start_ms, id)?;
+            }
+        }
+        if let Some(replication) = self.replication.filter(|wanted| *wanted != next.replication) {
+            next = next.with_replication(start_ms, replication)?;
+        }
+        if self.even {
+            next = next.evened(start_ms)?;
+        }
+        if (&next.nodes, next.replication) == (&base.nodes, base.replication) {
+            return Ok(None);
+        }
+        // Each step counted one up; together they are one.
+        next.epoch = base.epoch + 1;
+        Ok(Some(next))
+    }
+}
+
+/// A node as it says itself that it is.
+pub(super) fn placed_node(peers: &Peers, address: SocketAddr) -> Option<PlacedNode> {
+    let peer = peers.by_address.get(&address)?;
+    let met = peer.met.as_ref()?;
+    // Without its answer its zone is not known.
+    peer.newest_epoch?;
+    let shards = u32::try_from(met.shards.len()).ok()?;
+    let node = PlacedNode::new(met.node, &address.to_string(), shards);
+    Some(PlacedNode { zone: peer.zone.clone(), ..node })
+}
+
+fn node_to_add(
+    name: &str,
+    base: &PlacementDocument,
+    peers: &Peers,
+) -> Result<PlacedNode, ChangeFault> {
+    let address = match name.parse() {
+        Ok(address) => address,
+        Err(_) => {
+            let id = find_node(name, base, peers)?;
+            if let Some(index) = base.find(id) {
+                return Ok(base.nodes[index].clone());
+            }
+            let unknown = || ChangeFault::UnknownNode { name: name.into() };
+            peers.address_of(id).ok_or_else(unknown)?
+        }
+    };
+    let fault = || peers.by_address.get(&address).and_then(|peer| peer.fault.clone());
+    placed_node(peers, address).ok_or_else(|| ChangeFault::NotMet { address, fault: fault() })
+}
+
+/// Who is meant, in the document or not.
+fn find_node(
+    name: &str,
+    document: &PlacementDocument,
+    peers: &Peers,
+) -> Result<NodeId, ChangeFault> {
+    if let Some(node) = document.nodes.iter().find(|node| node.link == name) {
+        return Ok(node.id);
+    }
+    if let Ok(address) = name.parse::<SocketAddr>() {
+        let met = peers.last_met.values().find(|(met_at, _)| *met_at == address);
+        let unknown = || ChangeFault::UnknownNode { name: name.into() };
+        return met.map(|(_, met)| met.node).ok_or_else(unknown);
+    }
+    let known = document.nodes.iter().map(|node| node.id).chain(peers.last_met.keys().copied());
+    let is_meant = |id: &NodeId| name.len() >= ID_DIGITS_MIN && id.to_string().starts_with(name);
+    let mut meant: Vec<NodeId> = known.filter(is_meant).collect();
+    meant.sort();
+    meant.dedup();
+    match meant[..] {
+        [id] => Ok(id),
+        [] => Err(ChangeFault::UnknownNode { name: name.into() }),
+        _ => Err(ChangeFault::Ambiguous { name: name.into() }),
+    }
+}
+
+impl std::fmt::Display for ChangeFault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::UnknownNode { name } => write!(
+                f,
+                "no node {name:?}: `tidegate cluster status` lists ids and addresses; write an \
+                 address as IP:PORT"
+            ),
+            Self::Ambiguous { name } => {
+                write!(f, "several nodes begin with {name:?}: write more digits of the id")
+            }
+            Self::NotMet { address, fault } => {
+                write!(f, "cannot add the node at {address}: ")?;
+                match fault {
+                    Some(fault) => write!(f, "{fault}"),
+                    None => write!(f, "nobody answers there; is it the first link port?"),
+                }
+            }
+            Self::Document(fault) => write!(f, "{fault}"),
+        }
+    }
+}
+
+impl std::error::Error for ChangeFault {}
