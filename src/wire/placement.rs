@@ -3,8 +3,8 @@
 //!
 //! Rare and small, so read by copying. A document travels as its JSON text, at most
 //! [`DOCUMENT_BYTES_MAX`] each; several of them in one answer are cut to fit a frame. A document
-//! that cannot be read (of a newer program, say) is not the link's fault: whoever reads the frame
-//! is told which request it was, and can say so.
+//! that cannot be read (of a newer program, say) is not the link's fault: it is told apart from
+//! frames that cannot.
 
 use std::sync::Arc;
 
@@ -28,23 +28,11 @@ const _: () = assert!(DOCUMENTS_BYTES_MAX + (EPOCHS_MAX + 1) * 64 + 4096 <= FRAM
 const _: () = assert!(DOCUMENT_BYTES_MAX + 4096 <= FRAME_BYTES_MAX);
 
 #[derive(Archive, Serialize, Deserialize)]
-struct RequestPayload {
-    number: u64,
-    request: RequestBody,
-}
-
-#[derive(Archive, Serialize, Deserialize)]
 enum RequestBody {
     Read { from_epoch: u64 },
     Prepare { epoch: u64, ballot: BallotBody },
     Accept { ballot: BallotBody, document: String },
     Commit { document: String },
-}
-
-#[derive(Archive, Serialize, Deserialize)]
-struct AnswerPayload {
-    number: u64,
-    answer: AnswerBody,
 }
 
 #[derive(Archive, Serialize, Deserialize)]
@@ -72,8 +60,8 @@ struct VoteBody {
 }
 
 impl Request {
-    /// Its frame, under `number`, which comes back with the answer.
-    pub fn encode_frame(&self, number: u64) -> Memory {
+    /// Its frame, without a number yet.
+    pub fn encode_frame(&self) -> Memory {
         let request = match self {
             Self::Read { from_epoch } => RequestBody::Read { from_epoch: *from_epoch },
             Self::Prepare { epoch, ballot } => {
@@ -84,18 +72,15 @@ impl Request {
             }
             Self::Commit { document } => RequestBody::Commit { document: document.encode() },
         };
-        let payload = RequestPayload { number, request };
-        encode_control(FrameKind::PlacementRequest, PLACEMENT_SCHEMA, &payload)
+        encode_control(FrameKind::PlacementRequest, PLACEMENT_SCHEMA, &request)
     }
 
-    /// Reads a payload, which is 16-aligned: the request's number, and the request, or what is
-    /// wrong with its document.
+    /// Reads a payload, which is 16-aligned: the request, or what is wrong with its document.
     pub fn decode(
         header: &FrameHeader,
         payload: &[u8],
-    ) -> Result<(u64, Result<Self, DocumentFault>), FrameFault> {
-        let payload: RequestPayload = decode_control(header, PLACEMENT_SCHEMA, payload)?;
-        let request = match payload.request {
+    ) -> Result<Result<Self, DocumentFault>, FrameFault> {
+        let request = match decode_control(header, PLACEMENT_SCHEMA, payload)? {
             RequestBody::Read { from_epoch } => Ok(Self::Read { from_epoch }),
             RequestBody::Prepare { epoch, ballot } => {
                 Ok(Self::Prepare { epoch, ballot: ballot.into() })
@@ -107,13 +92,13 @@ impl Request {
                 read(&document).map(|document| Self::Commit { document })
             }
         };
-        Ok((payload.number, request))
+        Ok(request)
     }
 }
 
 impl Answer {
-    /// Its frame, under the `number` of the request.
-    pub fn encode_frame(&self, number: u64) -> Memory {
+    /// Its frame, without the number of the request yet.
+    pub fn encode_frame(&self) -> Memory {
         let answer = match self {
             Self::Documents { newest_epoch, documents, zone } => AnswerBody::Documents {
                 newest_epoch: *newest_epoch,
@@ -141,18 +126,16 @@ impl Answer {
             }
             Self::Failed { text } => AnswerBody::Failed { text: cut(text) },
         };
-        let payload = AnswerPayload { number, answer };
-        encode_control(FrameKind::PlacementAnswer, PLACEMENT_SCHEMA, &payload)
+        encode_control(FrameKind::PlacementAnswer, PLACEMENT_SCHEMA, &answer)
     }
 
-    /// Reads a payload, which is 16-aligned: the request's number, and the answer, or what is
-    /// wrong with one of its documents.
+    /// Reads a payload, which is 16-aligned: the answer, or what is wrong with one of its
+    /// documents.
     pub fn decode(
         header: &FrameHeader,
         payload: &[u8],
-    ) -> Result<(u64, Result<Self, DocumentFault>), FrameFault> {
-        let payload: AnswerPayload = decode_control(header, PLACEMENT_SCHEMA, payload)?;
-        let answer = match payload.answer {
+    ) -> Result<Result<Self, DocumentFault>, FrameFault> {
+        let answer = match decode_control(header, PLACEMENT_SCHEMA, payload)? {
             AnswerBody::Documents { newest_epoch, documents, zone } => {
                 let is_sane = documents.len() <= EPOCHS_MAX
                     && zone.as_ref().is_none_or(|zone| zone.len() <= TEXT_BYTES_MAX);
@@ -181,7 +164,7 @@ impl Answer {
             AnswerBody::Committed { newest_epoch } => Ok(Self::Committed { newest_epoch }),
             AnswerBody::Failed { text } => Ok(Self::Failed { text: cut(&text) }),
         };
-        Ok((payload.number, answer))
+        Ok(answer)
     }
 }
 
@@ -227,9 +210,9 @@ mod tests {
     fn requests_round_trip_in_frozen_bytes() {
         #[track_caller]
         fn check(name: &str, request: Request) {
-            let frame = request.encode_frame(17);
+            let frame = request.encode_frame();
             let name = format!("placement_{name}");
-            check_control_frame(&name, &frame, &(17, Ok(request)), Request::decode);
+            check_control_frame(&name, &frame, &Ok(request), Request::decode);
         }
         check("read", Request::Read { from_epoch: 4 });
         check("prepare", Request::Prepare { epoch: 5, ballot: BALLOT });
@@ -241,9 +224,9 @@ mod tests {
     fn answers_round_trip_in_frozen_bytes() {
         #[track_caller]
         fn check(name: &str, answer: Answer) {
-            let frame = answer.encode_frame(17);
+            let frame = answer.encode_frame();
             let name = format!("placement_{name}");
-            check_control_frame(&name, &frame, &(17, Ok(answer)), Answer::decode);
+            check_control_frame(&name, &frame, &Ok(answer), Answer::decode);
         }
         let (zone, documents) = (Some("east".to_owned()), vec![document(4), document(5)]);
         check("documents", Answer::Documents { newest_epoch: 5, documents, zone });
@@ -258,20 +241,17 @@ mod tests {
     }
 
     #[test]
-    fn a_document_that_cannot_be_read_is_told_with_its_request() {
+    fn a_document_that_cannot_be_read_is_told_apart() {
         // Red if it ends the link as a bad frame: then nobody could say what is wrong.
         let newer = document(5).encode().replace("\"version\":1", "\"version\":2");
         let request = RequestBody::Commit { document: newer };
-        let payload = RequestPayload { number: 8, request };
-        let frame = encode_control(FrameKind::PlacementRequest, PLACEMENT_SCHEMA, &payload);
+        let frame = encode_control(FrameKind::PlacementRequest, PLACEMENT_SCHEMA, &request);
         let header = crate::wire::frame::check_frame(&frame).expect("sealed");
-        let (number, request) =
-            Request::decode(&header, &frame[FRAME_HEADER_BYTES..]).expect("a good frame");
-        assert_eq!(number, 8);
+        let request = Request::decode(&header, &frame[FRAME_HEADER_BYTES..]).expect("a good frame");
         let fault = request.expect_err("it is newer").to_string();
         assert!(fault.contains("version 2, and this program knows 1"), "{fault}");
         // Red if it is not cut.
         let text = "é".repeat(FAILED_TEXT_BYTES_MAX);
-        assert!(Answer::Failed { text }.encode_frame(1).len() < FAILED_TEXT_BYTES_MAX + 200);
+        assert!(Answer::Failed { text }.encode_frame().len() < FAILED_TEXT_BYTES_MAX + 200);
     }
 }

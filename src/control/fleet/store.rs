@@ -139,12 +139,11 @@ impl NodePlacement {
     /// # Errors
     /// It is no such frame; the connection is of no more use.
     pub fn handle_frame(&self, header: &FrameHeader, payload: &[u8]) -> Result<Memory, FrameFault> {
-        let (number, request) = Request::decode(header, payload)?;
-        let answer = match request {
+        let answer = match Request::decode(header, payload)? {
             Ok(request) => self.handle_request(&request),
             Err(fault) => Answer::Failed { text: format!("cannot read the document: {fault}") },
         };
-        Ok(answer.encode_frame(number))
+        Ok(answer.encode_frame())
     }
 
     /// The answer to a request. Blocks until it is true of the disk.
