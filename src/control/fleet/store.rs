@@ -129,6 +129,11 @@ impl NodePlacement {
         self.epoch.subscribe()
     }
 
+    /// The epoch that samples follow which arrive at `now_ms`: the highest that has started.
+    pub fn epoch_in_force(&self, now_ms: i64) -> u64 {
+        self.lock().acceptor.epoch_in_force(now_ms)
+    }
+
     /// The newest document that the node follows.
     pub fn newest(&self) -> Option<Arc<PlacementDocument>> {
         self.lock().acceptor.newest().cloned()

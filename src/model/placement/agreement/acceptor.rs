@@ -84,6 +84,14 @@ impl Acceptor {
         self.newest().map_or(0, |document| document.epoch)
     }
 
+    /// The highest epoch that has started at `now_ms`; before any has, the lowest, as in
+    /// [`crate::model::placement::History::current`]. 0: there is none.
+    pub fn epoch_in_force(&self, now_ms: i64) -> u64 {
+        let mut newest_first = self.documents.values().rev();
+        let started = newest_first.find(|document| document.start_ms <= now_ms);
+        started.map_or(self.oldest_epoch(), |document| document.epoch)
+    }
+
     /// The lowest epoch that is kept.
     pub fn oldest_epoch(&self) -> u64 {
         self.documents.first_key_value().map_or(0, |(epoch, _)| *epoch)
