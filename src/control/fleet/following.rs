@@ -182,3 +182,6 @@ impl Following {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
