@@ -42,6 +42,13 @@ pub enum OfflineFault {
         /// What came back.
         cause: String,
     },
+    /// A gateway did not do what it was asked.
+    Gateway {
+        /// The request.
+        url: String,
+        /// What came back.
+        cause: String,
+    },
     /// What was found cannot be printed.
     Output(io::Error),
 }
@@ -63,6 +70,7 @@ impl fmt::Display for OfflineFault {
                 write!(out, "cannot use {}: it is damaged: {what}", path.display())
             }
             Self::Server { url, cause } => write!(out, "cannot POST {url}: {cause}"),
+            Self::Gateway { url, cause } => write!(out, "cannot ask {url}: {cause}"),
             Self::Output(error) => write!(out, "cannot print: {error}"),
         }
     }

@@ -1,4 +1,5 @@
-//! Commands on files that nobody serves: `check`, `inspect`, `backup` and `restore`.
+//! Commands on files that nobody serves: `check`, `inspect`, `backup` and `restore`; and `cluster`,
+//! which asks a gateway.
 //!
 //! `check` and `inspect` read and never write; `backup` and `restore` copy blocks so that what is
 //! there is whole at every moment. `source` and `segment` and `head` read the three kinds of file,
@@ -8,6 +9,7 @@
 
 pub mod backup;
 pub mod check;
+pub mod cluster;
 pub mod fault;
 pub mod inspect;
 pub mod restore;

@@ -12,6 +12,7 @@ use crate::control::config::role::Role;
 use crate::control::config::units::{AckMode, ByteSize, Listen, Names, Period};
 use crate::control::host::HostFacts;
 
+pub mod cluster_command;
 pub mod command;
 pub mod load;
 pub mod role;

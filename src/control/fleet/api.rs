@@ -3,6 +3,7 @@
 //! ```text
 //! GET  /api/v1/cluster/status                                            StatusReport
 //! POST /api/v1/cluster/plan     {"add":[],"remove":[],"weights":{},...}  PlanReport, nothing is done
+//! POST /api/v1/cluster/apply    the same body                            PlanReport, when it is done
 //! POST /api/v1/cluster/add      {"nodes":["10.0.0.4:9500"]}              PlanReport, when it is done
 //! POST /api/v1/cluster/remove   {"nodes":["3f2a..."]}                    the same
 //! POST /api/v1/cluster/weights  {"weights":{"3f2a...":50}}               the same
@@ -49,6 +50,7 @@ pub fn router(fleet: FleetHandle) -> Router {
     Router::new()
         .route("/api/v1/cluster/status", get(status))
         .route("/api/v1/cluster/plan", post(plan))
+        .route("/api/v1/cluster/apply", post(apply_all))
         .route("/api/v1/cluster/add", post(add))
         .route("/api/v1/cluster/remove", post(remove))
         .route("/api/v1/cluster/weights", post(weights))
@@ -62,6 +64,10 @@ async fn status(State(fleet): State<FleetHandle>) -> Answer {
 async fn plan(State(fleet): State<FleetHandle>, body: Bytes) -> Answer {
     let change = resolved(read(&body)?).await?;
     carry_out(&fleet, Command::Plan(change)).await
+}
+
+async fn apply_all(State(fleet): State<FleetHandle>, body: Bytes) -> Answer {
+    apply(&fleet, read(&body)?).await
 }
 
 async fn add(State(fleet): State<FleetHandle>, body: Bytes) -> Answer {
