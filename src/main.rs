@@ -10,7 +10,7 @@ use tidegate::control::config::load;
 use tidegate::control::config::role::Role;
 use tidegate::control::host::HostFacts;
 use tidegate::offline::inspect::InspectOptions;
-use tidegate::offline::{backup, check, inspect, restore};
+use tidegate::offline::{backup, check, cluster, inspect, restore};
 use tidegate::server::start;
 use tracing_subscriber::EnvFilter;
 
@@ -30,6 +30,7 @@ fn offline(command: &Command) -> ExitCode {
         Command::Serve(_) | Command::Node(_) | Command::Gateway(_) => {
             unreachable!("it is no command on files")
         }
+        Command::Cluster { what } => (cluster::run(what, out), 2),
         Command::Check { what: CheckCommand::Data { dir, json } } => {
             (check::run(dir, *json, out), 2)
         }

@@ -60,12 +60,8 @@ pub struct ControlPlane {
 }
 
 impl ControlPlane {
-    /// Starts `threads` of them, which answer `requests` until all senders are gone.
-    pub fn start(
-        threads: usize,
-        router: Router,
-        requests: flume::Receiver<ControlRequest>,
-    ) -> io::Result<Self> {
+    /// Starts `threads` of them, which do nothing yet.
+    pub fn threads(threads: usize) -> io::Result<Self> {
         let started = AtomicUsize::new(0);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(threads)
@@ -73,8 +69,12 @@ impl ControlPlane {
             .thread_stack_size(STACK_BYTES)
             .enable_all()
             .build()?;
-        runtime.spawn(serve(router, requests));
         Ok(Self { runtime })
+    }
+
+    /// Answers `requests` until all senders are gone.
+    pub fn serve(&self, router: Router, requests: flume::Receiver<ControlRequest>) {
+        self.runtime.spawn(serve(router, requests));
     }
 
     /// For tasks that are no answers to requests.
@@ -183,7 +183,8 @@ mod tests {
 
     fn start(router: Router) -> Plane {
         let (requests, receiver) = flume::bounded(4);
-        let plane = ControlPlane::start(1, router, receiver).expect("threads");
+        let plane = ControlPlane::threads(1).expect("threads");
+        plane.serve(router, receiver);
         Plane { requests, plane }
     }
 

@@ -13,6 +13,7 @@ pub mod start;
 
 mod clients;
 mod connection;
+mod fleet_control;
 mod greeting;
 mod halves;
 mod ingest;

@@ -6,7 +6,9 @@ use crate::control::readiness::{Readiness, ServerState};
 use crate::control::reads::answering::{Answering, AnsweringLimits, NodeIdentity};
 use crate::control::reads::server::{NodeStanding, ReadServer, ReadServerConfig};
 use crate::control::shards::Shards;
+use crate::server::fleet_control::keep_placement;
 use crate::server::halves::receiver_config;
+use crate::server::recover::RecoverFault;
 use crate::server::start::StartFault;
 use crate::server::threads;
 use crate::wire::health::NodeState;
@@ -55,7 +57,7 @@ impl ReadPort {
         config: &Config,
         (identity, shards): (threads::NodeIdentity, Shards),
         (state, handle): (Arc<ServerState>, &Handle),
-    ) -> std::io::Result<()> {
+    ) -> Result<(), RecoverFault> {
         let Self { listener, secret, epoch } = self;
         let receiver = receiver_config(identity, identity.shard_count, config.link.port());
         let limits = AnsweringLimits {
@@ -63,16 +65,20 @@ impl ReadPort {
             wait_max: config.query_wait_max.duration(),
         };
         let who = NodeIdentity { node: identity.node, incarnation: identity.incarnation };
-        let answering = Answering::new(shards, who, limits);
+        let placement = keep_placement(config, identity.node, Arc::clone(&epoch), handle);
+        let placement = placement.map_err(RecoverFault::Placement)?;
+        let answering = Answering::new(shards, who, limits).with_others(placement);
         let look = move || NodeStanding {
             state: node_state(&state),
             placement_epoch: epoch.load(Ordering::Relaxed),
         };
         let (teller, standing) = watch::channel(look());
         let config = ReadServerConfig { receiver, connections_max: CONNECTIONS_MAX };
-        let server = ReadServer::new(config, secret, answering, standing)?;
+        let server = ReadServer::new(config, secret, answering, standing);
+        let server = server.map_err(RecoverFault::ReadPort)?;
         let _inside = handle.enter();
-        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let listener =
+            tokio::net::TcpListener::from_std(listener).map_err(RecoverFault::ReadPort)?;
         handle.spawn(server.serve(listener));
         handle.spawn(async move {
             while !teller.is_closed() {

@@ -16,6 +16,7 @@ use crate::background::replay::{ReplayFault, ReplayReport, ReplaySink, replay_sh
 use crate::base::queue::QueueSender;
 use crate::base::ready::run_ready;
 use crate::base::time::{Duration, Instant, monotonic_now};
+use crate::control::fleet::store::PlacementFault;
 use crate::control::readiness::ServerState;
 use crate::node::block::request::{BlockSelect, StoreRequest};
 use crate::node::flush::FlushCourse;
@@ -70,6 +71,8 @@ pub enum RecoverFault {
     Snapshot(io::Error),
     /// The port for reads could not be opened.
     ReadPort(io::Error),
+    /// The placement that the node keeps.
+    Placement(PlacementFault),
     /// A replayed head does not read its own snapshot: our mistake, and nothing on disk is touched.
     Rebuild,
 }
@@ -85,6 +88,7 @@ impl fmt::Display for RecoverFault {
                 write!(out, "cannot write the data for the new shards: {error}; the old is kept")
             }
             Self::ReadPort(error) => write!(out, "cannot open the port for reads: {error}"),
+            Self::Placement(fault) => fault.fmt(out),
             Self::Rebuild => {
                 write!(out, "cannot route the data to the new shards; the old is kept")
             }

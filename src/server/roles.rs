@@ -6,7 +6,7 @@ use crate::control::config::Config;
 use crate::control::config::role::Role;
 use crate::gateway::fleet::Fleet;
 use crate::gateway::links::{Links, LinksConfig};
-use crate::server::halves::Halves;
+use crate::server::halves::{Halves, WINDOW};
 use crate::server::link_port::{LinkPort, LinkPortParts};
 use crate::server::link_side::LinkSide;
 use crate::server::start::StartFault;
@@ -33,13 +33,21 @@ pub enum Roles {
 
 /// What the shards of a gateway share.
 pub struct GatewayRole {
+    /// Who it is.
+    pub identity: GatewayIdentity,
+    shard_count: u32,
+    kept_bytes_max: u64,
+}
+
+/// A gateway, as it says who it is.
+#[derive(Clone)]
+pub struct GatewayIdentity {
     /// Drawn when the process started.
     pub gateway: u128,
     /// What both ends know.
     pub secret: LinkSecret,
-    shard_count: u32,
-    silence: SilenceLimits,
-    kept_bytes_max: u64,
+    /// When a node counts as silent.
+    pub silence: SilenceLimits,
 }
 
 /// What the shards of a node share.
@@ -56,13 +64,7 @@ impl Roles {
     pub fn new(role: Role, config: &Config) -> Result<Self, StartFault> {
         match role {
             Role::Standalone => Ok(Self::Together),
-            Role::Gateway => Ok(Self::Gateway(GatewayRole {
-                gateway: u128::from_le_bytes(Chance::open().map_err(StartFault::Chance)?.draw()),
-                secret: link_secret(config)?,
-                shard_count: config.shards,
-                silence: silence_limits(config),
-                kept_bytes_max: 2 * FRAME_BYTES_MAX as u64 + crate::server::halves::WINDOW.bytes,
-            })),
+            Role::Gateway => GatewayRole::new(config).map(Self::Gateway),
             Role::Node => {
                 let bind = |shard: u32| {
                     let port = u32::from(config.link.port()) + shard;
@@ -90,11 +92,11 @@ impl Roles {
             Self::Together => Ok(Halves::Together),
             Self::Gateway(role) => {
                 let config = LinksConfig {
-                    gateway: role.gateway,
+                    gateway: role.identity.gateway,
                     shard,
                     shard_count: role.shard_count,
-                    secret: role.secret.clone(),
-                    silence: role.silence,
+                    secret: role.identity.secret.clone(),
+                    silence: role.identity.silence,
                     kept_bytes_max: role.kept_bytes_max,
                 };
                 let mut chance = Chance::open().map_err(StartFault::Chance)?;
@@ -112,6 +114,19 @@ impl Roles {
                 Ok(Halves::Node(Box::new(LinkPort::new(parts))))
             }
         }
+    }
+}
+
+impl GatewayRole {
+    /// A gateway that nobody has heard of.
+    pub fn new(config: &Config) -> Result<Self, StartFault> {
+        let gateway = u128::from_le_bytes(Chance::open().map_err(StartFault::Chance)?.draw());
+        let (secret, silence) = (link_secret(config)?, silence_limits(config));
+        Ok(Self {
+            identity: GatewayIdentity { gateway, secret, silence },
+            shard_count: config.shards,
+            kept_bytes_max: 2 * FRAME_BYTES_MAX as u64 + WINDOW.bytes,
+        })
     }
 }
 

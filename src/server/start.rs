@@ -10,14 +10,16 @@ use crate::base::time::{Duration, unix_now_ms};
 use crate::control::api::{self, ApiState};
 use crate::control::config::Config;
 use crate::control::config::role::Role;
+use crate::control::fleet;
 use crate::control::readiness::ServerState;
 use crate::control::server::{ControlPlane, ControlRequest};
 use crate::control::shards::{BlocksHandle, ShardHandle, Shards};
 use crate::ring::{RingSetupError, limits};
+use crate::server::fleet_control::{Followers, follow_fleet};
 use crate::server::life::Life;
 use crate::server::read_port::ReadPort;
 use crate::server::recover::{BlockQueues, RecoverFault, Recovered, recover};
-use crate::server::roles::Roles;
+use crate::server::roles::{GatewayRole, Roles};
 use crate::server::rules::{self, NodeRules};
 use crate::server::signals;
 use crate::server::threads::{
@@ -52,6 +54,8 @@ pub enum StartFault {
     Recover(RecoverFault),
     /// The secret of the links.
     Secret { path: PathBuf, cause: String },
+    /// What `--nodes` or `--dns-server` say.
+    Nodes { cause: String },
     /// The kernel's source of chance.
     Chance(io::Error),
 }
@@ -77,6 +81,7 @@ impl fmt::Display for StartFault {
                  `head -c 32 /dev/urandom | base64`, the same for all gateways and nodes",
                 path.display()
             ),
+            Self::Nodes { cause } => out.write_str(cause),
             Self::Chance(error) => write!(out, "cannot open /dev/urandom: {error}"),
         }
     }
@@ -141,8 +146,7 @@ fn serve_node(role: Role, config: &Config) -> Result<(), StartFault> {
         let queues = (&background[..], &handovers[..], queues);
         let (thread, identity) = run_recovery(folder, &rules, &state, queues)?;
         if let Some(port) = read_port {
-            let opened = port.open(&reads_config, (identity, handles), (state, &handle));
-            opened.map_err(RecoverFault::ReadPort)?;
+            port.open(&reads_config, (identity, handles), (state, &handle))?;
         }
         tracing::info!("ready");
         Ok(thread)
@@ -168,11 +172,18 @@ fn serve_node(role: Role, config: &Config) -> Result<(), StartFault> {
 /// What forwards.
 fn serve_gateway(config: &Config) -> Result<(), StartFault> {
     let addresses = &config.listen.0;
+    let role = GatewayRole::new(config)?;
+    let identity = role.identity.clone();
     let Running { process, shards, control_requests, notices, inbox } =
-        start(addresses, config, Roles::new(Role::Gateway, config)?)?;
-    let ShardThreads { threads, wakers, control, .. } = shards;
+        start(addresses, config, Roles::Gateway(role))?;
+    let ShardThreads { threads, wakers, control, fleets, .. } = shards;
     let handles = Shards::new(control.into_iter().map(ShardHandle::new).collect());
-    let control_plane = start_control_plane(config, handles, &process, control_requests)?;
+    let control_plane = ControlPlane::threads(config.control_threads as usize);
+    let control_plane = control_plane.map_err(StartFault::Thread)?;
+    let followers = Followers { shards: fleets, state: Arc::clone(&process.state) };
+    let fleet = follow_fleet(config, identity, followers, control_plane.handle())?;
+    let api = api::router(api_state(config, handles, &process)).merge(fleet::api::router(fleet));
+    control_plane.serve(api, control_requests);
     watch_signals(&process, &wakers, notices)?;
     crate::server::greeting::greet(addresses, config);
     wait_for_end(config, &inbox, config.shards)?;
@@ -207,10 +218,15 @@ fn start_control_plane(
     process: &Process,
     requests: flume::Receiver<ControlRequest>,
 ) -> Result<ControlPlane, StartFault> {
+    let control_plane = ControlPlane::threads(config.control_threads as usize);
+    let control_plane = control_plane.map_err(StartFault::Thread)?;
+    control_plane.serve(api::router(api_state(config, handles, process)), requests);
+    Ok(control_plane)
+}
+
+fn api_state(config: &Config, handles: Shards, process: &Process) -> ApiState {
     let limits = rules::query_limits(config);
-    let api = ApiState::new(handles, Arc::clone(&process.state), limits, unix_now_ms);
-    let threads = config.control_threads as usize;
-    ControlPlane::start(threads, api::router(api), requests).map_err(StartFault::Thread)
+    ApiState::new(handles, Arc::clone(&process.state), limits, unix_now_ms)
 }
 
 fn open_folder(config: &Config, shard_count: u32) -> Result<DataFolder, StartFault> {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{CommandFactory, FromArgMatches};
 
 use crate::control::config::Settings;
+use crate::control::config::cluster_command::{CLUSTER_AFTER_HELP, ClusterCommand};
 use crate::control::config::role::Role;
 
 const ABOUT: &str =
@@ -161,6 +162,13 @@ pub enum Command {
     /// Runs a gateway of a fleet: takes in, forwards to nodes, and asks them for queries.
     #[command(after_help = GATEWAY_AFTER_HELP)]
     Gateway(Box<ServeArguments>),
+    /// Shows and changes the nodes of a fleet.
+    #[command(after_help = CLUSTER_AFTER_HELP)]
+    Cluster {
+        /// What to do.
+        #[command(subcommand)]
+        what: ClusterCommand,
+    },
     /// Checks every checksum and invariant of files that no server uses.
     #[command(after_help = CHECK_AFTER_HELP)]
     Check {

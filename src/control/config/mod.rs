@@ -118,6 +118,11 @@ fields! {
     zone: String = |_: &HostFacts| String::new();
     /// Nodes to forward to, the first link port of each: HOST:PORT, several with commas.
     nodes: Names = |_: &HostFacts| Names::default();
+    /// Name server to ask about --nodes, IP:PORT. Default: those of /etc/resolv.conf.
+    dns_server: String = |_: &HostFacts| String::new();
+    /// Add nodes that --nodes names and that belong to no fleet. Default: false.
+    [num_args = 0..=1, default_missing_value = "true", require_equals = true]
+    auto_join: bool = |_: &HostFacts| false;
     /// Nodes that each sample is stored on, 1 to 3. It counts when a fleet is founded. Default: 1.
     replication: u8 = |_: &HostFacts| 1;
     /// When a client is answered: when `all` owners of its samples have them on stable storage, or

@@ -26,7 +26,9 @@ impl Role {
         match field {
             "listen" => self != Self::Node,
             "http" | "link" | "zone" => self == Self::Node,
-            "nodes" | "replication" | "ack" | "health_timeout" => self == Self::Gateway,
+            "nodes" | "dns_server" | "auto_join" | "replication" | "ack" | "health_timeout" => {
+                self == Self::Gateway
+            }
             "link_secret_file" => self != Self::Standalone,
             "head_bytes_max"
             | "log_segment_bytes"

@@ -1,0 +1,118 @@
+//! DRIVER: what of a fleet is in the control plane: a gateway finds and follows it, a node keeps
+//! its placement and answers for it.
+
+use crate::base::chance::Chance;
+use crate::base::queue::QueueSender;
+use crate::control::config::Config;
+use crate::control::discovery::driver::{self, AskOptions};
+use crate::control::discovery::entry::parse_entries;
+use crate::control::discovery::schedule::SeedAddress;
+use crate::control::fleet::answering::answer_placement;
+use crate::control::fleet::follower::{FleetView, FollowerConfig};
+use crate::control::fleet::following::{FleetHandle, FollowingConfig, follow};
+use crate::control::fleet::store::{NodePlacement, PlacementFault};
+use crate::control::readiness::ServerState;
+use crate::control::reads::answering::OtherQuestion;
+use crate::gateway::fleet::Fleet;
+use crate::model::placement::{NodeId, SampleBounds, Strategy};
+use crate::server::roles::GatewayIdentity;
+use crate::server::start::StartFault;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+/// Questions about placement that wait for an answer.
+const QUESTIONS_MAX: usize = 64;
+/// How far clocks of gateways may be apart.
+const CLOCKS_APART_MS: i64 = 60_000;
+
+/// What the shards of a gateway are told by, and its readiness.
+pub struct Followers {
+    /// A queue to each shard.
+    pub shards: Vec<QueueSender<Arc<Fleet>>>,
+    /// Ready once there is a fleet.
+    pub state: Arc<ServerState>,
+}
+
+/// Finds the nodes, and follows what they agree on, for as long as the control plane runs.
+pub fn follow_fleet(
+    config: &Config,
+    identity: GatewayIdentity,
+    followers: Followers,
+    handle: &Handle,
+) -> Result<FleetHandle, StartFault> {
+    let fault = |cause: String| StartFault::Nodes { cause };
+    let entries = parse_entries(&config.nodes.0).map_err(|error| fault(error.to_string()))?;
+    let dns_server = match config.dns_server.as_str() {
+        "" => None,
+        text => Some(text.parse().map_err(|_| fault(format!("`{text}` is no IP:PORT")))?),
+    };
+    let seeds = driver::start(entries, AskOptions { dns_server, ..AskOptions::default() }, handle);
+    let mut found = seeds.addresses;
+    let addresses = |found: &mut watch::Receiver<Arc<Vec<SeedAddress>>>| -> Vec<SocketAddr> {
+        found.borrow_and_update().iter().map(|seed| seed.address).collect()
+    };
+    let (teller, seeds) = watch::channel(addresses(&mut found));
+    handle.spawn(async move {
+        while found.changed().await.is_ok() {
+            teller.send_replace(addresses(&mut found));
+        }
+    });
+    let retention_ms = config.retention.as_ms();
+    let GatewayIdentity { gateway, secret, silence } = identity;
+    let following = FollowingConfig {
+        follower: FollowerConfig {
+            replication: config.replication,
+            strategy: Strategy::Hash {},
+            is_auto_join: config.auto_join,
+            bounds: SampleBounds {
+                ahead_ms: config.future_window.as_ms() + CLOCKS_APART_MS,
+                behind_ms: if config.allow_backfill { i64::MAX } else { retention_ms },
+            },
+            retention_ms,
+        },
+        gateway,
+        silence,
+        secret,
+        chance: u128::from_le_bytes(Chance::open().map_err(StartFault::Chance)?.draw()),
+    };
+    let (fleet, following) = follow(following, seeds, |_| {});
+    handle.spawn(following);
+    handle.spawn(tell_shards(fleet.view(), followers));
+    Ok(fleet)
+}
+
+/// Hands every fleet to every shard, in order.
+async fn tell_shards(mut view: watch::Receiver<Arc<FleetView>>, followers: Followers) {
+    let Followers { shards, state } = followers;
+    loop {
+        let fleet = view.borrow_and_update().fleet.clone();
+        if let Some(fleet) = fleet {
+            for shard in &shards {
+                if shard.push(Arc::clone(&fleet)).await.is_err() {
+                    return;
+                }
+            }
+            state.set_ready();
+        }
+        if view.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Opens a node's placement and answers for it; `epoch` is kept true. The way for questions.
+pub fn keep_placement(
+    config: &Config,
+    node: u128,
+    epoch: Arc<AtomicU64>,
+    handle: &Handle,
+) -> Result<flume::Sender<OtherQuestion>, PlacementFault> {
+    let zone = (!config.zone.is_empty()).then(|| config.zone.clone());
+    let placement = NodePlacement::open(&config.data, NodeId(node), zone)?;
+    let (sender, questions) = flume::bounded(QUESTIONS_MAX);
+    handle.spawn(answer_placement(Arc::new(placement), questions, epoch));
+    Ok(sender)
+}
