@@ -26,3 +26,6 @@ pub mod fleet;
 pub mod exposition;
 pub mod metrics;
 pub mod report;
+
+#[cfg(test)]
+mod fake_shards;

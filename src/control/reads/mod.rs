@@ -27,3 +27,6 @@ use std::time::Duration;
 
 /// How long the last words of a connection may take.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests;
