@@ -4,13 +4,11 @@
 //! The shards first, and the blocks when all of them have answered: what leaves a head meanwhile is
 //! in a block by then, so that nothing falls between the two.
 
+mod runs;
+
 use std::collections::BTreeSet;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
-
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
 
 use crate::control::report::ShardReport;
 use crate::control::shards::{ShardHandle, ShardRequest, Shards};
@@ -21,13 +19,15 @@ use crate::model::sample::Sample;
 use crate::model::series::TenantId;
 use crate::node::block::request::{BlockSelect, StoreReport, StoreRequest};
 use crate::node::cardinality::Cardinality;
-use crate::query::merge::{MergeFault, Merger, Window};
+use crate::query::merge::{MergeFault, Merger, SampleBudget, Window};
 use crate::wire::select::{
     SelectAnswer, SelectFault, SelectLayer, SelectRequest, SelectWant, SelectedSeries,
 };
 
 /// Answers that wait for the query, per shard. An answer is some tens of series.
 const REPLIES_PER_SHARD: usize = 2;
+
+pub(super) use runs::Runs;
 
 /// What a query may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +56,10 @@ pub enum GatherFault {
     ShardGone,
     /// A block could not be read; the text says which and why.
     Disk(String),
+    /// Nobody in the fleet answered; the text says why.
+    Nobody(String),
+    /// The answer lacks something, which the request does not allow; the text says what.
+    Incomplete(String),
 }
 
 impl From<MergeFault> for GatherFault {
@@ -76,34 +80,6 @@ pub struct SeriesRun {
     pub run: Vec<Sample>,
 }
 
-/// Series by their labels, in the order in which they came: blocks give them sorted, and to sort
-/// what is sorted costs little.
-#[derive(Default)]
-struct Runs {
-    series: Vec<SeriesRun>,
-    /// Places in `series`, by the labels there.
-    places: HashTable<usize>,
-    hasher: RandomState,
-}
-
-impl Runs {
-    fn run_of(&mut self, labels: Box<[u8]>) -> &mut Vec<Sample> {
-        let Self { series, places, hasher, .. } = self;
-        let hash = hasher.hash_one(&labels);
-        let is_it = |place: &usize| series[*place].labels == labels;
-        let place = match places.entry(hash, is_it, |at| hasher.hash_one(&series[*at].labels)) {
-            Entry::Occupied(place) => *place.get(),
-            Entry::Vacant(free) => {
-                let place = series.len();
-                free.insert(place);
-                series.push(SeriesRun { labels, run: Vec::new() });
-                place
-            }
-        };
-        &mut series[place].run
-    }
-}
-
 /// One question, before it is known which of its groups of matchers and what of the series.
 #[derive(Clone, Debug)]
 pub struct Question {
@@ -122,29 +98,22 @@ pub async fn gather_samples(
     question: &Question,
     limits: GatherLimits,
 ) -> Result<(Vec<SeriesRun>, Merger), GatherFault> {
-    let mut runs = Runs::default();
-    let mut merger = Merger::new(limits.samples_max);
+    let budget = SampleBudget::new(limits.samples_max);
+    let mut runs = Runs::new(question.window, limits, budget.clone());
     for group in &question.groups {
         let mut answers = ask(shards, question, group, SelectWant::Samples, limits).await?;
-        // A group may select again what an earlier one did: the same samples, which merge to
-        // themselves.
         while let Some(answer) = answers.next().await? {
-            let layer = answers.layer();
-            for mut series in into_series(answer) {
-                let labels = std::mem::take(&mut series.labels);
-                let run = runs.run_of(labels);
-                match layer {
-                    SelectLayer::Heads => merger.merge(&series, question.window, run)?,
-                    SelectLayer::Blocks => merger.merge_below(&series, question.window, run)?,
-                }
-            }
-            check_series_count(runs.series.len(), limits)?;
+            runs.take(answers.layer(), answer)?;
         }
     }
-    let mut runs = runs.series;
-    runs.retain(|series| !series.run.is_empty());
-    runs.sort_by(|one, other| labels::iterate(&one.labels).cmp(labels::iterate(&other.labels)));
-    Ok((runs, merger))
+    let mut series = runs.into_series();
+    sort_by_labels(&mut series);
+    Ok((series, Merger::within(budget)))
+}
+
+/// As Prometheus sorts them.
+pub(super) fn sort_by_labels(series: &mut [SeriesRun]) {
+    series.sort_by(|one, other| labels::iterate(&one.labels).cmp(labels::iterate(&other.labels)));
 }
 
 /// The labels of all series, sorted as Prometheus sorts them.
@@ -162,8 +131,13 @@ pub async fn gather_labels(
         }
     }
     let mut found: Vec<_> = found.into_iter().collect();
-    found.sort_by(|one, other| labels::iterate(one).cmp(labels::iterate(other)));
+    sort_label_sets(&mut found);
     Ok(found)
+}
+
+/// As Prometheus sorts them.
+pub(super) fn sort_label_sets(found: &mut [Box<[u8]>]) {
+    found.sort_by(|one, other| labels::iterate(one).cmp(labels::iterate(other)));
 }
 
 /// The label names or values (`want`), sorted.
@@ -362,7 +336,7 @@ pub fn into_series(answer: SelectAnswer) -> Vec<SelectedSeries> {
     }
 }
 
-fn check_series_count(count: usize, limits: GatherLimits) -> Result<(), GatherFault> {
+pub(super) fn check_series_count(count: usize, limits: GatherLimits) -> Result<(), GatherFault> {
     if count as u64 > u64::from(limits.series_max) {
         return Err(GatherFault::TooManySeries { series_max: limits.series_max });
     }

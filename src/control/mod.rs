@@ -20,6 +20,7 @@ pub mod gather;
 pub mod readiness;
 pub mod reads;
 pub mod shards;
+pub mod source;
 
 pub mod fleet;
 

@@ -87,6 +87,10 @@ impl From<GatherFault> for ApiError {
                 Self::Internal(format!("cannot decode a chunk of the head: {fault:?}"))
             }
             GatherFault::Disk(text) => Self::Unavailable(format!("cannot read {text}")),
+            GatherFault::Nobody(text) => Self::Unavailable(format!("nobody answers: {text}")),
+            GatherFault::Incomplete(text) => Self::Unavailable(format!(
+                "the answer is not complete, and the request allows no partial one: {text}"
+            )),
             GatherFault::ShardGone => Self::Unavailable("a shard does not answer".into()),
         }
     }

@@ -18,7 +18,8 @@ use crate::control::api::body::{PIECE_BYTES, from_channel};
 use crate::control::api::error::ApiError;
 use crate::control::api::json::{self, LabelNames};
 use crate::control::api::parameters::Parameters;
-use crate::control::gather::{GatherFault, GatherLimits, Question, SeriesRun, gather_samples};
+use crate::control::gather::{GatherFault, GatherLimits, Question, SeriesRun};
+use crate::control::source::PartialAnswers;
 use crate::model::sample::Sample;
 use crate::query::expression::parse_match;
 use crate::query::instant::{TIME_MS_MAX, TIME_MS_MIN, parse_export_time_ms};
@@ -36,20 +37,22 @@ const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/stream+j
 type PieceSender = mpsc::Sender<Result<Bytes, ApiError>>;
 
 /// Parameters `match[]` (or `match`; several are a union), `start`, `end`, `max_rows_per_line`,
-/// `timeout`.
+/// `timeout`, and `partial_response`: lines have no room for warnings, so that an export that lacks
+/// something is a fault unless this is `true`.
 pub async fn export(
     State(state): State<ApiState>,
     parameters: Parameters,
 ) -> Result<Response, ApiError> {
     let question = question(&state, &parameters)?;
     let rows_max = rows_per_line_max(&parameters)?;
+    let partial = parameters.partial_answers(PartialAnswers::Denied)?;
     let timeout = state.admission.timeout(parameters.duration_ms("timeout")?);
     let place = state.admission.place().await;
     let place = place.inspect_err(|_| state.admission.count(false))?;
     let (sender, mut receiver) = mpsc::channel(PIECES_AHEAD);
     let task_state = state.clone();
     tokio::spawn(async move {
-        let work = send_lines(&task_state, &question, rows_max, &sender);
+        let work = send_lines((&task_state, partial), &question, rows_max, &sender);
         let result = tokio::time::timeout(timeout, work).await.unwrap_or_else(|_| {
             Err(ApiError::Timeout("the export took longer than its timeout".into()))
         });
@@ -106,7 +109,7 @@ fn rows_per_line_max(parameters: &Parameters) -> Result<usize, ApiError> {
 /// Sends the lines of all series, one stretch of time after the other; ends early, and well, when
 /// nobody takes them.
 async fn send_lines(
-    state: &ApiState,
+    (state, partial): (&ApiState, PartialAnswers),
     question: &Question,
     rows_max: usize,
     sender: &PieceSender,
@@ -122,8 +125,9 @@ async fn send_lines(
             continue;
         }
         let stretch = Question { window, ..question.clone() };
-        let series = match gather_samples(&state.shards, &stretch, limits).await {
-            Ok((series, _)) => series,
+        let found = state.source.samples(&stretch, limits).await;
+        let series = match found.and_then(|found| found.check(partial)) {
+            Ok(found) => found.value.0,
             Err(GatherFault::TooManySamples) if window.start_ms < window.end_ms => {
                 let (earlier, later) = halves(window);
                 stretches.extend([later, earlier]);

@@ -19,7 +19,9 @@ use crate::control::api::admission::Admission;
 use crate::control::api::error::ApiError;
 use crate::control::gather::{GatherLimits, Question};
 use crate::control::readiness::{Readiness, ServerState};
+use crate::control::reads::fleet::FleetReads;
 use crate::control::shards::Shards;
+use crate::control::source::ReadSource;
 use crate::model::matcher::Matcher;
 use crate::model::series::TenantId;
 use crate::query::merge::Window;
@@ -60,6 +62,7 @@ pub struct QueryLimits {
 #[derive(Clone)]
 pub struct ApiState {
     pub(crate) shards: Shards,
+    pub(crate) source: ReadSource,
     pub(crate) server: Arc<ServerState>,
     pub(crate) limits: QueryLimits,
     pub(crate) admission: Arc<Admission>,
@@ -80,6 +83,7 @@ impl ApiState {
     ) -> Self {
         let admission = Arc::new(Admission::new(limits));
         Self {
+            source: ReadSource::Local(shards.clone()),
             shards,
             server,
             limits,
@@ -90,9 +94,15 @@ impl ApiState {
         }
     }
 
-    /// What every answer is to warn of, as the end of its JSON: `,"warnings":[...]`, or nothing.
-    pub(crate) fn warnings(&self, is_cut: bool) -> Vec<u8> {
-        let mut warnings = Vec::new();
+    /// The API of a gateway, which reads the fleet; `shards` are asked about themselves only.
+    pub fn with_fleet(self, fleet: FleetReads) -> Self {
+        Self { source: ReadSource::Fleet(fleet), ..self }
+    }
+
+    /// What an answer that lacks `lacking` is to warn of, as the end of its JSON:
+    /// `,"warnings":[...]`, or nothing.
+    pub(crate) fn warnings(&self, lacking: &[String], is_cut: bool) -> Vec<u8> {
+        let mut warnings: Vec<&str> = lacking.iter().map(String::as_str).collect();
         if self.server.store().blocks_lost() > 0 {
             warnings.push("blocks are damaged or missing, and samples with them: see /-/ready");
         }

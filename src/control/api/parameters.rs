@@ -5,6 +5,7 @@ use axum::extract::{FromRequest, Request};
 use axum::http::{Method, header};
 
 use crate::control::api::error::ApiError;
+use crate::control::source::PartialAnswers;
 use crate::model::matcher::Matcher;
 use crate::query::expression::parse_match;
 use crate::query::instant::{
@@ -101,6 +102,25 @@ impl Parameters {
         Ok(Window { start_ms, end_ms })
     }
 
+    /// Whether an answer may lack what nodes that are away hold; `default` if it is not said, by
+    /// `partial_response` (Thanos' word for it) or `deny_partial_response` (VictoriaMetrics').
+    pub fn partial_answers(&self, default: PartialAnswers) -> Result<PartialAnswers, ApiError> {
+        for (name, is_allowed) in [("partial_response", true), ("deny_partial_response", false)] {
+            let Some(text) = self.get(name) else { continue };
+            let is_true = match text {
+                "1" | "true" => true,
+                "0" | "false" => false,
+                _ => {
+                    let cause = format_args!("{text:?} is neither true nor false");
+                    return Err(ApiError::parameter(name, cause));
+                }
+            };
+            let is_allowed = is_true == is_allowed;
+            return Ok(if is_allowed { PartialAnswers::Allowed } else { PartialAnswers::Denied });
+        }
+        Ok(default)
+    }
+
     /// The groups of matchers of all `match[]`; empty if there is none.
     pub fn groups(&self) -> Result<Vec<Vec<Matcher>>, ApiError> {
         let mut groups = Vec::new();
@@ -115,6 +135,23 @@ impl Parameters {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn partial_answers() {
+        #[track_caller]
+        fn check(encoded: &str, want: Option<PartialAnswers>) {
+            let parameters = Parameters(parse_pairs(encoded.as_bytes()).collect());
+            let read = parameters.partial_answers(PartialAnswers::Allowed);
+            assert_eq!(read.ok(), want, "{encoded}");
+        }
+        check("", Some(PartialAnswers::Allowed));
+        check("partial_response=true", Some(PartialAnswers::Allowed));
+        check("partial_response=false", Some(PartialAnswers::Denied));
+        check("partial_response=0", Some(PartialAnswers::Denied));
+        check("deny_partial_response=1", Some(PartialAnswers::Denied));
+        check("deny_partial_response=false", Some(PartialAnswers::Allowed));
+        check("partial_response=perhaps", None);
+    }
 
     #[test]
     fn pairs() {

@@ -10,7 +10,8 @@ use crate::control::api::body::{PIECE_BYTES, from_pieces};
 use crate::control::api::error::ApiError;
 use crate::control::api::json::{self, LabelNames};
 use crate::control::api::parameters::Parameters;
-use crate::control::gather::{GatherFault, SeriesRun, gather_samples};
+use crate::control::gather::{GatherFault, SeriesRun};
+use crate::control::source::{Found, PartialAnswers};
 use crate::model::labels;
 use crate::model::sample::Sample;
 use crate::query::evaluate::Instants;
@@ -37,9 +38,11 @@ struct Plan {
     instants: Instants,
     lookback_ms: i64,
     names: LabelNames,
+    partial: PartialAnswers,
 }
 
-/// An instant query: parameters `query`, `time` (now), `timeout`, `lookback_delta`, `limit`.
+/// An instant query: parameters `query`, `time` (now), `timeout`, `lookback_delta`, `limit`,
+/// `partial_response`.
 pub async fn query(
     State(state): State<ApiState>,
     parameters: Parameters,
@@ -53,7 +56,8 @@ pub async fn query(
     Ok(respond(&state, answer, (plan.names, limit)))
 }
 
-/// A range query: parameters `query`, `start`, `end`, `step`, `timeout`, `lookback_delta`, `limit`.
+/// A range query: parameters `query`, `start`, `end`, `step`, `timeout`, `lookback_delta`, `limit`,
+/// `partial_response`.
 pub async fn query_range(
     State(state): State<ApiState>,
     parameters: Parameters,
@@ -113,31 +117,36 @@ fn plan(state: &ApiState, parameters: &Parameters, instants: Instants) -> Result
         Expression::Negated(_) => LabelNames::WithoutMetric,
         _ => LabelNames::All,
     };
-    Ok(Plan { expression, instants, lookback_ms, names })
+    let partial = parameters.partial_answers(PartialAnswers::Allowed)?;
+    Ok(Plan { expression, instants, lookback_ms, names, partial })
 }
 
-async fn answer_instant(state: &ApiState, plan: &Plan) -> Result<Answer, ApiError> {
+async fn answer_instant(state: &ApiState, plan: &Plan) -> Result<Found<Answer>, ApiError> {
     let at_ms = plan.instants.start_ms;
     match &plan.expression {
         Expression::Scalar(value) => {
-            Ok(Answer::Scalar(Sample { timestamp_ms: at_ms, value: *value }))
+            let point = Sample { timestamp_ms: at_ms, value: *value };
+            Ok(Found::all(Answer::Scalar(point)))
         }
-        Expression::Text(text) => Ok(Answer::Text(at_ms, text.clone())),
+        Expression::Text(text) => Ok(Found::all(Answer::Text(at_ms, text.clone()))),
         Expression::Vector(selector) | Expression::Negated(selector) => {
-            evaluate(state, plan, selector, plan.lookback_ms).await.map(Answer::Vector)
+            let found = evaluate(state, plan, selector, plan.lookback_ms).await?;
+            Ok(found.map(Answer::Vector))
         }
         Expression::Matrix(selector, range_ms) => {
-            evaluate(state, plan, selector, *range_ms).await.map(Answer::Matrix)
+            let found = evaluate(state, plan, selector, *range_ms).await?;
+            Ok(found.map(Answer::Matrix))
         }
     }
 }
 
-async fn answer_range(state: &ApiState, plan: &Plan) -> Result<Answer, ApiError> {
+async fn answer_range(state: &ApiState, plan: &Plan) -> Result<Found<Answer>, ApiError> {
     match plan.expression.selector() {
         Some(selector) => {
-            evaluate(state, plan, selector, plan.lookback_ms).await.map(Answer::Matrix)
+            let found = evaluate(state, plan, selector, plan.lookback_ms).await?;
+            Ok(found.map(Answer::Matrix))
         }
-        None => Ok(Answer::Matrix(scalar_matrix(plan))),
+        None => Ok(Found::all(Answer::Matrix(scalar_matrix(plan)))),
     }
 }
 
@@ -155,11 +164,11 @@ async fn evaluate(
     plan: &Plan,
     selector: &Selector,
     reach_ms: i64,
-) -> Result<Vec<SeriesRun>, ApiError> {
+) -> Result<Found<Vec<SeriesRun>>, ApiError> {
     let window = selector.window(plan.instants, reach_ms);
     let question = state.question(selector.groups.clone(), window);
-    let (mut series, mut budget) =
-        gather_samples(&state.shards, &question, state.gather_limits()).await?;
+    let found = state.source.samples(&question, state.gather_limits()).await?;
+    let Found { value: (mut series, budget), lacking } = found.check(plan.partial)?;
     for (index, series) in series.iter_mut().enumerate() {
         let mut points = Vec::new();
         match &plan.expression {
@@ -184,7 +193,7 @@ async fn evaluate(
         series.sort_by(|one, other| without_metric(one).cmp(without_metric(other)));
         check_distinct(&series)?;
     }
-    Ok(series)
+    Ok(Found { value: series, lacking })
 }
 
 /// Without their metric names two series, now neighbours, may have become one.
@@ -203,7 +212,7 @@ fn without_metric(series: &SeriesRun) -> impl Iterator<Item = (&[u8], &[u8])> {
 
 fn respond(
     state: &ApiState,
-    mut answer: Answer,
+    Found { value: mut answer, lacking }: Found<Answer>,
     (names, limit): (LabelNames, Option<usize>),
 ) -> Response {
     let mut is_cut = false;
@@ -213,7 +222,7 @@ fn respond(
     }
     let mut head = b"{\"status\":\"success\",\"data\":{\"resultType\":\"".to_vec();
     let mut foot = b"}".to_vec();
-    foot.append(&mut state.warnings(is_cut));
+    foot.append(&mut state.warnings(&lacking, is_cut));
     foot.push(b'}');
     let (series, shape) = match answer {
         Answer::Vector(series) => (series, Shape::Vector),

@@ -9,7 +9,8 @@ use crate::control::api::ApiState;
 use crate::control::api::error::ApiError;
 use crate::control::api::json::{self, LabelNames};
 use crate::control::api::parameters::Parameters;
-use crate::control::gather::{Question, gather_labels, gather_strings};
+use crate::control::gather::Question;
+use crate::control::source::{Found, PartialAnswers};
 use crate::wire::select::SelectWant;
 
 /// The label sets of the series that match any `match[]` and have a sample from `start` to `end`.
@@ -22,7 +23,11 @@ pub async fn series(
         return Err(ApiError::BadData("no match[] parameter provided".into()));
     }
     let limit = parameters.limit()?;
-    let work = async { Ok(gather_labels(&state.shards, &question, state.gather_limits()).await?) };
+    let partial = parameters.partial_answers(PartialAnswers::Allowed)?;
+    let work = async {
+        let found = state.source.labels(&question, state.gather_limits()).await?;
+        Ok(found.check(partial)?)
+    };
     let found = state.admission.run(parameters.duration_ms("timeout")?, work).await?;
     let write = |out: &mut Vec<u8>, labels: &[u8]| {
         json::write_labels(out, labels, LabelNames::All);
@@ -64,10 +69,13 @@ async fn strings(
         question.groups.push(Vec::new());
     }
     let limit = parameters.limit()?;
-    let work =
-        async { Ok(gather_strings(&state.shards, &question, &want, state.gather_limits()).await?) };
+    let partial = parameters.partial_answers(PartialAnswers::Allowed)?;
+    let work = async {
+        let found = state.source.strings(&question, &want, state.gather_limits()).await?;
+        Ok(found.check(partial)?)
+    };
     let found = state.admission.run(parameters.duration_ms("timeout")?, work).await?;
-    let found: Vec<_> = found.into_iter().collect();
+    let found = found.map(|strings| strings.into_iter().collect::<Vec<_>>());
     let write = |out: &mut Vec<u8>, text: &str| json::write_string(out, text.as_bytes());
     Ok(respond(state, &found, limit, write))
 }
@@ -98,7 +106,7 @@ fn unescape_name(escaped: &str) -> Option<String> {
 
 fn respond<T: ?Sized>(
     state: &ApiState,
-    found: &[Box<T>],
+    Found { value: found, lacking }: &Found<Vec<Box<T>>>,
     limit: Option<usize>,
     write: fn(&mut Vec<u8>, &T),
 ) -> Response {
@@ -111,7 +119,7 @@ fn respond<T: ?Sized>(
         write(&mut body, item);
     }
     body.push(b']');
-    body.append(&mut state.warnings(shown.len() < found.len()));
+    body.append(&mut state.warnings(lacking, shown.len() < found.len()));
     body.push(b'}');
     ([(header::CONTENT_TYPE, json::CONTENT_TYPE)], body).into_response()
 }

@@ -239,7 +239,10 @@ fn select_fault(fault: GatherFault) -> SelectFault {
         GatherFault::ShardGone => SelectFault::Unavailable(
             "cannot answer: a shard of the node is replaying its log, or has ended".into(),
         ),
-        GatherFault::TooManySamples | GatherFault::Chunk(_) => {
+        GatherFault::TooManySamples
+        | GatherFault::Chunk(_)
+        | GatherFault::Nobody(_)
+        | GatherFault::Incomplete(_) => {
             SelectFault::Unavailable(format!("cannot answer: {fault:?}"))
         }
     }

@@ -31,6 +31,8 @@ const IDLE_FOR: Duration = Duration::from_secs(4);
 /// Between dialling and dialling again: at first, and at most.
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
 const AGAIN_AFTER_MAX: Duration = Duration::from_secs(1);
+/// A connection that lasted so long is dialled again at once.
+const LIVED_FOR: Duration = Duration::from_secs(1);
 
 /// How a node is.
 #[derive(Clone, Debug)]
@@ -196,9 +198,14 @@ impl Keeper {
             let fault = match Conversation::open(&self.dialling, nonce).await {
                 Ok(conversation) => {
                     again_after = AGAIN_AFTER;
+                    let lived_at = monotonic_now() + LIVED_FOR;
                     let welcome = Arc::new(conversation.welcome().clone());
                     self.teller.send_replace(NodeStatus::Up(welcome));
                     match self.converse(conversation).await {
+                        // It worked until now: that nobody is there is known when dialling fails.
+                        Ok(fault) if fault != ReadFault::Silent && lived_at < monotonic_now() => {
+                            continue;
+                        }
                         Ok(fault) => fault,
                         Err(Unused) => return,
                     }

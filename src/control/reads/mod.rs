@@ -21,7 +21,9 @@ pub mod server;
 
 pub mod client;
 mod conversation;
+pub mod fleet;
 pub mod selecting;
+pub mod view;
 
 use std::time::Duration;
 

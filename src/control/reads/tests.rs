@@ -5,19 +5,22 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
+use super::answering::{AnswerSender, Answering, AnsweringLimits, NodeIdentity, QuestionFault};
 use super::client::{NodeClient, NodeStatus};
 use super::fault::ReadFault;
 use crate::base::queue::QueueSender;
 use crate::control::fake_shards::{NoWake, series, spawn_shard};
-use crate::control::shards::ShardHandle;
+use crate::control::shards::{ShardHandle, Shards};
 use crate::model::matcher::Matcher;
 use crate::model::series::TenantId;
 use crate::wire::frame::{FRAME_HEADER_BYTES, FrameKind, check_frame};
+use crate::wire::health::Ping;
 use crate::wire::hello::id_space;
 use crate::wire::link::LinkFault;
 use crate::wire::registry::{RegistryRequest, RegistryView};
 use crate::wire::select::{SelectAnswer, SelectFault, SelectRequest, SelectWant};
 
+mod fleet;
 mod network;
 
 use network::{Flow, INCARNATION, SILENCE, TestNode, Way, endless_shard, secret, shards, soon};
@@ -112,35 +115,37 @@ async fn ids_come_page_by_page_from_the_shard_that_was_asked() {
 
 #[tokio::test]
 async fn other_questions_go_to_whom_they_concern() {
-    // Red if the answer does not bear the number of its question: two are under way at a time, and
-    // are answered the other way round.
+    // Red if an answer does not bear the number of its question, or a question without an answer
+    // waits for ever.
+    let identity = NodeIdentity { node: 5, incarnation: 1 };
+    let limits = AnsweringLimits { selects_max: 1, wait_max: Duration::ZERO };
     let (others, questions) = flume::bounded(4);
-    let any = (std::net::Ipv4Addr::LOCALHOST, 0).into();
-    let node = TestNode::start_at(any, 5, shards([up("a")]), Some(others)).await;
-    let client = node.client();
-    let answerer = tokio::spawn(async move {
+    let answering = Answering::new(Shards::new(vec![]), identity, limits).with_others(others);
+    let (sender, mut answers) = tokio::sync::mpsc::channel(4);
+    // Any kind but those that are answered here.
+    let question = Ping { number: 3 }.encode_frame();
+    let header = check_frame(&question).expect("sealed");
+    let ask = |number| {
+        let answers = AnswerSender::new(number, sender.clone());
+        let (answering, question) = (answering.clone(), question.clone());
+        async move { answering.answer(header, question, answers).await }
+    };
+    let answer_all = async {
         let first = questions.recv_async().await.expect("two come");
         let second = questions.recv_async().await.expect("two come");
         for question in [second, first] {
-            assert_eq!(question.header.kind, FrameKind::PlacementRequest);
             question.reply.send(question.frame.clone()).expect("it waits");
         }
-    });
-    let ask = |text: &str| {
-        let frame = crate::wire::frame::encode_control(
-            FrameKind::PlacementRequest,
-            1,
-            &String::from(text),
-        );
-        client.request(frame)
+        drop(questions.recv_async().await.expect("another one"));
     };
-    let both = async { tokio::join!(ask("one"), ask("another one")) };
-    let (one, other) = soon(both).await;
-    let (one, other) = (one.expect("answered").1, other.expect("answered").1);
-    assert!(one.windows(3).any(|part| part == b"one"));
-    assert!(other.windows(11).any(|part| part == b"another one"));
-    check_frame(&one).expect("sealed again");
-    soon(answerer).await.expect("no panic");
+    let asked = async { (tokio::join!(ask(70), ask(71)), ask(72).await) };
+    let (((one, other), unanswered), ()) = soon(async { tokio::join!(asked, answer_all) }).await;
+    assert_eq!((one, other), (Ok(()), Ok(())));
+    assert_eq!(unanswered, Err(QuestionFault::Unanswered(FrameKind::Ping)));
+    for number in [71, 70] {
+        let answer = answers.try_recv().expect("two came");
+        assert_eq!(check_frame(&answer).expect("sealed again").sequence, number);
+    }
 }
 
 #[tokio::test]

@@ -27,14 +27,14 @@ pub struct SampleBounds {
 }
 
 /// The documents that are known, ascending by epoch.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct History {
     epochs: Vec<Epoch>,
     /// Epochs up to this one were forgotten.
     forgotten_to: u64,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Epoch {
     content_hash: u128,
     placement: Arc<Placement>,

@@ -1,0 +1,367 @@
+//! DRIVER: a query's questions to the owners of what it may match, and their answers put together.
+//!
+//! All owners are asked at once, also replicas of each other: so a node that is away costs nothing
+//! but the time until that is known, at most the health timeout, and what one replica missed
+//! another has. Who does not answer is left out; what is lost by that is said ([`Found`]).
+//! Memory: the query's limits, times the replication while replicas are not merged yet.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use hashbrown::HashMap;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::control::gather::{
+    GatherFault, GatherLimits, Question, Runs, SeriesRun, check_series_count, into_series,
+    sort_by_labels,
+};
+use crate::control::reads::client::NodeClient;
+use crate::control::reads::fault::ReadFault;
+use crate::control::reads::selecting::Piece;
+use crate::control::reads::view::{ReadNode, ReadView};
+use crate::control::source::Found;
+use crate::model::matcher::Matcher;
+use crate::model::placement::NodeId;
+use crate::model::sample::Sample;
+use crate::query::merge::{Merger, SampleBudget, merge_replicas};
+use crate::wire::link::{Dialler, SilenceLimits};
+use crate::wire::proof::LinkSecret;
+use crate::wire::select::{SelectAnswer, SelectFault, SelectRequest, SelectWant};
+
+/// Series that are merged before other work of the thread gets its turn.
+const SERIES_PER_TURN: usize = 64;
+/// Nodes that a warning names.
+const NODES_NAMED_MAX: usize = 3;
+
+/// The fleet, to be read. Cheap to clone.
+#[derive(Clone)]
+pub struct FleetReads {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    view: watch::Receiver<Arc<ReadView>>,
+    gateway: u128,
+    silence: SilenceLimits,
+    secret: LinkSecret,
+    clients: Mutex<HashMap<NodeId, (ReadNode, NodeClient)>>,
+}
+
+/// What answers of one node come to.
+trait Collector: Send + 'static {
+    fn take(&mut self, piece: Piece) -> Result<(), GatherFault>;
+}
+
+/// Why a node's answer is not whole.
+enum AskFault {
+    /// The node's fault: others may do.
+    Node(ReadFault),
+    /// The query's.
+    Query(GatherFault),
+}
+
+/// What the nodes said.
+struct Collected<C> {
+    /// Ascending by node.
+    parts: Vec<C>,
+    lacking: Vec<String>,
+}
+
+impl FleetReads {
+    /// Reads the fleet of `view` as gateway `gateway`. `silence.unhealthy_after` is the health
+    /// timeout.
+    pub fn new(
+        view: watch::Receiver<Arc<ReadView>>,
+        gateway: u128,
+        silence: SilenceLimits,
+        secret: LinkSecret,
+    ) -> Self {
+        let clients = Mutex::default();
+        Self { shared: Arc::new(Shared { view, gateway, silence, secret, clients }) }
+    }
+
+    /// Dials nodes as they become known, and leaves those that are no longer, until nobody changes
+    /// the view any more. Without it a node is dialled when it is asked first.
+    pub async fn follow(self) {
+        let mut view = self.shared.view.clone();
+        loop {
+            let now = Arc::clone(&view.borrow_and_update());
+            self.lock().retain(|id, _| now.nodes.iter().any(|node| node.id == *id));
+            for node in &now.nodes {
+                if let Err(error) = self.client(&now, node.id) {
+                    tracing::warn!(%error, "cannot dial a node");
+                }
+            }
+            if view.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// The node, if it is known where it is.
+    ///
+    /// # Errors
+    /// [`ReadFault::Unreachable`] with what is missing.
+    pub fn client(&self, view: &ReadView, id: NodeId) -> Result<NodeClient, ReadFault> {
+        let node = view.nodes.iter().find(|node| node.id == id);
+        let text = "its address is not known, as no node has told it yet";
+        let node = node.ok_or_else(|| ReadFault::Unreachable(text.into()))?;
+        let mut clients = self.lock();
+        if let Some((known, client)) = clients.get(&id)
+            && known == node
+        {
+            return Ok(client.clone());
+        }
+        let client = self.start(node).map_err(|fault| ReadFault::Unreachable(fault.to_string()))?;
+        clients.insert(id, (*node, client.clone()));
+        Ok(client)
+    }
+
+    /// The fleet, as it is now.
+    pub fn view(&self) -> Arc<ReadView> {
+        Arc::clone(&self.shared.view.borrow())
+    }
+
+    /// As [`crate::control::gather::gather_samples`].
+    pub async fn samples(
+        &self,
+        question: &Question,
+        limits: GatherLimits,
+    ) -> Result<Found<(Vec<SeriesRun>, Merger)>, GatherFault> {
+        let view = self.view();
+        let held_max = limits.samples_max.saturating_mul(view.replication_max(question.window));
+        let held = SampleBudget::new(held_max);
+        let empty = || Runs::new(question.window, limits, held.clone());
+        let asked = (question, SelectWant::Samples, limits);
+        let Collected { parts, lacking } = self.collect(&view, asked, empty).await?;
+        let mut replicas: HashMap<Box<[u8]>, Vec<Vec<Sample>>> = HashMap::new();
+        for SeriesRun { labels, run } in parts.into_iter().flat_map(Runs::into_series) {
+            replicas.entry(labels).or_default().push(run);
+        }
+        check_series_count(replicas.len(), limits)?;
+        let budget = SampleBudget::new(limits.samples_max);
+        let mut series = Vec::with_capacity(replicas.len());
+        for (index, (labels, runs)) in replicas.into_iter().enumerate() {
+            let run = merge_replicas(runs);
+            budget.take(run.len() as u64)?;
+            series.push(SeriesRun { labels, run });
+            if index % SERIES_PER_TURN == SERIES_PER_TURN - 1 {
+                tokio::task::yield_now().await;
+            }
+        }
+        sort_by_labels(&mut series);
+        Ok(Found { value: (series, Merger::within(budget)), lacking })
+    }
+
+    /// As [`crate::control::gather::gather_labels`].
+    pub async fn labels(
+        &self,
+        question: &Question,
+        limits: GatherLimits,
+    ) -> Result<Found<Vec<Box<[u8]>>>, GatherFault> {
+        let asked = (question, SelectWant::Labels, limits);
+        let empty = || LabelSets { found: BTreeSet::new(), limits };
+        let Collected { parts, lacking } = self.collect(&self.view(), asked, empty).await?;
+        let all: BTreeSet<_> = parts.into_iter().flat_map(|part| part.found).collect();
+        check_series_count(all.len(), limits)?;
+        let mut value: Vec<_> = all.into_iter().collect();
+        crate::control::gather::sort_label_sets(&mut value);
+        Ok(Found { value, lacking })
+    }
+
+    /// As [`crate::control::gather::gather_strings`].
+    pub async fn strings(
+        &self,
+        question: &Question,
+        want: &SelectWant,
+        limits: GatherLimits,
+    ) -> Result<Found<BTreeSet<Box<str>>>, GatherFault> {
+        let asked = (question, want.clone(), limits);
+        let empty = || Strings { found: BTreeSet::new(), limits };
+        let Collected { parts, lacking } = self.collect(&self.view(), asked, empty).await?;
+        let value: BTreeSet<_> = parts.into_iter().flat_map(|part| part.found).collect();
+        check_series_count(value.len(), limits)?;
+        Ok(Found { value, lacking })
+    }
+
+    /// Asks every owner for every group of matchers, one group after the other.
+    async fn collect<C: Collector>(
+        &self,
+        view: &ReadView,
+        (question, want, limits): (&Question, SelectWant, GatherLimits),
+        empty: impl Fn() -> C,
+    ) -> Result<Collected<C>, GatherFault> {
+        if view.history.newest().is_none() {
+            return Err(GatherFault::Nobody("the placement is not known yet; ask again".into()));
+        }
+        let mut by_node = BTreeMap::new();
+        let mut away = BTreeMap::new();
+        let mut slots_lost = 0;
+        for group in &question.groups {
+            let plan = view.plan(question.tenant, group, question.window);
+            let request = Arc::new(select_request(question, group, &want, limits));
+            let mut asked = JoinSet::new();
+            for id in plan.nodes.iter().copied() {
+                match self.client(view, id) {
+                    Ok(client) => {
+                        let collector = by_node.remove(&id).unwrap_or_else(&empty);
+                        asked.spawn(ask((id, client), Arc::clone(&request), collector));
+                    }
+                    Err(fault) => _ = away.insert(id, fault),
+                }
+            }
+            let mut answered = BTreeSet::new();
+            while let Some(done) = asked.join_next().await {
+                let (id, collector, outcome) = done.map_err(|_| GatherFault::ShardGone)?;
+                by_node.insert(id, collector);
+                match outcome {
+                    Ok(()) => _ = answered.insert(id),
+                    Err(AskFault::Node(fault)) => _ = away.insert(id, fault),
+                    Err(AskFault::Query(fault)) => return Err(fault),
+                }
+            }
+            if answered.is_empty() && !plan.nodes.is_empty() {
+                return Err(GatherFault::Nobody(names(&away)));
+            }
+            if answered.len() < plan.nodes.len() {
+                slots_lost += plan.slots_lost(&answered);
+            }
+        }
+        let parts = by_node.into_values().collect();
+        Ok(Collected { parts, lacking: lacking(view, slots_lost, &away) })
+    }
+
+    fn start(&self, node: &ReadNode) -> io::Result<NodeClient> {
+        let Shared { gateway, silence, secret, .. } = &*self.shared;
+        let dialler = Dialler {
+            gateway: *gateway,
+            gateway_shard: 0,
+            gateway_shard_count: 1,
+            node_expected: node.id.0,
+            node_shard: node.shard_count,
+        };
+        NodeClient::start(node.address, dialler, *silence, secret.clone())
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<NodeId, (ReadNode, NodeClient)>> {
+        self.shared.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn select_request(
+    question: &Question,
+    group: &[Matcher],
+    want: &SelectWant,
+    limits: GatherLimits,
+) -> SelectRequest {
+    SelectRequest {
+        tenant: question.tenant,
+        matchers: group.to_vec(),
+        start_ms: question.window.start_ms,
+        end_ms: question.window.end_ms,
+        want: want.clone(),
+        series_max: limits.series_max,
+    }
+}
+
+/// Asks one node. What came before a fault is the node's all the same, and is kept.
+async fn ask<C: Collector>(
+    (id, client): (NodeId, NodeClient),
+    request: Arc<SelectRequest>,
+    mut collector: C,
+) -> (NodeId, C, Result<(), AskFault>) {
+    let outcome = ask_into(&client, &request, &mut collector).await;
+    (id, collector, outcome)
+}
+
+async fn ask_into(
+    client: &NodeClient,
+    request: &SelectRequest,
+    collector: &mut impl Collector,
+) -> Result<(), AskFault> {
+    let mut stream = client.select(request).await.map_err(AskFault::of)?;
+    while let Some(piece) = stream.next().await.map_err(AskFault::of)? {
+        collector.take(piece).map_err(AskFault::Query)?;
+    }
+    Ok(())
+}
+
+impl AskFault {
+    fn of(fault: ReadFault) -> Self {
+        match fault {
+            ReadFault::Select(SelectFault::BadRegex(text)) => {
+                Self::Query(GatherFault::BadRegex(text))
+            }
+            ReadFault::Select(SelectFault::TooManySeries { series_max }) => {
+                Self::Query(GatherFault::TooManySeries { series_max })
+            }
+            fault => Self::Node(fault),
+        }
+    }
+}
+
+/// What an answer lacks, for people; empty if it is complete.
+fn lacking(view: &ReadView, slots_lost: u32, away: &BTreeMap<NodeId, ReadFault>) -> Vec<String> {
+    let mut lacking = Vec::new();
+    if slots_lost > 0 {
+        lacking.push(format!(
+            "series are missing: {slots_lost} of the slots that were asked for have no owner that \
+             answered: {}",
+            names(away)
+        ));
+    }
+    if let Some((first, last)) = view.history.missing().next() {
+        lacking.push(format!(
+            "series may be missing: placement epochs {first} to {last} are not known here yet"
+        ));
+    }
+    lacking
+}
+
+fn names(away: &BTreeMap<NodeId, ReadFault>) -> String {
+    let mut text = String::new();
+    for (id, fault) in away.iter().take(NODES_NAMED_MAX) {
+        if !text.is_empty() {
+            text.push_str("; ");
+        }
+        text.push_str(&format!("node {:032x}: {fault}", id.0));
+    }
+    if away.len() > NODES_NAMED_MAX {
+        text.push_str(&format!("; and {} more nodes", away.len() - NODES_NAMED_MAX));
+    }
+    text
+}
+
+impl Collector for Runs {
+    fn take(&mut self, piece: Piece) -> Result<(), GatherFault> {
+        Runs::take(self, piece.layer, piece.answer)
+    }
+}
+
+struct LabelSets {
+    found: BTreeSet<Box<[u8]>>,
+    limits: GatherLimits,
+}
+
+impl Collector for LabelSets {
+    fn take(&mut self, piece: Piece) -> Result<(), GatherFault> {
+        self.found.extend(into_series(piece.answer).into_iter().map(|series| series.labels));
+        check_series_count(self.found.len(), self.limits)
+    }
+}
+
+struct Strings {
+    found: BTreeSet<Box<str>>,
+    limits: GatherLimits,
+}
+
+impl Collector for Strings {
+    fn take(&mut self, piece: Piece) -> Result<(), GatherFault> {
+        if let SelectAnswer::Strings(strings) = piece.answer {
+            self.found.extend(strings);
+        }
+        check_series_count(self.found.len(), self.limits)
+    }
+}
