@@ -90,8 +90,6 @@ pub struct FoundSegment {
     pub len_bytes: u64,
     /// What is known of it: all of the last one, of others what headers say.
     pub tally: SegmentTally,
-    /// The last record that was durable at its end, as far as the next one says.
-    pub durable_number: u64,
     /// What its header says, if it is whole.
     pub header: Option<SegmentHeader>,
 }
@@ -99,7 +97,7 @@ pub struct FoundSegment {
 impl FoundSegment {
     /// One of which no header says anything.
     pub fn new(segment: u64, len_bytes: u64, tally: SegmentTally) -> Self {
-        Self { segment, len_bytes, tally, durable_number: 0, header: None }
+        Self { segment, len_bytes, tally, header: None }
     }
 }
 
@@ -207,7 +205,7 @@ impl Segment {
             records: tally.records,
             samples: tally.samples,
             oldest_ms: tally.oldest_ms,
-            durable_number: found.durable_number,
+            durable_number: tally.durable_number,
         }
     }
 }
@@ -217,8 +215,8 @@ impl HintLog {
     pub fn new(node: NodeId, limits: HintLimits, shard_count: u32, found: &[FoundSegment]) -> Self {
         assert!(limits.segment_bytes.is_multiple_of(BLOCK_BYTES as u64));
         assert!(limits.segment_bytes <= SEGMENT_BYTES_MAX && shard_count > 0);
-        let numbers = found.iter().map(|it| it.tally.last_number.max(it.durable_number));
-        let last_number = numbers.max().unwrap_or(0);
+        let last_number = found.iter().map(|it| it.tally.last_number).max().unwrap_or(0);
+        let durable_number = found.iter().map(|it| it.tally.durable_number).max().unwrap_or(0);
         let mut totals = (0, 0);
         for one in found {
             let before = one.header.map(|it| (it.records_before, it.samples_before));
@@ -238,8 +236,8 @@ impl HintLog {
             is_writing: false,
             is_write_void: false,
             next_segment: found.last().map_or(1, |last| last.segment + 1),
-            next_number: last_number + 1,
-            durable_number: last_number,
+            next_number: last_number.max(durable_number) + 1,
+            durable_number,
             records_total,
             samples_total,
             reading: Reading::Nothing,

@@ -179,9 +179,11 @@ pub struct SegmentTally {
     pub oldest_ms: Option<i64>,
     /// The highest number found.
     pub last_number: u64,
+    /// All up to this one were durable: a record says so, or none is missing before it.
+    pub durable_number: u64,
     /// Records that were acknowledged and are not there, or not whole.
     pub records_lost: u64,
-    /// Samples of whole records whose labels are not there.
+    /// Samples of acknowledged, whole records whose labels are not there.
     pub samples_lost: u64,
 }
 
@@ -198,6 +200,8 @@ struct RecordPlace {
     offset: usize,
     /// The shard that owns all of its series, or [`SEVERAL`].
     shard: u32,
+    /// Samples whose labels are not there.
+    samples_lost: u64,
 }
 
 /// A segment in memory, checked and indexed. Label sets are handed out by reference to its bytes.
@@ -268,14 +272,14 @@ impl LoadedSegment {
             record.runs().filter_map(|(entry, _)| self.entry(entry)).map(|it| it.shard);
         let shard = shards.next().unwrap_or(SEVERAL);
         let shard = if shards.all(|other| other == shard) { shard } else { SEVERAL };
-        let mut start = 0;
+        let (mut start, mut samples_lost) = (0, 0);
         for (entry, end) in record.runs() {
             if self.entry(entry).is_none() {
-                self.tally.samples_lost += u64::from(end - start);
+                samples_lost += u64::from(end - start);
             }
             start = end;
         }
-        self.records.push(RecordPlace { header, offset, shard });
+        self.records.push(RecordPlace { header, offset, shard, samples_lost });
         self.tally.records += 1;
         self.tally.samples += u64::from(header.samples);
         self.tally.last_number = self.tally.last_number.max(header.numbers.number);
@@ -293,6 +297,14 @@ impl LoadedSegment {
         let found = numbers().filter(|it| (first..=durable).contains(&it.number)).count();
         let wanted = (durable + 1).saturating_sub(first);
         self.tally.records_lost = wanted.saturating_sub(found as u64);
+        let unbroken =
+            numbers().map(|it| it.number).zip(first..).take_while(|(is, want)| is == want);
+        let unbroken = unbroken.last().map_or(0, |(number, _)| number);
+        self.tally.durable_number = durable.max(unbroken);
+        // What lies behind was part of a torn write, of which nobody was told anything.
+        let durable = self.tally.durable_number;
+        let promised = self.records.iter().filter(|it| it.header.numbers.number <= durable);
+        self.tally.samples_lost = promised.map(|record| record.samples_lost).sum();
     }
 
     fn entry(&self, entry: u32) -> Option<&Entry> {
