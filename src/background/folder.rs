@@ -265,6 +265,18 @@ fn shard_folder(incarnation: &Path, shard: u32) -> PathBuf {
     incarnation.join(format!("shard-{shard}"))
 }
 
+/// Nobody else has the folder while this lives.
+#[derive(Debug)]
+pub struct FolderLock {
+    _lock: Flock<File>,
+}
+
+/// Locks a folder that is no node's, made if it is missing.
+pub fn lock_folder(folder: &Path) -> Result<FolderLock, FolderFault> {
+    fs::create_dir_all(folder).map_err(fault("make", folder))?;
+    take_lock(folder).map(|lock| FolderLock { _lock: lock })
+}
+
 fn take_lock(folder: &Path) -> Result<Flock<File>, FolderFault> {
     let path = folder.join(LOCK_NAME);
     let mut options = OpenOptions::new();

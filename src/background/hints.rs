@@ -21,13 +21,13 @@ use std::thread::JoinHandle;
 use crate::base::queue::QueueSender;
 use crate::base::ready::run_ready;
 use crate::base::time::{Duration, unix_now_ms};
-use crate::gateway::hint::log::{HintFigures, HintLimits, HintRefusal, LogEvent};
-use crate::gateway::hint::replay::HintRecord;
+use crate::gateway::hint::log::{HintFigures, HintLimits, LogEvent};
 use crate::model::placement::NodeId;
 
 use super::disk::plain::PlainDisk;
 
-pub use store::{FoundHints, HintCommand, HintStore, HintStoreFault, Work};
+pub use crate::gateway::hint::command::{HintCommand, HintEvent};
+pub use store::{FoundHints, HintStore, HintStoreFault, Work};
 
 /// Commands that one shard can have waiting. A full channel is back-pressure: the caller answers
 /// 503.
@@ -44,17 +44,6 @@ pub struct HintsConfig {
     pub folder: PathBuf,
     /// How much.
     pub limits: HintLimits,
-}
-
-/// What a shard hears.
-#[derive(Debug)]
-pub enum HintEvent {
-    /// The hint with this ticket is durable, or refused: then nothing of it is promised.
-    Appended { node: NodeId, ticket: u64, outcome: Result<(), HintRefusal> },
-    /// To be delivered to `node`, behind what was handed out before it.
-    Record { node: NodeId, record: HintRecord },
-    /// Nothing is left for `node`; said once, until more hints came and went.
-    Drained { node: NodeId },
 }
 
 /// Sends commands; cheap to clone.

@@ -7,6 +7,8 @@ use crate::control::exposition::{Exposition, FamilyKind};
 use crate::control::host::ProcessUsage;
 use crate::control::readiness::Readiness;
 use crate::control::report::{LogState, RequestCounts, RequestKind, ShardReport};
+use crate::gateway::hint::log::HintFigures;
+use crate::model::placement::NodeId;
 use crate::model::refusal::Refusal;
 use crate::node::block::BlockMeta;
 use crate::node::block::request::StoreReport;
@@ -26,6 +28,8 @@ pub struct MetricsInput<'a> {
     pub store: Option<&'a StoreReport>,
     /// The control plane's own.
     pub queries: QueryReport,
+    /// What a gateway keeps for nodes that are down.
+    pub hints: &'a [(NodeId, HintFigures)],
 }
 
 /// What the query API counts.
@@ -226,6 +230,7 @@ pub fn render(input: &MetricsInput) -> String {
     }
     render_shards(&mut page, &shards);
     links::render(&mut page, &shards);
+    links::render_hints(&mut page, input.hints);
     page.into_text()
 }
 
@@ -376,6 +381,7 @@ mod tests {
             usage: ProcessUsage { resident_bytes: Some(4096), ..ProcessUsage::default() },
             started_at_seconds: 1.5,
             store: Some(&store),
+            hints: &[],
             queries: QueryReport::default(),
         });
 

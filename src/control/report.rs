@@ -290,6 +290,8 @@ pub struct ShardReport {
     pub links: Vec<LinkReport>,
     /// The placement that a gateway follows; 0 without one.
     pub epoch: u64,
+    /// Samples kept for nodes that were down, which they will never take.
+    pub hints_refused: RefusalCounts,
     /// A node's link port.
     pub link_port: Option<LinkPortReport>,
 }

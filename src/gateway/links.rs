@@ -7,12 +7,12 @@
 //! the owner. A frame is handed to a link only when nothing waits there, so that under load frames
 //! grow instead of queues.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::base::time::{Duration, Instant};
-use crate::gateway::fleet::Fleet;
+use crate::gateway::fleet::{Fleet, IdsPage};
 use crate::gateway::owner::Owner;
 use crate::gateway::route::Route;
 use crate::model::placement::NodeId;
@@ -236,6 +236,31 @@ impl Links {
                 self.retire(link, owner);
             }
         }
+    }
+
+    /// Learns ids ahead of the samples that need them.
+    pub fn handle_ids(&mut self, page: &IdsPage, owner: &mut Owner) {
+        let is_it = |link: &Link| {
+            !link.is_retired && (link.node, link.node_shard) == (page.node, page.node_shard)
+        };
+        if let Some(link) = self.links.iter().position(is_it) {
+            let link = u16::try_from(link).expect("as many as lanes");
+            owner.lane_mut(link).learn(page.id_space, &page.ids);
+        }
+    }
+
+    /// The node that a lane leads to.
+    pub fn node_of(&self, lane: u16) -> NodeId {
+        self.links[usize::from(lane)].node
+    }
+
+    /// The nodes that are in use, and whether every link of the shard to them is up.
+    pub fn nodes_up(&self, owner: &Owner) -> BTreeMap<NodeId, bool> {
+        let mut nodes = BTreeMap::new();
+        for (lane, link) in (0u16..).zip(&self.links).filter(|(_, link)| !link.is_retired) {
+            *nodes.entry(link.node).or_insert(true) &= !owner.is_lane_down(lane);
+        }
+        nodes
     }
 
     /// A connection was made, or not.

@@ -290,6 +290,11 @@ impl Owner {
         one.lane = Lane::new(0);
     }
 
+    /// Whether no sample goes this way now.
+    pub fn is_lane_down(&self, lane: u16) -> bool {
+        self.lanes[usize::from(lane)].is_down
+    }
+
     /// Samples that waited for the new placement wait no longer.
     pub fn refuse_parked(&mut self, lane: u16) {
         let runs = std::mem::take(&mut self.lanes[usize::from(lane)].parked);

@@ -13,8 +13,11 @@ use crate::control::fleet::following::{FleetHandle, FollowingConfig, follow};
 use crate::control::fleet::store::{NodePlacement, PlacementFault};
 use crate::control::readiness::ServerState;
 use crate::control::reads::answering::OtherQuestion;
-use crate::gateway::fleet::Fleet;
-use crate::model::placement::{NodeId, SampleBounds, Strategy};
+use crate::control::reads::fleet::FleetReads;
+use crate::control::reads::view::{ReadNode, ReadView};
+use crate::control::reads::warm::warm;
+use crate::gateway::fleet::FleetMail;
+use crate::model::placement::{History, NodeId, SampleBounds, Strategy};
 use crate::server::roles::GatewayIdentity;
 use crate::server::start::StartFault;
 use std::net::SocketAddr;
@@ -31,7 +34,7 @@ const CLOCKS_APART_MS: i64 = 60_000;
 /// What the shards of a gateway are told by, and its readiness.
 pub struct Followers {
     /// A queue to each shard.
-    pub shards: Vec<QueueSender<Arc<Fleet>>>,
+    pub shards: Vec<QueueSender<FleetMail>>,
     /// Ready once there is a fleet.
     pub state: Arc<ServerState>,
 }
@@ -42,7 +45,7 @@ pub fn follow_fleet(
     identity: GatewayIdentity,
     followers: Followers,
     handle: &Handle,
-) -> Result<FleetHandle, StartFault> {
+) -> Result<(FleetHandle, FleetReads), StartFault> {
     let fault = |cause: String| StartFault::Nodes { cause };
     let entries = parse_entries(&config.nodes.0).map_err(|error| fault(error.to_string()))?;
     let dns_server = match config.dns_server.as_str() {
@@ -78,10 +81,41 @@ pub fn follow_fleet(
         secret,
         chance: u128::from_le_bytes(Chance::open().map_err(StartFault::Chance)?.draw()),
     };
+    let (gateway, secret) = (following.gateway, following.secret.clone());
+    let bounds = following.follower.bounds;
     let (fleet, following) = follow(following, seeds, |_| {});
     handle.spawn(following);
+    let (teller, view) = watch::channel(Arc::new(ReadView::unknown(bounds)));
+    let reads = FleetReads::new(view, gateway, silence, secret);
+    handle.spawn(tell_reads(fleet.view(), teller, bounds));
+    handle.spawn(reads.clone().follow());
+    handle.spawn(warm(reads.clone(), followers.shards.clone()));
     handle.spawn(tell_shards(fleet.view(), followers));
-    Ok(fleet)
+    Ok((fleet, reads))
+}
+
+/// Keeps what reads go by true.
+async fn tell_reads(
+    mut view: watch::Receiver<Arc<FleetView>>,
+    teller: watch::Sender<Arc<ReadView>>,
+    bounds: SampleBounds,
+) {
+    loop {
+        let now = Arc::clone(&view.borrow_and_update());
+        let mut history = History::default();
+        for placement in &now.placements {
+            // They are in order, as the follower has them in a history of its own.
+            if let Err(fault) = history.handle_placement(Arc::clone(placement)) {
+                tracing::error!(?fault, "cannot read by a placement");
+            }
+        }
+        let node = |(&id, &(address, shard_count))| ReadNode { id, shard_count, address };
+        let nodes = now.reads.iter().map(node).collect();
+        teller.send_replace(Arc::new(ReadView { nodes, history, bounds }));
+        if view.changed().await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Hands every fleet to every shard, in order.
@@ -91,7 +125,7 @@ async fn tell_shards(mut view: watch::Receiver<Arc<FleetView>>, followers: Follo
         let fleet = view.borrow_and_update().fleet.clone();
         if let Some(fleet) = fleet {
             for shard in &shards {
-                if shard.push(Arc::clone(&fleet)).await.is_err() {
+                if shard.push(FleetMail::Fleet(Arc::clone(&fleet))).await.is_err() {
                     return;
                 }
             }

@@ -1,15 +1,21 @@
 //! DRIVER: the links of a gateway's shard on its ring: dials, receives, sends, closes what `Links`
 //! says.
 
+use crate::background::hints::HintSender;
 use crate::base::time::{Duration, Instant};
-use crate::gateway::fleet::Fleet;
+use crate::gateway::fleet::FleetMail;
+use crate::gateway::hint::command::HintEvent;
+use crate::gateway::hint::side::HintSide;
 use crate::gateway::links::{LinkAction, LinkNotice, Links};
 use crate::gateway::owner::Owner;
+use crate::model::placement::NodeId;
+use crate::model::refusal::RefusalCounts;
 use crate::ring::{BufferLease, ConnectOptions, Errno, ReceiveEnd, Ring, SocketOptions, Token};
 use crate::server::shard::TokenKind;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::Arc;
 
+/// What the keeper of hints says that is taken in at once.
+const HINT_EVENTS_A_TURN: usize = 16;
 /// How long a dial may take.
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 
@@ -19,16 +25,44 @@ pub struct LinkSide {
     sockets: Vec<Option<OwnedFd>>,
     /// Links that could not receive for want of buffers.
     parked: Vec<u16>,
-    fleets: flume::Receiver<Arc<Fleet>>,
+    fleets: flume::Receiver<FleetMail>,
     has_fleet: bool,
+    hints: HintSide,
+    keeper: HintSender,
+    hint_events: flume::Receiver<HintEvent>,
     shard: u32,
+}
+
+/// A shard's way to the keeper of hints.
+pub struct HintWay {
+    /// To it.
+    pub sender: HintSender,
+    /// From it.
+    pub events: flume::Receiver<HintEvent>,
+    /// Nodes for which hints were found on the disk.
+    pub waiting: Vec<NodeId>,
 }
 
 impl LinkSide {
     /// Links without a fleet, which follows by mail.
-    pub fn new(shard: u32, links: Links, fleets: flume::Receiver<Arc<Fleet>>) -> Self {
-        let (sockets, parked) = (Vec::new(), Vec::new());
-        Self { links, sockets, parked, fleets, has_fleet: false, shard }
+    pub fn new(
+        shard: u32,
+        links: Links,
+        fleets: flume::Receiver<FleetMail>,
+        hints: HintWay,
+    ) -> Self {
+        let HintWay { sender, events, waiting } = hints;
+        Self {
+            links,
+            sockets: Vec::new(),
+            parked: Vec::new(),
+            fleets,
+            has_fleet: false,
+            hints: HintSide::new(shard, waiting),
+            keeper: sender,
+            hint_events: events,
+            shard,
+        }
     }
 
     /// Whether it is known where samples go.
@@ -36,9 +70,14 @@ impl LinkSide {
         self.has_fleet
     }
 
-    /// Whether no fleet waits to be followed.
+    /// Whether nobody said anything that is not handled.
     pub fn is_mail_empty(&self) -> bool {
-        self.fleets.is_empty()
+        self.fleets.is_empty() && self.hint_events.is_empty()
+    }
+
+    /// Samples of hints that nodes will never take, and why.
+    pub fn hints_refused(&self) -> &RefusalCounts {
+        self.hints.refused()
     }
 
     /// The links, to report on.
@@ -95,15 +134,28 @@ impl LinkSide {
     /// Four times a second.
     pub fn handle_tick(&mut self, now: Instant, owner: &mut Owner) {
         self.links.handle_timer(now, owner);
+        if self.has_fleet {
+            self.hints.handle_nodes(&self.links.nodes_up(owner));
+        }
     }
 
     /// Follows the newest fleet, moves frames and answers, and does what that asks for.
     pub fn work(&mut self, now: Instant, owner: &mut Owner, ring: &mut Ring) {
-        if let Some(fleet) = self.fleets.try_iter().last() {
-            self.links.handle_fleet(now, &fleet, owner);
-            self.has_fleet = true;
+        // A page of ids a turn, as it takes a while.
+        if let Ok(mail) = self.fleets.try_recv() {
+            match mail {
+                FleetMail::Fleet(fleet) => {
+                    self.links.handle_fleet(now, &fleet, owner);
+                    self.has_fleet = true;
+                }
+                FleetMail::Ids(page) => self.links.handle_ids(&page, owner),
+            }
+        }
+        for event in self.hint_events.try_iter().take(HINT_EVENTS_A_TURN) {
+            self.hints.handle_event(event, owner);
         }
         self.links.work(now, owner);
+        self.work_hints(now, owner);
         while let Some(action) = self.links.poll_action() {
             self.act(now, action, ring);
         }
@@ -115,6 +167,17 @@ impl LinkSide {
                 if let Some(socket) = &self.sockets[usize::from(link)] {
                     ring.receive(token(link), socket.as_raw_fd());
                 }
+            }
+        }
+    }
+
+    fn work_hints(&mut self, now: Instant, owner: &mut Owner) {
+        let links = &self.links;
+        self.hints.work(now, owner, |lane| links.node_of(lane));
+        while let Some(command) = self.hints.poll_command() {
+            if let Err(command) = self.keeper.try_send(command) {
+                self.hints.handle_command_delayed(command);
+                break;
             }
         }
     }

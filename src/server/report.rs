@@ -6,6 +6,7 @@ use crate::control::report::{
 };
 use crate::gateway::endpoint::Endpoint;
 use crate::gateway::links::LinkView;
+use crate::model::refusal::RefusalCounts;
 use crate::node::log;
 use crate::node::shard::NodeShard;
 use crate::server::halves::{Halves, LANE};
@@ -56,6 +57,10 @@ impl Shard {
             head: self.node.node().map(head_report).unwrap_or_default(),
             links: self.link_reports(),
             epoch: self.owner.epoch(),
+            hints_refused: match &self.halves {
+                Halves::Gateway(side) => *side.hints_refused(),
+                Halves::Together | Halves::Node(_) => RefusalCounts::default(),
+            },
             link_port: self.link_port_report(),
         }
     }

@@ -1,23 +1,33 @@
 //! DRIVER: what the shards of a gateway, of a node, or of both in one process are given: secrets,
 //! link ports, links.
 
+use crate::background::folder::{FolderLock, lock_folder};
+use crate::background::hints::{FoundHints, HintBoard, Hints, HintsConfig, StartedHints};
 use crate::base::chance::Chance;
 use crate::control::config::Config;
 use crate::control::config::role::Role;
-use crate::gateway::fleet::Fleet;
+use crate::gateway::fleet::FleetMail;
+use crate::gateway::hint::command::HintEvent;
+use crate::gateway::hint::log::HintLimits;
 use crate::gateway::links::{Links, LinksConfig};
+use crate::model::placement::NodeId;
 use crate::server::halves::{Halves, WINDOW};
 use crate::server::link_port::{LinkPort, LinkPortParts};
-use crate::server::link_side::LinkSide;
+use crate::server::link_side::{HintWay, LinkSide};
 use crate::server::start::StartFault;
+use crate::server::threads::Queues;
 use crate::server::threads::bind_listeners;
 use crate::wire::frame::FRAME_BYTES_MAX;
 use crate::wire::link::SilenceLimits;
 use crate::wire::proof::{LinkSecret, SECRET_BYTES_MIN};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+/// In the data folder.
+const HINTS_NAME: &str = "hints";
+const HINT_SEGMENT_BYTES: u64 = 64 << 20;
 /// What both ends take where no secret was given: links stay on this host then.
 const SECRET_OF_THIS_HOST: &[u8] = b"tidegate links that stay on this host";
 
@@ -37,6 +47,18 @@ pub struct GatewayRole {
     pub identity: GatewayIdentity,
     shard_count: u32,
     kept_bytes_max: u64,
+    data: PathBuf,
+    hint_limits: HintLimits,
+}
+
+/// A gateway's keeper of hints.
+pub struct KeptHints {
+    /// To join, when the shards are gone.
+    pub hints: Hints,
+    /// For `/metrics`.
+    pub board: HintBoard,
+    /// No other process keeps hints in the folder meanwhile.
+    _lock: FolderLock,
 }
 
 /// A gateway, as it says who it is.
@@ -82,11 +104,36 @@ impl Roles {
         }
     }
 
+    /// Starts a gateway's keeper of hints; a way to it for each shard.
+    pub fn start_hints(
+        &self,
+        (senders, receivers): Queues<HintEvent>,
+    ) -> Result<(Option<KeptHints>, Vec<HintWay>), StartFault> {
+        let Self::Gateway(role) = self else { return Ok((None, Vec::new())) };
+        let lock = lock_folder(&role.data).map_err(StartFault::Folder)?;
+        let folder = role.data.join(HINTS_NAME);
+        let config = HintsConfig { folder, limits: role.hint_limits };
+        let started = Hints::start(&config, senders).map_err(StartFault::Hints)?;
+        let StartedHints { hints, sender, board, found } = started;
+        for FoundHints { node, segments, figures, damaged } in &found {
+            let (samples, bytes) = (figures.samples, figures.bytes);
+            tracing::info!(%node, segments, samples, bytes, "hints wait for a node");
+            if !damaged.is_empty() {
+                tracing::error!(%node, ?damaged, "hints are damaged; what is whole is kept");
+            }
+        }
+        let waiting: Vec<NodeId> = found.iter().map(|found| found.node).collect();
+        let way = |events| HintWay { sender: sender.clone(), events, waiting: waiting.clone() };
+        let ways = receivers.into_iter().map(way).collect();
+        Ok((Some(KeptHints { hints, board, _lock: lock }), ways))
+    }
+
     /// The halves of a shard; each shard once.
     pub fn halves(
         &mut self,
         shard: u32,
-        fleets: flume::Receiver<Arc<Fleet>>,
+        fleets: flume::Receiver<FleetMail>,
+        hints: Option<HintWay>,
     ) -> Result<Halves, StartFault> {
         match self {
             Self::Together => Ok(Halves::Together),
@@ -101,7 +148,8 @@ impl Roles {
                 };
                 let mut chance = Chance::open().map_err(StartFault::Chance)?;
                 let links = Links::new(config, Box::new(move || chance.draw()));
-                Ok(Halves::Gateway(Box::new(LinkSide::new(shard, links, fleets))))
+                let hints = hints.expect("a gateway's shards have a way to its hints");
+                Ok(Halves::Gateway(Box::new(LinkSide::new(shard, links, fleets, hints))))
             }
             Self::Node(role) => {
                 let listener = role.listeners[shard as usize].take();
@@ -126,6 +174,13 @@ impl GatewayRole {
             identity: GatewayIdentity { gateway, secret, silence },
             shard_count: config.shards,
             kept_bytes_max: 2 * FRAME_BYTES_MAX as u64 + WINDOW.bytes,
+            data: config.data.clone(),
+            hint_limits: HintLimits {
+                node_bytes_max: config.hint_bytes_max.0,
+                bytes_max: config.hint_bytes_max.0,
+                age_max_ms: config.hint_age_max.as_ms(),
+                segment_bytes: HINT_SEGMENT_BYTES,
+            },
         })
     }
 }

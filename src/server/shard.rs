@@ -185,6 +185,7 @@ impl Shard {
                         lane_bytes_max,
                         rules::ack_policy(&config),
                     )
+                    .with_hints()
                 }
                 Halves::Together | Halves::Node(_) => {
                     Owner::single(index, rules::label_limits(&config))

@@ -6,6 +6,7 @@
 
 use crate::background::executor::Background;
 use crate::background::folder::{DataFolder, DirectIo, FolderFault};
+use crate::background::hints::HintsFault;
 use crate::base::time::{Duration, unix_now_ms};
 use crate::control::api::{self, ApiState};
 use crate::control::config::Config;
@@ -19,7 +20,7 @@ use crate::server::fleet_control::{Followers, follow_fleet};
 use crate::server::life::Life;
 use crate::server::read_port::ReadPort;
 use crate::server::recover::{BlockQueues, RecoverFault, Recovered, recover};
-use crate::server::roles::{GatewayRole, Roles};
+use crate::server::roles::{GatewayRole, KeptHints, Roles};
 use crate::server::rules::{self, NodeRules};
 use crate::server::signals;
 use crate::server::threads::{
@@ -54,6 +55,8 @@ pub enum StartFault {
     Recover(RecoverFault),
     /// The secret of the links.
     Secret { path: PathBuf, cause: String },
+    /// The hints on a gateway's disk.
+    Hints(HintsFault),
     /// What `--nodes` or `--dns-server` say.
     Nodes { cause: String },
     /// The kernel's source of chance.
@@ -81,6 +84,7 @@ impl fmt::Display for StartFault {
                  `head -c 32 /dev/urandom | base64`, the same for all gateways and nodes",
                 path.display()
             ),
+            Self::Hints(fault) => fault.fmt(out),
             Self::Nodes { cause } => out.write_str(cause),
             Self::Chance(error) => write!(out, "cannot open /dev/urandom: {error}"),
         }
@@ -176,13 +180,21 @@ fn serve_gateway(config: &Config) -> Result<(), StartFault> {
     let identity = role.identity.clone();
     let Running { process, shards, control_requests, notices, inbox } =
         start(addresses, config, Roles::Gateway(role))?;
-    let ShardThreads { threads, wakers, control, fleets, .. } = shards;
+    let ShardThreads { threads, wakers, control, fleets, hints, .. } = shards;
     let handles = Shards::new(control.into_iter().map(ShardHandle::new).collect());
     let control_plane = ControlPlane::threads(config.control_threads as usize);
     let control_plane = control_plane.map_err(StartFault::Thread)?;
     let followers = Followers { shards: fleets, state: Arc::clone(&process.state) };
-    let fleet = follow_fleet(config, identity, followers, control_plane.handle())?;
-    let api = api::router(api_state(config, handles, &process)).merge(fleet::api::router(fleet));
+    let (fleet, reads) = follow_fleet(config, identity, followers, control_plane.handle())?;
+    let api = api_state(config, handles, &process).with_fleet(reads);
+    let api = match &hints {
+        Some(KeptHints { board, .. }) => {
+            let board = board.clone();
+            api.with_hints(Arc::new(move || board.read()))
+        }
+        None => api,
+    };
+    let api = api::router(api).merge(fleet::api::router(fleet));
     control_plane.serve(api, control_requests);
     watch_signals(&process, &wakers, notices)?;
     crate::server::greeting::greet(addresses, config);
@@ -192,6 +204,12 @@ fn serve_gateway(config: &Config) -> Result<(), StartFault> {
         let _ = thread.join();
     }
     control_plane.stop(CONTROL_GRACE);
+    // The shards held the last ways to it.
+    if let Some(kept) = hints
+        && !kept.hints.join()
+    {
+        tracing::warn!("the thread of the hints ended badly");
+    }
     tracing::info!("everything accepted is answered and durable; bye");
     Ok(())
 }

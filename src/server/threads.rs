@@ -12,12 +12,12 @@ use crate::control::config::Config;
 use crate::control::readiness::ServerState;
 use crate::control::server::ControlRequest;
 use crate::control::shards::ShardRequest;
-use crate::gateway::fleet::Fleet;
+use crate::gateway::fleet::FleetMail;
 use crate::gateway::part::ShardMessage;
 use crate::node::shard::NodeShard;
 use crate::ring::{Ring, RingOptions, RingSetupError, RingWaker, topology};
 use crate::server::life::Life;
-use crate::server::roles::Roles;
+use crate::server::roles::{KeptHints, Roles};
 use crate::server::shard::{Mailboxes, Neighbours, Shard, ShardParts};
 use crate::server::start::{Notice, StartFault};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -33,6 +33,8 @@ const CONTROL_MAIL: usize = 256;
 const BACKGROUND_MAIL: usize = 16;
 /// Fleets that may wait: a shard takes the newest at its next turn.
 const FLEET_MAIL: usize = 16;
+/// Room for the answers to a shard's hints, and for records of several nodes.
+const HINT_MAIL: usize = 1024;
 const BACKLOG: i32 = 4096;
 /// How often and how long apart a taken address is tried again: a second in all.
 const TAKEN_TRIES: u32 = 50;
@@ -83,7 +85,9 @@ pub struct ShardThreads {
     /// For the node half, once.
     pub handovers: Vec<flume::Sender<NodeHandover>>,
     /// For what a gateway follows.
-    pub fleets: Vec<QueueSender<Arc<Fleet>>>,
+    pub fleets: Vec<QueueSender<FleetMail>>,
+    /// A gateway's keeper of hints.
+    pub hints: Option<KeptHints>,
 }
 
 /// A thread that has made its ring and waits for what it is to own.
@@ -163,6 +167,7 @@ pub(super) fn start_shards(
     let (control_senders, control_mail) = queues(&wakers, CONTROL_MAIL);
     let (background_senders, background) = queues(&wakers, BACKGROUND_MAIL);
     let (fleet_senders, fleets) = queues(&wakers, FLEET_MAIL);
+    let (hints, ways) = roles.start_hints(queues(&wakers, HINT_MAIL))?;
     let mut all = ShardThreads {
         threads: Vec::new(),
         wakers,
@@ -170,9 +175,12 @@ pub(super) fn start_shards(
         background: background_senders,
         handovers: Vec::new(),
         fleets: fleet_senders,
+        hints,
     };
+    let ways = ways.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
     let mail = gateway.into_iter().zip(control_mail).zip(background.into_iter().zip(fleets));
-    for (((shard, started), listeners), ((gateway, control_mail), (background, fleets))) in
+    let mail = mail.zip(ways);
+    for (((shard, started), listeners), (((gateway, control_mail), (background, fleets)), way)) in
         (0u32..).zip(started).zip(listeners).zip(mail)
     {
         let (handover, node) = flume::bounded(1);
@@ -180,7 +188,7 @@ pub(super) fn start_shards(
             index: shard,
             config: config.clone(),
             listeners,
-            halves: roles.halves(shard, fleets)?,
+            halves: roles.halves(shard, fleets, way)?,
             mail: Mailboxes { gateway, control: control_mail, background, node },
             neighbours: neighbours_of(shard, &gateway_senders),
             control: control.clone(),
@@ -226,7 +234,8 @@ fn start_thread(
     Ok(Started { thread, waker, parts })
 }
 
-type Queues<T> = (Vec<QueueSender<T>>, Vec<flume::Receiver<T>>);
+/// Senders and receivers, one of each per shard.
+pub(super) type Queues<T> = (Vec<QueueSender<T>>, Vec<flume::Receiver<T>>);
 
 fn queues<T>(wakers: &[Arc<RingWaker>], capacity: usize) -> Queues<T> {
     let queue = |waker: &Arc<RingWaker>| {

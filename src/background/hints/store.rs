@@ -11,12 +11,9 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use crate::background::disk::{Disk, DiskFile};
-use crate::gateway::hint::HintPart;
-use crate::gateway::hint::log::{
-    FoundSegment, HintFigures, HintLimits, HintTicket, HintWrite, LogEvent,
-};
+use crate::gateway::hint::command::HintCommand;
+use crate::gateway::hint::log::{FoundSegment, HintFigures, HintLimits, HintWrite, LogEvent};
 use crate::gateway::hint::logs::HintLogs;
-use crate::gateway::hint::replay::HintNumber;
 use crate::gateway::hint::segment::{
     BLOCK_BYTES, LoadedSegment, SEGMENT_BYTES_MAX, SegmentFault, SegmentHeader, SegmentTally,
     parse_segment_file_name, segment_file_name,
@@ -53,22 +50,6 @@ pub enum Work {
     More,
     /// Not before something is said to the store, or its timeout.
     Done,
-}
-
-/// What a gateway shard asks for.
-#[derive(Debug)]
-pub enum HintCommand {
-    /// Keep `part` for `node`; answered by `HintEvent::Appended`.
-    Append { node: NodeId, ticket: HintTicket, part: HintPart },
-    /// The shard's link to `node` is up: hand out what waits, and what comes.
-    Read { node: NodeId, shard: u32 },
-    /// It is not any more: what was not delivered is handed out again, later.
-    Pause { node: NodeId, shard: u32 },
-    /// Every sample of the record that the shard was handed is durable at the node, or was refused
-    /// by it for good.
-    Delivered { node: NodeId, shard: u32, number: HintNumber },
-    /// The node left for good: drop what is kept for it. Not answered.
-    Forget { node: NodeId },
 }
 
 /// What waits for a node at the start.

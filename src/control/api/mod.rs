@@ -22,7 +22,9 @@ use crate::control::readiness::{Readiness, ServerState};
 use crate::control::reads::fleet::FleetReads;
 use crate::control::shards::Shards;
 use crate::control::source::ReadSource;
+use crate::gateway::hint::log::HintFigures;
 use crate::model::matcher::Matcher;
+use crate::model::placement::NodeId;
 use crate::model::series::TenantId;
 use crate::query::merge::Window;
 
@@ -71,7 +73,12 @@ pub struct ApiState {
     pub(crate) started_at_ms: i64,
     /// One deletion at a time.
     pub(crate) deleting: Arc<tokio::sync::Mutex<()>>,
+    /// What a gateway keeps for nodes that are down.
+    pub(crate) hints: Option<HintFiguresSource>,
 }
+
+/// Tells how the hints of each node are.
+pub type HintFiguresSource = Arc<dyn Fn() -> Vec<(NodeId, HintFigures)> + Send + Sync>;
 
 impl ApiState {
     /// The API of a process that starts now, by `clock` (Unix milliseconds).
@@ -91,12 +98,18 @@ impl ApiState {
             clock,
             started_at_ms: clock(),
             deleting: Arc::default(),
+            hints: None,
         }
     }
 
     /// The API of a gateway, which reads the fleet; `shards` are asked about themselves only.
     pub fn with_fleet(self, fleet: FleetReads) -> Self {
         Self { source: ReadSource::Fleet(fleet), ..self }
+    }
+
+    /// The same, which keeps hints.
+    pub fn with_hints(self, hints: HintFiguresSource) -> Self {
+        Self { hints: Some(hints), ..self }
     }
 
     /// What an answer that lacks `lacking` is to warn of, as the end of its JSON:

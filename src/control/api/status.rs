@@ -103,6 +103,7 @@ pub async fn ready(State(state): State<ApiState>) -> Response {
 pub async fn metrics(State(state): State<ApiState>) -> Response {
     let reports = gather_reports(&state.shards, REPORT_TIMEOUT).await;
     let store = gather_store(&state.shards, REPORT_TIMEOUT).await;
+    let hints = state.hints.as_ref().map(|figures| figures()).unwrap_or_default();
     let page = render(&MetricsInput {
         store: store.as_deref(),
         reports: &reports,
@@ -110,6 +111,7 @@ pub async fn metrics(State(state): State<ApiState>) -> Response {
         usage: ProcessUsage::read(),
         started_at_seconds: state.started_at_ms as f64 / 1000.0,
         queries: state.admission.report(),
+        hints: &hints,
     });
     ([(header::CONTENT_TYPE, METRICS_CONTENT_TYPE)], page).into_response()
 }

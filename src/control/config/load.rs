@@ -143,6 +143,10 @@ fn check_fleet(role: Role, config: &Config) -> Result<(), ConfigFault> {
     if config.health_timeout.as_ms() < HEALTH_TIMEOUT_MS_MIN {
         return fault("health_timeout", "it must be at least 500ms");
     }
+    let segment = ByteSize(64 << 20);
+    if role == Role::Gateway && config.hint_bytes_max < segment {
+        return fault("hint_bytes_max", "it must be at least 64MiB");
+    }
     let ports = u32::from(config.link.port()) + config.shards;
     if role == Role::Node && (config.link.port() == 0 || ports > u32::from(u16::MAX)) {
         return fault("link", "its port, and one more for each shard, must be from 1 to 65535");

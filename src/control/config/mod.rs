@@ -128,6 +128,12 @@ fields! {
     /// When a client is answered: when `all` owners of its samples have them on stable storage, or
     /// `one`. Default: all.
     ack: AckMode = |_: &HostFacts| AckMode::All;
+    /// Disk for samples of nodes that are down: at the limit those samples are refused with 503.
+    /// Default: 16GiB.
+    hint_bytes_max: ByteSize = |_: &HostFacts| ByteSize(16 << 30);
+    /// How old the oldest sample kept for a node may be before more are refused with 503. Default:
+    /// 3d.
+    hint_age_max: Period = |_: &HostFacts| Period::from_secs(3 * 24 * 3600);
     /// File with the secret that gateways and nodes of a fleet share, at least 16 bytes. Without
     /// one, links stay on this host.
     link_secret_file: PathBuf = |_: &HostFacts| PathBuf::new();

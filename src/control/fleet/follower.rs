@@ -115,8 +115,9 @@ pub struct FleetView {
     pub fleet: Option<Arc<Fleet>>,
     /// For reads: all epochs that are known, ascending.
     pub placements: Vec<Arc<Placement>>,
-    /// For reads: where each node answers questions; of nodes that were met once.
-    pub reads: BTreeMap<NodeId, SocketAddr>,
+    /// For reads: where each node answers questions, and how many shards it has; of nodes that were
+    /// met once.
+    pub reads: BTreeMap<NodeId, (SocketAddr, u32)>,
 }
 
 /// The proposal that is under way.
@@ -653,7 +654,11 @@ impl Follower {
     fn renew_view(&mut self, now: Now) {
         let placements = self.history.overlapping((i64::MIN, i64::MAX), self.config.bounds);
         let placements: Vec<Arc<Placement>> = placements.cloned().collect();
-        let reads = self.peers.last_met.iter().map(|(id, (_, met))| (*id, met.read)).collect();
+        let read_of = |met: &Met| {
+            let shard_count = u32::try_from(met.shards.len()).expect("at most 1024");
+            (met.read, shard_count)
+        };
+        let reads = self.peers.last_met.iter().map(|(id, (_, met))| (*id, read_of(met))).collect();
         let fleet = self.history.current(now.unix_ms).map(|placement| {
             let shards_of = |id| {
                 let met = self.peers.last_met.get(&id);

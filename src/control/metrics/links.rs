@@ -2,6 +2,8 @@
 
 use crate::control::exposition::{Exposition, FamilyKind};
 use crate::control::report::{LinkPortReport, LinkReport, ShardReport};
+use crate::gateway::hint::log::HintFigures;
+use crate::model::placement::NodeId;
 
 /// A number that every link has one of.
 struct OfLink {
@@ -119,6 +121,15 @@ pub(super) fn render(page: &mut Exposition, shards: &[(&str, &ShardReport)]) {
             page.sample(&[("shard", shard)], report.epoch);
         }
     }
+    if shards.iter().any(|(_, report)| report.hints_refused.total() > 0) {
+        let help = "Samples kept for a node that it will never take";
+        page.family("tidegate_hint_undeliverable_samples_total", FamilyKind::Counter, help);
+        for (shard, report) in shards {
+            for (reason, samples) in report.hints_refused.iter() {
+                page.sample(&[("shard", shard), ("reason", reason.as_str())], samples);
+            }
+        }
+    }
     for OfLink { name, kind, help, read } in &OF_LINK {
         page.family(name, *kind, help);
         for (shard, report) in shards {
@@ -138,6 +149,43 @@ pub(super) fn render(page: &mut Exposition, shards: &[(&str, &ShardReport)]) {
             if let Some(port) = &report.link_port {
                 page.sample(&[("shard", shard)], read(port));
             }
+        }
+    }
+}
+
+/// Writes what a gateway keeps for nodes that are down.
+pub(super) fn render_hints(page: &mut Exposition, hints: &[(NodeId, HintFigures)]) {
+    use FamilyKind::{Counter, Gauge};
+    type Read = fn(&HintFigures) -> u64;
+    let numbers: [(&str, FamilyKind, &str, Read); 8] = [
+        ("tidegate_hint_bytes", Gauge, "Disk of hints that wait for a node", |one| one.bytes),
+        ("tidegate_hint_samples", Gauge, "Samples that wait for a node", |one| one.samples),
+        ("tidegate_hint_oldest_timestamp_milliseconds", Gauge, "When the oldest came", |one| {
+            one.oldest_ms.map_or(0, |at| u64::try_from(at).unwrap_or(0))
+        }),
+        ("tidegate_hint_appended_samples_total", Counter, "Samples kept for a node", |one| {
+            one.appended_samples
+        }),
+        ("tidegate_hint_delivered_samples_total", Counter, "Kept samples delivered", |one| {
+            one.delivered_samples
+        }),
+        ("tidegate_hint_refused_samples_total", Counter, "Samples that found no room", |one| {
+            one.refused_samples
+        }),
+        ("tidegate_hint_lost_samples_total", Counter, "Kept samples found damaged", |one| {
+            one.samples_lost
+        }),
+        ("tidegate_hint_forgotten_samples_total", Counter, "Given up with their node", |one| {
+            one.forgotten_samples
+        }),
+    ];
+    if hints.is_empty() {
+        return;
+    }
+    for (name, kind, help, read) in numbers {
+        page.family(name, kind, help);
+        for (node, figures) in hints {
+            page.sample(&[("node", &node.to_string())], read(figures));
         }
     }
 }

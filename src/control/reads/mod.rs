@@ -10,6 +10,9 @@
 //! `conversation`, a connection that drives `wire::link::Reader`; `fault` says why there is no
 //! answer.
 //!
+//! `fleet` asks all nodes that a query needs, `view` knows which those are, `warm` learns their ids
+//! for the shards.
+//!
 //! What is big goes over connections of its own, one question at a time: back-pressure and giving
 //! up are then TCP's, and a slow query holds nobody else up. What is small shares one connection,
 //! which is always open and tells whether the node is there.
@@ -24,6 +27,7 @@ mod conversation;
 pub mod fleet;
 pub mod selecting;
 pub mod view;
+pub mod warm;
 
 use std::time::Duration;
 

@@ -3,6 +3,7 @@
 //!
 //! `record` and `segment` are the bytes, `log` decides for one node what is appended, written,
 //! refused, handed out and removed, `replay` what of a segment was delivered; `logs` is all nodes.
+//! `side` is a gateway shard's end of it, `command` what both say to each other.
 //! In: parts and the time. Out: writes, loads and removals for a driver (`background/hints`), and
 //! answers. Not here: files, threads, when a node is down or up (`owner`).
 //!
@@ -15,6 +16,9 @@
 //!   failed write or sync is not tried again: its segment takes nothing more.
 //! - The next segment is read when the one before is delivered and gone. So a restart hands out one
 //!   segment again at most, one segment per node is in memory, and the order holds.
+
+pub mod command;
+pub mod side;
 
 pub mod log;
 pub mod logs;

@@ -1,0 +1,116 @@
+//! A gateway shard's end of hints: what its owner cannot deliver goes to the keeper, what the
+//! keeper hands out goes to the owner. Pure.
+//!
+//! In: which nodes are up, what the keeper says, time. Out: commands. A node's hints are asked for
+//! while its links are up; what it could not take is asked for again later. Hints for a node that
+//! the placement does not have any more go to whoever owns their series now.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::command::{HintCommand, HintEvent};
+use super::log::HintTicket;
+use crate::base::time::{Duration, Instant};
+use crate::gateway::owner::{Delivered, Owner};
+use crate::gateway::parts::HintOrigin;
+use crate::model::placement::NodeId;
+use crate::model::refusal::{Refusal, RefusalCounts};
+
+/// How long a node that could not take a hint is left alone.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// The shard's end.
+#[derive(Debug)]
+pub struct HintSide {
+    shard: u32,
+    commands: VecDeque<HintCommand>,
+    nodes: BTreeMap<NodeId, Reading>,
+    /// Samples of hints that nodes will never take.
+    refused: RefusalCounts,
+}
+
+/// How the hints of a node are.
+#[derive(Clone, Copy, Debug, Default)]
+struct Reading {
+    is_up: bool,
+    is_reading: bool,
+    again_at: Option<Instant>,
+}
+
+impl HintSide {
+    /// The end of `shard`. `waiting` are the nodes for which hints were found on the disk.
+    pub fn new(shard: u32, waiting: impl IntoIterator<Item = NodeId>) -> Self {
+        let nodes = waiting.into_iter().map(|node| (node, Reading::default())).collect();
+        Self { shard, commands: VecDeque::new(), nodes, refused: RefusalCounts::default() }
+    }
+
+    /// How the nodes are: those of the placement, with whether all links of the shard to them are
+    /// up. Others have left it.
+    pub fn handle_nodes(&mut self, nodes: &BTreeMap<NodeId, bool>) {
+        let known: BTreeSet<NodeId> = self.nodes.keys().chain(nodes.keys()).copied().collect();
+        for node in known {
+            let reading = self.nodes.entry(node).or_default();
+            reading.is_up = nodes.get(&node).copied().unwrap_or(true);
+            if !reading.is_up && std::mem::take(&mut reading.is_reading) {
+                self.commands.push_back(HintCommand::Pause { node, shard: self.shard });
+            }
+        }
+    }
+
+    /// What the keeper says.
+    pub fn handle_event(&mut self, event: HintEvent, owner: &mut Owner) {
+        match event {
+            HintEvent::Appended { ticket, outcome, .. } => {
+                owner.handle_hinted(ticket, outcome.map_err(|_| Refusal::HintsFull));
+            }
+            HintEvent::Record { node, record } => {
+                let hint = HintOrigin { node, number: record.number };
+                owner.handle_hint(hint, record.part);
+            }
+            HintEvent::Drained { .. } => {}
+        }
+    }
+
+    /// Carries on: hints out of the owner, and what became of those that came back.
+    pub fn work(&mut self, now: Instant, owner: &mut Owner, node_of: impl Fn(u16) -> NodeId) {
+        let shard = self.shard;
+        while let Some(out) = owner.poll_hint() {
+            let ticket = HintTicket { shard, number: out.ticket };
+            let node = node_of(out.lane);
+            self.commands.push_back(HintCommand::Append { node, ticket, part: out.part });
+        }
+        while let Some(Delivered { hint, is_done, refused }) = owner.poll_delivered() {
+            let HintOrigin { node, number } = hint;
+            let reading = self.nodes.entry(node).or_default();
+            if is_done {
+                self.refused.merge(&refused);
+                self.commands.push_back(HintCommand::Delivered { node, shard, number });
+            } else if std::mem::take(&mut reading.is_reading) {
+                reading.again_at = Some(now + AGAIN_AFTER);
+                self.commands.push_back(HintCommand::Pause { node, shard });
+            }
+        }
+        for (&node, reading) in &mut self.nodes {
+            let is_due = reading.again_at.is_none_or(|again_at| again_at <= now);
+            if reading.is_up && !reading.is_reading && is_due {
+                reading.is_reading = true;
+                reading.again_at = None;
+                self.commands.push_back(HintCommand::Read { node, shard });
+            }
+        }
+    }
+
+    /// The next command for the keeper.
+    pub fn poll_command(&mut self) -> Option<HintCommand> {
+        self.commands.pop_front()
+    }
+
+    /// The keeper had no room: it comes first again.
+    pub fn handle_command_delayed(&mut self, command: HintCommand) {
+        self.commands.push_front(command);
+    }
+
+    /// Samples of hints that nodes will never take, and why.
+    pub fn refused(&self) -> &RefusalCounts {
+        &self.refused
+    }
+}
