@@ -16,6 +16,7 @@ use crate::control::gather::{gather_cardinality, gather_reports, gather_store};
 use crate::control::host::ProcessUsage;
 use crate::control::metrics::{MetricsInput, render};
 use crate::control::readiness::Readiness;
+use crate::control::source::ReadSource;
 use crate::node::cardinality::Cardinality;
 
 /// A shard that takes longer is shown as down: a scrape has 10 s.
@@ -141,6 +142,11 @@ pub async fn tsdb(
     State(state): State<ApiState>,
     parameters: Parameters,
 ) -> Result<Response, ApiError> {
+    if let ReadSource::Fleet(_) = state.source {
+        let text = "cannot count the series of the fleet here: a gateway holds none; ask each \
+                    node's /api/v1/status/tsdb";
+        return Err(ApiError::Execution(text.into()));
+    }
     let limit = parameters.limit()?.unwrap_or(TOP_DEFAULT);
     if limit > TOP_MAX {
         return Err(ApiError::parameter("limit", format_args!("{limit} is above {TOP_MAX}")));

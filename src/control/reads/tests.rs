@@ -191,7 +191,7 @@ async fn a_node_that_is_gone_is_known_to_be_and_found_again() {
     let is_down = |status: &NodeStatus| matches!(status, NodeStatus::Down(_));
     soon(status.wait_for(is_down)).await.expect("the client lives");
     assert!(soon(instances(&client)).await.is_err());
-    let _again = TestNode::start_at(address, 5, shards([up("b")]), None).await;
+    let _again = TestNode::start_at(address, 5, shards([up("b")])).await;
     let is_up = |status: &NodeStatus| matches!(status, NodeStatus::Up(_));
     soon(status.wait_for(is_up)).await.expect("the client lives");
     assert_eq!(soon(instances(&client)).await, Ok(vec!["b".into()]));
@@ -268,14 +268,14 @@ async fn an_answer_that_is_cut_is_no_answer() {
 
 #[tokio::test]
 async fn a_slow_reader_holds_back_the_shards_and_nobody_else() {
-    // Red if a frame that has no room is dropped, or kept without a limit: the shard's queue would
-    // never be full. Red, too, if questions of two gateways share a queue.
+    // Red if a frame that has no room is dropped, or kept without a limit: the shard would never be
+    // stuck. Red, too, if questions of two gateways share a queue.
     let (endless, told) = endless_shard("up");
     let node = TestNode::start(5, shards([endless])).await;
     let (slow, quick) = (node.client(), node.client());
     let mut stream = soon(slow.select(&request(SelectWant::Samples))).await.expect("there");
     assert!(soon(stream.next()).await.expect("it comes").is_some());
-    assert_eq!(soon(told.recv_async()).await, Ok("full"));
+    assert_eq!(soon(told.recv_async()).await, Ok("stuck"));
     let asked = RegistryRequest { shard: 9, position: 0, entries_max: 1 }.encode_frame();
     assert!(soon(quick.request(asked)).await.is_err(), "answered, while the other waits");
     drop(stream);

@@ -99,3 +99,66 @@ fn slots_lost(placement: &Placement, reach: &Reach, answered: &BTreeSet<NodeId>)
     }
     u32::try_from(lost).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::placement::{PlacedNode, PlacementDocument, Strategy};
+
+    fn view(epochs: &[(i64, &[u128], u8)]) -> ReadView {
+        let mut view = ReadView::unknown(SampleBounds { ahead_ms: 5, behind_ms: 10 });
+        for (epoch, (start_ms, ids, replication)) in (1..).zip(epochs) {
+            let nodes = ids.iter().map(|id| PlacedNode::new(NodeId(*id), "n:1", 1));
+            let document = PlacementDocument {
+                epoch,
+                start_ms: *start_ms,
+                replication: *replication,
+                strategy: Strategy::ShardBy { labels: vec!["instance".into()] },
+                nodes: nodes.collect(),
+            };
+            let placement = Placement::new(document).expect("a good document");
+            view.history.handle_placement(placement.into()).expect("in order");
+        }
+        view
+    }
+
+    fn plan(view: &ReadView, start_ms: i64, end_ms: i64) -> ReadPlan {
+        view.plan(TenantId(0), &[], Window { start_ms, end_ms })
+    }
+
+    fn ids(nodes: &BTreeSet<NodeId>) -> Vec<u128> {
+        nodes.iter().map(|node| node.0).collect()
+    }
+
+    #[test]
+    fn all_epochs_that_can_hold_the_range_are_asked() {
+        // Red if the bounds of a sample's distance from its arrival are left out.
+        let view = view(&[(0, &[1, 2], 1), (1000, &[2, 3], 2)]);
+        assert_eq!(ids(&plan(&view, 0, 989).nodes), [1, 2]);
+        assert_eq!(ids(&plan(&view, 0, 990).nodes), [1, 2, 3]);
+        assert_eq!(ids(&plan(&view, 1005, 2000).nodes), [1, 2, 3]);
+        assert_eq!(ids(&plan(&view, 1006, 2000).nodes), [2, 3]);
+        let window = |start_ms, end_ms| Window { start_ms, end_ms };
+        assert_eq!(view.replication_max(window(0, 989)), 1);
+        assert_eq!(view.replication_max(window(0, 990)), 2);
+    }
+
+    #[test]
+    fn a_slot_is_lost_when_none_of_its_owners_answered() {
+        // Red if one of several owners is not enough, if an epoch is forgotten, or if slots are
+        // counted that were not asked for.
+        let view = view(&[(0, &[1, 2, 3], 2), (1000, &[3], 1)]);
+        let of = |nodes: &[u128]| nodes.iter().copied().map(NodeId).collect::<BTreeSet<_>>();
+        let both = plan(&view, 0, 2000);
+        assert_eq!(both.slots_lost(&of(&[1, 2, 3])), 0);
+        assert_eq!(both.slots_lost(&of(&[1, 3])), 0);
+        assert_eq!(both.slots_lost(&of(&[1, 2])), u32::from(SLOT_COUNT), "all of the second");
+        let lost = both.slots_lost(&of(&[3]));
+        assert!(lost > 0 && lost < u32::from(SLOT_COUNT), "those of 1 and 2: {lost}");
+        assert_eq!(both.slots_lost(&of(&[])), 2 * u32::from(SLOT_COUNT));
+        let pin = [Matcher::equal("instance", "a")];
+        let pinned = view.plan(TenantId(0), &pin, Window { start_ms: 0, end_ms: 10 });
+        assert_eq!(pinned.nodes.len(), 2);
+        assert_eq!(pinned.slots_lost(&of(&[])), 1);
+    }
+}

@@ -20,12 +20,13 @@ use crate::control::fake_shards::{canonical, series, spawn_shard};
 use crate::control::readiness::ServerState;
 use crate::control::reads::fleet::FleetReads;
 use crate::control::reads::view::{ReadNode, ReadView};
-use crate::control::shards::Shards;
+use crate::control::shards::{BlocksHandle, Shards};
 use crate::model::placement::{
     History, NodeId, PlacedNode, Placement, PlacementDocument, SampleBounds, Strategy,
 };
 use crate::model::series::{SeriesHash, TenantId};
-use crate::wire::select::SelectedSeries;
+use crate::node::block::request::BlockSelect;
+use crate::wire::select::{SelectAnswer, SelectedSeries};
 
 const NOW_MS: i64 = 1_000_000;
 const BOUNDS: SampleBounds = SampleBounds { ahead_ms: 0, behind_ms: 0 };
@@ -256,6 +257,31 @@ async fn replicas_make_up_for_what_the_other_missed() {
         let want = json!([[1, "1"], [2, "1"], [3, "1"], [4, "7"], [5, "1"]]);
         assert_eq!(data["result"][0]["values"], want);
     }
+}
+
+#[tokio::test]
+async fn memory_wins_over_blocks_also_from_afar() {
+    // Red if the layer is not said, or not looked at: what was deleted or written anew in memory
+    // would come back from a block.
+    let labels = [("__name__", "up")];
+    let head = spawn_shard(vec![series(&labels, &[(5_000, 1.0), (7_000, 1.0)])]);
+    let below = series(&labels, &[(1_000, 2.0), (5_000, 2.0), (6_000, 2.0)]);
+    let (selects, asked) = flume::bounded::<BlockSelect>(4);
+    let (requests, _no_reports) = flume::bounded(4);
+    std::thread::spawn(move || {
+        for BlockSelect { reply, .. } in asked {
+            let _gone = reply.send(SelectAnswer::Series(vec![below.clone()]));
+            let _gone = reply.send(SelectAnswer::End { series_count: 1 });
+        }
+    });
+    let shards = Shards::new(vec![head]).with_blocks(BlocksHandle { selects, requests });
+    let any = (std::net::Ipv4Addr::LOCALHOST, 0).into();
+    let nodes = [TestNode::start_with(any, 1, shards).await];
+    let placement = placement((1, 0), &[1], 1);
+    let gateway = Gateway::new(history(&[placement]), direct(&nodes), limits());
+    let data = gateway.data("/api/v1/query?query=up[10s]&time=8").await;
+    let want = json!([[1, "2"], [5, "1"], [6, "2"], [7, "1"]]);
+    assert_eq!(data["result"][0]["values"], want);
 }
 
 #[tokio::test]

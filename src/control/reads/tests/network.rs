@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::control::reads::answering::{Answering, AnsweringLimits, NodeIdentity, OtherQuestion};
+use crate::control::reads::answering::{Answering, AnsweringLimits, NodeIdentity};
 use crate::control::reads::client::NodeClient;
 use crate::control::reads::server::{NodeStanding, ReadServer, ReadServerConfig};
 use crate::control::shards::{ShardHandle, Shards};
@@ -47,15 +47,14 @@ impl Drop for TestNode {
 
 impl TestNode {
     pub async fn start(id: u128, shards: Vec<ShardHandle>) -> Self {
-        Self::start_at((Ipv4Addr::LOCALHOST, 0).into(), id, shards, None).await
+        Self::start_at((Ipv4Addr::LOCALHOST, 0).into(), id, shards).await
     }
 
-    pub async fn start_at(
-        address: SocketAddr,
-        id: u128,
-        shards: Vec<ShardHandle>,
-        others: Option<flume::Sender<OtherQuestion>>,
-    ) -> Self {
+    pub async fn start_at(address: SocketAddr, id: u128, shards: Vec<ShardHandle>) -> Self {
+        Self::start_with(address, id, Shards::new(shards)).await
+    }
+
+    pub async fn start_with(address: SocketAddr, id: u128, shards: Shards) -> Self {
         let listener = TcpListener::bind(address).await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let shard_count = u32::try_from(shards.len()).expect("few");
@@ -73,10 +72,7 @@ impl TestNode {
         };
         let identity = NodeIdentity { node: id, incarnation: INCARNATION };
         let limits = AnsweringLimits { selects_max: 4, wait_max: Duration::from_millis(100) };
-        let mut answering = Answering::new(Shards::new(shards), identity, limits);
-        if let Some(others) = others {
-            answering = answering.with_others(others);
-        }
+        let answering = Answering::new(shards, identity, limits);
         let standing = NodeStanding { state: NodeState::Ready, placement_epoch: 7 };
         let (teller, standing) = watch::channel(standing);
         let config = ReadServerConfig { receiver, connections_max: 64 };
@@ -108,6 +104,9 @@ impl TestNode {
         NodeClient::start(address, self.dialler(), SILENCE, secret).expect("a kernel")
     }
 }
+
+/// Nobody who takes answers lets them wait so long.
+const STUCK_AFTER: Duration = Duration::from_millis(500);
 
 /// What becomes of bytes from a node to a gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,8 +195,8 @@ pub fn shards(handles: impl IntoIterator<Item = ShardHandle>) -> Vec<ShardHandle
     handles.into_iter().collect()
 }
 
-/// A shard whose answers are endless. Tells when there is no room for one, and when nobody wants
-/// more.
+/// A shard whose answers are endless. Tells when there was no room for one for a while, and when
+/// nobody wants more.
 pub fn endless_shard(label: &str) -> (ShardHandle, flume::Receiver<&'static str>) {
     use crate::base::queue::QueueSender;
     use crate::control::fake_shards::{NoWake, series};
@@ -211,18 +210,16 @@ pub fn endless_shard(label: &str) -> (ShardHandle, flume::Receiver<&'static str>
     std::thread::spawn(move || {
         for request in requests {
             let ShardRequest::Select { reply, .. } = request else { continue };
+            let mut answer = SelectAnswer::Series(vec![one.clone()]);
             loop {
-                let answer = SelectAnswer::Series(vec![one.clone()]);
-                match reply.try_send(answer) {
-                    Ok(()) => {}
-                    Err(flume::TrySendError::Full(answer)) => {
-                        let _nobody_listens = teller.send("full");
-                        if reply.send(answer).is_err() {
-                            break;
-                        }
+                answer = match reply.send_timeout(answer, STUCK_AFTER) {
+                    Ok(()) => SelectAnswer::Series(vec![one.clone()]),
+                    Err(flume::SendTimeoutError::Timeout(same)) => {
+                        let _nobody_listens = teller.send("stuck");
+                        same
                     }
-                    Err(flume::TrySendError::Disconnected(_)) => break,
-                }
+                    Err(flume::SendTimeoutError::Disconnected(_)) => break,
+                };
             }
             let _nobody_listens = teller.send("unwanted");
         }
