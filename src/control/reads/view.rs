@@ -108,7 +108,7 @@ mod tests {
     fn view(epochs: &[(i64, &[u128], u8)]) -> ReadView {
         let mut view = ReadView::unknown(SampleBounds { ahead_ms: 5, behind_ms: 10 });
         for (epoch, (start_ms, ids, replication)) in (1..).zip(epochs) {
-            let nodes = ids.iter().map(|id| PlacedNode::new(NodeId(*id), "n:1", 1));
+            let nodes = ids.iter().map(|id| PlacedNode::new(NodeId(*id), &format!("n{id}:1"), 1));
             let document = PlacementDocument {
                 epoch,
                 start_ms: *start_ms,
