@@ -9,10 +9,12 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use super::peers::Peers;
-use crate::model::placement::{DocumentFault, NodeId, PlacedNode, PlacementDocument};
+use crate::model::placement::{DocumentFault, EPOCHS_MAX, NodeId, PlacedNode, PlacementDocument};
 
 /// Fewer digits of an id name no node.
 const ID_DIGITS_MIN: usize = 4;
+/// Stands for the address of a node that goes while another one takes it over; never written.
+const LINK_OF_LOST: &str = "lost.invalid:1";
 
 /// What is to be another way, all at once. A node is named by its id, by the first digits of it if
 /// no other begins so, or by the address of its first link port.
@@ -56,6 +58,8 @@ pub enum ChangeFault {
         /// What the way there says.
         fault: Option<String>,
     },
+    /// So many epochs are within retention that gateways could not follow another one.
+    TooManyEpochs,
     /// The document would be wrong.
     Document(DocumentFault),
 }
@@ -81,11 +85,21 @@ impl Change {
     ) -> Result<Option<PlacementDocument>, ChangeFault> {
         let start_ms = start_ms.max(base.start_ms);
         let mut next = base.clone();
+        let remove = self.remove.iter().map(|name| find_node(name, base, peers));
+        let remove: Vec<NodeId> = remove.collect::<Result<_, _>>()?;
         for name in &self.add {
             let node = node_to_add(name, base, peers)?;
-            if next.find(node.id).is_none() {
-                next = next.with_node(start_ms, node)?;
+            if next.find(node.id).is_some() {
+                continue;
             }
+            // A node that was lost is replaced by an empty one at the same address.
+            let lost = next.nodes.iter().find(|each| each.link == node.link);
+            if let Some((id, shards)) = lost.map(|lost| (lost.id, lost.shards))
+                && remove.contains(&id)
+            {
+                next = next.with_link(start_ms, id, (LINK_OF_LOST, shards))?;
+            }
+            next = next.with_node(start_ms, node)?;
         }
         let mut weights = Vec::new();
         for (name, weight) in &self.weights {
@@ -100,9 +114,8 @@ impl Change {
         if !weights.is_empty() {
             next = next.with_weights(start_ms, &weights)?;
         }
-        for name in &self.remove {
+        for id in remove {
             // Whoever is gone already, and was there once, is no fault: somebody was faster.
-            let id = find_node(name, &next, peers)?;
             if next.find(id).is_some() {
                 next = next.without_node(start_ms, id)?;
             }
@@ -197,6 +210,12 @@ impl std::fmt::Display for ChangeFault {
                     None => write!(f, "nobody answers there; is it the first link port?"),
                 }
             }
+            Self::TooManyEpochs => write!(
+                f,
+                "cannot change the fleet once more: {EPOCHS_MAX} epochs can be followed, and as \
+                 many are within retention. Wait until the oldest is past it, or lower the \
+                 retention"
+            ),
             Self::Document(fault) => write!(f, "{fault}"),
         }
     }

@@ -44,6 +44,8 @@ const COMMAND_WITHIN: Duration = Duration::from_secs(20);
 const MEET_WITHIN: Duration = Duration::from_secs(5);
 /// Pause after a proposal of its own that came to nothing.
 const AGAIN_AFTER: Duration = Duration::from_secs(5);
+/// Epochs that are left free: whoever has not forgotten the oldest yet must be able to follow.
+const EPOCHS_SPARE: usize = 8;
 /// Commands that wait.
 const COMMANDS_MAX: usize = 16;
 
@@ -372,6 +374,11 @@ impl Follower {
         self.faults.values().chain(&self.founding_fault).cloned().collect()
     }
 
+    /// Whether another epoch could be followed, here and by gateways that know a few more.
+    fn has_room(&self) -> bool {
+        self.view.placements.len() + EPOCHS_SPARE < EPOCHS_MAX
+    }
+
     fn newest(&self) -> Option<&Arc<Placement>> {
         self.history.newest()
     }
@@ -452,7 +459,7 @@ impl Follower {
                 break;
             }
         }
-        if self.running.is_some() || now.monotonic < self.propose_after {
+        if self.running.is_some() || now.monotonic < self.propose_after || !self.has_room() {
             return;
         }
         let start_ms = now.unix_ms.saturating_add(START_DELAY_MS);
@@ -484,6 +491,10 @@ impl Follower {
             return true;
         }
         let start_ms = now.unix_ms.saturating_add(START_DELAY_MS);
+        if !self.has_room() {
+            self.reply(number, Err(CommandFault::Change(ChangeFault::TooManyEpochs)));
+            return true;
+        }
         match waiting.change.apply(before.document(), &self.peers, start_ms) {
             Err(ChangeFault::NotMet { .. }) if waited < MEET_WITHIN => {
                 self.waiting.push_front(waiting);

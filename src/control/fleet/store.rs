@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::envelope::{open_content, seal_content};
+use crate::base::time::unix_now_ms;
 use crate::model::placement::agreement::{Acceptor, Answer, Ballot, Draft, Request, Saved, Vote};
 use crate::model::placement::{DocumentFault, NodeId, PlacementDocument};
 use crate::wire::frame::{FrameFault, FrameHeader, Memory};
@@ -29,6 +30,8 @@ const AGREEMENT_NAME: &str = "agreement.json";
 const EPOCH_PREFIX: &str = "epoch-";
 const EPOCH_SUFFIX: &str = ".json";
 const TEMPORARY_SUFFIX: &str = ".tmp";
+/// How late a document may start by the node's clock.
+const START_AHEAD_MS_MAX: i64 = 5 * 60_000;
 
 /// A node's placement. Shared by whoever answers requests.
 #[derive(Debug)]
@@ -154,6 +157,9 @@ impl NodePlacement {
     /// The answer to a request. Blocks until it is true of the disk.
     pub fn handle_request(&self, request: &Request) -> Answer {
         let mut kept = self.lock();
+        if let Some(answer) = refuse_future(&kept.acceptor, request, unix_now_ms()) {
+            return answer;
+        }
         let step = kept.acceptor.handle_request(request);
         let Some(saved) = step.save else { return step.answer };
         if let Err(fault) = kept.save(&saved) {
@@ -202,6 +208,21 @@ impl Kept {
             let _tried_again_later = fs::remove_file(path);
         }
     }
+}
+
+/// No vote for what starts too late: nothing could change before that, as epochs start in order.
+fn refuse_future(acceptor: &Acceptor, request: &Request, now_ms: i64) -> Option<Answer> {
+    let Request::Accept { document, .. } = request else { return None };
+    let latest_ms = now_ms.saturating_add(START_AHEAD_MS_MAX);
+    let latest_ms = acceptor.newest().map_or(latest_ms, |newest| newest.start_ms.max(latest_ms));
+    (document.start_ms > latest_ms).then(|| {
+        let ahead_s = document.start_ms.saturating_sub(now_ms) / 1000;
+        let text = format!(
+            "cannot vote: the document starts {ahead_s} s from now by this node's clock; set the \
+             clocks of gateways and nodes"
+        );
+        Answer::Failed { text }
+    })
 }
 
 fn epoch_name(epoch: u64) -> String {

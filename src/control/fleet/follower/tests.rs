@@ -402,3 +402,53 @@ fn wishes_that_make_no_sense_say_why() {
     check(&mut world, Change { replication, ..Change::default() }, "4 is not in 1..=3");
     assert_eq!(world.epochs(), [1, 1, 1]);
 }
+
+#[test]
+fn a_node_that_was_lost_is_replaced_by_an_empty_one_at_its_address() {
+    let mut world = founded(&FollowerConfig { replication: 3, ..config() });
+    let lost = world.nodes[1].acceptor.node();
+    let mut empty = node(9);
+    empty.address = address(2);
+    world.nodes[1] = empty;
+    world.run(3.0);
+    let at = address(2).to_string();
+    // Alone it is refused: two nodes would have one address.
+    let number = world.command(0, adding(2));
+    world.run(2.0);
+    let reply = world.gateways[0].replies.remove(&number);
+    assert!(format!("{reply:?}").contains("AddressOf"), "{reply:?}");
+    // Red if the lost one goes first: three owners of two nodes.
+    let swap =
+        Change { add: vec![at.clone()], remove: vec![lost.to_string()], ..Change::default() };
+    let done = world.plan_of(1, Command::Apply(swap));
+    assert_eq!((done.is_done, done.epoch_after), (true, 2));
+    let newest = world.newest(0).expect("a fleet");
+    assert_eq!(newest.nodes.len(), 3);
+    assert!(newest.find(lost).is_none());
+    let new = newest.find(world.nodes[1].acceptor.node()).expect("it is in");
+    assert_eq!(newest.nodes[new].link, at);
+}
+
+#[test]
+fn there_are_never_more_epochs_than_gateways_can_follow() {
+    // Red without the check: the fleet would be changed, and its gateways could not follow.
+    let mut world = founded(&config());
+    let mut epochs = 1;
+    let fault = loop {
+        let weights = BTreeMap::from([(address(1).to_string(), 100 + epochs)]);
+        let change = Command::Apply(Change { weights, ..Change::default() });
+        let number = world.command(0, change);
+        world.run(0.3);
+        match world.gateways[0].replies.remove(&number) {
+            Some(Ok(Reply::Plan(report))) => {
+                epochs = u32::try_from(report.epoch_after).expect("few")
+            }
+            Some(Err(fault)) => break fault,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(fault, CommandFault::Change(ChangeFault::TooManyEpochs));
+    assert_eq!(epochs as usize, EPOCHS_MAX - EPOCHS_SPARE);
+    world.run(2.0);
+    assert!(world.status_of(1).faults.is_empty());
+}

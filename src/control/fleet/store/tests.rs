@@ -134,3 +134,19 @@ fn frames_are_answered_with_frames() {
     // Red if a frame that is none of ours is answered.
     assert!(placement.handle_frame(&header, b"no payload").is_err());
 }
+
+#[test]
+fn a_gateway_whose_clock_is_ahead_does_not_stop_the_fleet() {
+    // Red if any start is voted for: the next change could not start before it.
+    let data = voted();
+    let placement = open(data.path()).expect("what was written");
+    let higher = Ballot { round: 9, proposer: 1 };
+    let starting = |start_ms| {
+        let document = PlacementDocument { start_ms, ..(*document(3)).clone() };
+        placement.handle_request(&Request::Accept { ballot: higher, document: Arc::new(document) })
+    };
+    let Answer::Failed { text } = starting(unix_now_ms() + 3_600_000) else { panic!("it voted") };
+    assert!(text.contains("set the clocks"), "{text}");
+    let soon = starting(unix_now_ms() + 3_000);
+    assert_eq!(soon, Answer::Accepted { epoch: 3, ballot: higher });
+}
