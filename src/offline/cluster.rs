@@ -1,5 +1,5 @@
-//! DRIVER: `cluster`: asks a gateway over HTTP how the fleet is, or to change it, and prints what it
-//! says, for people (`render`) or as JSON.
+//! DRIVER: `cluster`: asks a gateway over HTTP how the fleet is, or to change it, and prints what
+//! it says, for people (`render`) or as JSON.
 
 use std::io::Write;
 

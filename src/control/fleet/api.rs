@@ -1,12 +1,12 @@
 //! DRIVER: the cluster API of a gateway, which the `tidegate cluster` commands use.
 //!
 //! ```text
-//! GET  /api/v1/cluster/status                                            StatusReport
-//! POST /api/v1/cluster/plan     {"add":[],"remove":[],"weights":{},...}  PlanReport, nothing is done
-//! POST /api/v1/cluster/apply    the same body                            PlanReport, when it is done
-//! POST /api/v1/cluster/add      {"nodes":["10.0.0.4:9500"]}              PlanReport, when it is done
-//! POST /api/v1/cluster/remove   {"nodes":["3f2a..."]}                    the same
-//! POST /api/v1/cluster/weights  {"weights":{"3f2a...":50}}               the same
+//! GET  /api/v1/cluster/status                                 StatusReport
+//! POST /api/v1/cluster/plan     {"add":[],"weights":{},...}   PlanReport, nothing is done
+//! POST /api/v1/cluster/apply    the same body                 PlanReport, when it is done
+//! POST /api/v1/cluster/add      {"nodes":["10.0.0.4:9500"]}   the same
+//! POST /api/v1/cluster/remove   {"nodes":["3f2a..."]}         the same
+//! POST /api/v1/cluster/weights  {"weights":{"3f2a...":50}}    the same
 //! ```
 //! Answers are `{"status":"success","data":...}`, or errors as in the rest of the API. The only
 //! I/O: names of nodes that are to be added are looked up.

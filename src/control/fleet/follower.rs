@@ -11,7 +11,7 @@
 //! - Carries out commands, one after the other: plans on the newest document, proposes, and plans
 //!   again if somebody was faster.
 //!
-//! A change starts [`START_DELAY_MS`] after it is planned, so that every gateway hears of it before.
+//! A change starts [`START_DELAY_MS`] after it is planned, so that gateways hear of it before.
 //! Gateways need no leader: whatever several of them propose, one document of an epoch is decided.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -34,10 +34,6 @@ use crate::model::placement::{
 pub const START_DELAY_MS: i64 = 3_000;
 /// How often each node is asked for news.
 const ASK_EVERY: Duration = Duration::from_secs(1);
-/// A fleet is founded of seeds that stayed the same for so long.
-const FOUND_AFTER: Duration = Duration::from_secs(1);
-/// A node's address is another one when nobody answered at the old one for so long.
-const MOVED_AFTER: Duration = Duration::from_secs(10);
 /// How long a command may take, and so what the gateway proposes by itself.
 const COMMAND_WITHIN: Duration = Duration::from_secs(20);
 /// A node that is to be added and was not met: how long it is waited for.
@@ -541,90 +537,6 @@ impl Follower {
         self.running = Some(Running { proposal, deadline, command, base });
     }
 
-    /// The first document, once all seeds answer and none belongs to a fleet.
-    fn founding(
-        &mut self,
-        now: Now,
-    ) -> Option<(Option<Arc<PlacementDocument>>, PlacementDocument)> {
-        let settled = now.monotonic.saturating_duration_since(self.seeds_since);
-        if self.seeds.is_empty() || settled < FOUND_AFTER {
-            return None;
-        }
-        let mut nodes = BTreeMap::new();
-        for address in &self.seeds {
-            let peer = self.peers.by_address.get(address)?;
-            let node = placed_node(&self.peers, *address);
-            let Some(node) = node.filter(|_| peer.newest_epoch == Some(0)) else {
-                if settled >= MOVED_AFTER {
-                    let fault = peer.fault.as_deref().unwrap_or("nobody answers there");
-                    self.founding_fault = Some(format!(
-                        "cannot found the fleet before all of its nodes answer; {address}: {fault}"
-                    ));
-                }
-                return None;
-            };
-            nodes.entry(node.id).or_insert(node);
-        }
-        let nodes = nodes.into_values().collect();
-        let strategy = self.config.strategy.clone();
-        let replication = self.config.replication;
-        match PlacementDocument::found(now.unix_ms, replication, strategy, nodes) {
-            Ok(document) => Some((None, document)),
-            Err(fault) => {
-                let text = format!("cannot found the fleet: {fault}");
-                if self.founding_fault.as_ref() != Some(&text) {
-                    tracing::error!("{text}");
-                }
-                self.founding_fault = Some(text);
-                self.propose_after = now.monotonic + AGAIN_AFTER;
-                None
-            }
-        }
-    }
-
-    /// A node that is elsewhere than its document says, or has another number of shards.
-    fn moved(
-        &self,
-        now: Now,
-        document: &PlacementDocument,
-        start_ms: i64,
-    ) -> Option<PlacementDocument> {
-        let start_ms = start_ms.max(document.start_ms);
-        document.nodes.iter().find_map(|node| {
-            let address = self.peers.address_of(node.id)?;
-            let met = self.peers.by_address.get(&address)?.met.as_ref()?;
-            let shards = u32::try_from(met.shards.len()).ok()?;
-            let link: Option<SocketAddr> = node.link.parse().ok();
-            let at_link = link.and_then(|link| self.peers.by_address.get(&link));
-            let is_gone = at_link.is_none_or(|peer| {
-                let silent = now.monotonic.saturating_duration_since(peer.since);
-                peer.met.as_ref().map_or(silent >= MOVED_AFTER, |met| met.node != node.id)
-            });
-            let link = address.to_string();
-            let is_at_link = link == node.link;
-            if (!is_at_link && !is_gone) || (is_at_link && shards == node.shards) {
-                return None;
-            }
-            document.with_link(start_ms, node.id, (&link, shards)).ok()
-        })
-    }
-
-    /// A seed that never belonged to the fleet, if seeds are to be joined.
-    fn joining(&self, document: &PlacementDocument, start_ms: i64) -> Option<PlacementDocument> {
-        if !self.config.is_auto_join {
-            return None;
-        }
-        let start_ms = start_ms.max(document.start_ms);
-        // Whoever was taken out stays out.
-        let was_in = |id: NodeId| self.documents.values().any(|each| each.find(id).is_some());
-        let news = self.seeds.iter().filter_map(|address| placed_node(&self.peers, *address));
-        let next = news.filter(|node| !was_in(node.id)).find_map(|node| {
-            let joined = document.with_node(start_ms, node);
-            joined.inspect_err(|fault| tracing::warn!("cannot add a seed: {fault}")).ok()
-        });
-        next
-    }
-
     fn send_requests(&mut self) {
         let Some(running) = &mut self.running else { return };
         while let Some((node, request)) = running.proposal.poll_request() {
@@ -698,48 +610,8 @@ impl Follower {
     }
 }
 
-impl FleetView {
-    /// Whether nobody who goes by the other one needs to hear of this one.
-    pub fn is_same(&self, other: &Self) -> bool {
-        let same = |(ours, theirs): (&Arc<Placement>, &Arc<Placement>)| Arc::ptr_eq(ours, theirs);
-        let is_same_fleet = match (&self.fleet, &other.fleet) {
-            (Some(ours), Some(theirs)) => Arc::ptr_eq(ours, theirs),
-            (None, None) => true,
-            _ => false,
-        };
-        is_same_fleet
-            && self.reads == other.reads
-            && self.placements.len() == other.placements.len()
-            && self.placements.iter().zip(&other.placements).all(same)
-    }
-}
-
-impl std::fmt::Display for CommandFault {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Change(fault) => write!(f, "{fault}"),
-            Self::NotFounded(why) if why.is_empty() => {
-                write!(f, "there is no fleet yet: it is founded once all nodes answer; ask again")
-            }
-            Self::NotFounded(why) => write!(f, "there is no fleet yet: {}", why.join("; ")),
-            Self::NoMajority(missing) => {
-                write!(
-                    f,
-                    "cannot reach agreement in {} s: too few nodes answered. It may have happened \
-                     all the same: look at `tidegate cluster status`",
-                    COMMAND_WITHIN.as_secs()
-                )?;
-                for (id, text) in missing {
-                    write!(f, "; node {id}: {}", text.as_deref().unwrap_or("no answer"))?;
-                }
-                Ok(())
-            }
-            Self::Busy => write!(f, "{COMMANDS_MAX} changes are under way: ask again later"),
-        }
-    }
-}
-
-impl std::error::Error for CommandFault {}
+mod own;
+mod words;
 
 #[cfg(test)]
 mod tests;

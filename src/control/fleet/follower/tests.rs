@@ -435,6 +435,7 @@ fn there_are_never_more_epochs_than_gateways_can_follow() {
     let mut world = founded(&config());
     let mut epochs = 1;
     let fault = loop {
+        assert!(epochs as usize <= EPOCHS_MAX, "nobody stops it");
         let weights = BTreeMap::from([(address(1).to_string(), 100 + epochs)]);
         let change = Command::Apply(Change { weights, ..Change::default() });
         let number = world.command(0, change);

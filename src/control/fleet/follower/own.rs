@@ -1,0 +1,106 @@
+//! What a gateway wants by itself: a first document, a node's new address, seeds that join.
+//! In: what the follower knows. Out: a document that is to be proposed, or none.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::{AGAIN_AFTER, Follower};
+use crate::base::time::{Duration, Now};
+use crate::control::fleet::change::placed_node;
+use crate::model::placement::{NodeId, PlacementDocument};
+
+/// A fleet is founded of seeds that stayed the same for so long.
+const FOUND_AFTER: Duration = Duration::from_secs(1);
+/// A node's address is another one when nobody answered at the old one for so long.
+const MOVED_AFTER: Duration = Duration::from_secs(10);
+
+impl Follower {
+    /// The first document, once all seeds answer and none belongs to a fleet.
+    pub(super) fn founding(
+        &mut self,
+        now: Now,
+    ) -> Option<(Option<Arc<PlacementDocument>>, PlacementDocument)> {
+        let settled = now.monotonic.saturating_duration_since(self.seeds_since);
+        if self.seeds.is_empty() || settled < FOUND_AFTER {
+            return None;
+        }
+        let mut nodes = BTreeMap::new();
+        for address in &self.seeds {
+            let peer = self.peers.by_address.get(address)?;
+            let node = placed_node(&self.peers, *address);
+            let Some(node) = node.filter(|_| peer.newest_epoch == Some(0)) else {
+                if settled >= MOVED_AFTER {
+                    let fault = peer.fault.as_deref().unwrap_or("nobody answers there");
+                    self.founding_fault = Some(format!(
+                        "cannot found the fleet before all of its nodes answer; {address}: {fault}"
+                    ));
+                }
+                return None;
+            };
+            nodes.entry(node.id).or_insert(node);
+        }
+        let nodes = nodes.into_values().collect();
+        let strategy = self.config.strategy.clone();
+        let replication = self.config.replication;
+        match PlacementDocument::found(now.unix_ms, replication, strategy, nodes) {
+            Ok(document) => Some((None, document)),
+            Err(fault) => {
+                let text = format!("cannot found the fleet: {fault}");
+                if self.founding_fault.as_ref() != Some(&text) {
+                    tracing::error!("{text}");
+                }
+                self.founding_fault = Some(text);
+                self.propose_after = now.monotonic + AGAIN_AFTER;
+                None
+            }
+        }
+    }
+
+    /// A node that is elsewhere than its document says, or has another number of shards.
+    pub(super) fn moved(
+        &self,
+        now: Now,
+        document: &PlacementDocument,
+        start_ms: i64,
+    ) -> Option<PlacementDocument> {
+        let start_ms = start_ms.max(document.start_ms);
+        document.nodes.iter().find_map(|node| {
+            let address = self.peers.address_of(node.id)?;
+            let met = self.peers.by_address.get(&address)?.met.as_ref()?;
+            let shards = u32::try_from(met.shards.len()).ok()?;
+            let link: Option<SocketAddr> = node.link.parse().ok();
+            let at_link = link.and_then(|link| self.peers.by_address.get(&link));
+            let is_gone = at_link.is_none_or(|peer| {
+                let silent = now.monotonic.saturating_duration_since(peer.since);
+                peer.met.as_ref().map_or(silent >= MOVED_AFTER, |met| met.node != node.id)
+            });
+            let link = address.to_string();
+            let is_at_link = link == node.link;
+            if (!is_at_link && !is_gone) || (is_at_link && shards == node.shards) {
+                return None;
+            }
+            document.with_link(start_ms, node.id, (&link, shards)).ok()
+        })
+    }
+
+    /// A seed that never belonged to the fleet, if seeds are to be joined.
+    pub(super) fn joining(
+        &self,
+        document: &PlacementDocument,
+        start_ms: i64,
+    ) -> Option<PlacementDocument> {
+        if !self.config.is_auto_join {
+            return None;
+        }
+        let start_ms = start_ms.max(document.start_ms);
+        // Whoever was taken out stays out.
+        let was_in = |id: NodeId| self.documents.values().any(|each| each.find(id).is_some());
+        let news = self.seeds.iter().filter_map(|address| placed_node(&self.peers, *address));
+        let next = news.filter(|node| !was_in(node.id)).find_map(|node| {
+            let joined = document.with_node(start_ms, node);
+            joined.inspect_err(|fault| tracing::warn!("cannot add a seed: {fault}")).ok()
+        });
+        next
+    }
+}
