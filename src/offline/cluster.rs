@@ -47,9 +47,9 @@ pub fn run(command: &ClusterCommand, out: &mut impl Write) -> Result<bool, Offli
         }
     };
     if to.json {
-        writeln!(out, "{data}")?
+        writeln!(out, "{data}")?;
     } else {
-        write!(out, "{text}")?
+        write!(out, "{text}")?;
     }
     out.flush()?;
     Ok(is_well)

@@ -186,7 +186,11 @@ fn read(text: &str) -> Result<Arc<PlacementDocument>, DocumentFault> {
 }
 
 fn cut(text: &str) -> String {
-    text[..text.floor_char_boundary(FAILED_TEXT_BYTES_MAX)].into()
+    let mut text = text.to_owned();
+    while text.len() > FAILED_TEXT_BYTES_MAX {
+        text.pop();
+    }
+    text
 }
 
 #[cfg(test)]

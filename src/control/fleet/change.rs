@@ -151,16 +151,15 @@ fn node_to_add(
     base: &PlacementDocument,
     peers: &Peers,
 ) -> Result<PlacedNode, ChangeFault> {
-    let address = match name.parse() {
-        Ok(address) => address,
-        Err(_) => {
-            let id = find_node(name, base, peers)?;
-            if let Some(index) = base.find(id) {
-                return Ok(base.nodes[index].clone());
-            }
-            let unknown = || ChangeFault::UnknownNode { name: name.into() };
-            peers.address_of(id).ok_or_else(unknown)?
+    let address = if let Ok(address) = name.parse() {
+        address
+    } else {
+        let id = find_node(name, base, peers)?;
+        if let Some(index) = base.find(id) {
+            return Ok(base.nodes[index].clone());
         }
+        let unknown = || ChangeFault::UnknownNode { name: name.into() };
+        peers.address_of(id).ok_or_else(unknown)?
     };
     let fault = || peers.by_address.get(&address).and_then(|peer| peer.fault.clone());
     placed_node(peers, address).ok_or_else(|| ChangeFault::NotMet { address, fault: fault() })

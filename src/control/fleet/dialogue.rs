@@ -69,12 +69,12 @@ impl Dialogue {
         dialling: Dialling,
         heard: mpsc::Sender<(SocketAddr, Heard)>,
     ) -> Self {
-        let (requests, asked) = mpsc::channel(REQUESTS_MAX);
-        let talk = Talk { address, dialling, requests: asked, heard };
-        let task = tokio::spawn(async move {
+        let (requests, wanted) = mpsc::channel(REQUESTS_MAX);
+        let talk = Talk { address, dialling, requests: wanted, heard };
+        let running = tokio::spawn(async move {
             let _unheard = talk.run().await;
         });
-        Self { requests, task }
+        Self { requests, task: running }
     }
 
     /// Asks, if there is room.

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::change::{Change, ChangeFault, placed_node};
+use super::change::{Change, ChangeFault};
 use super::peers::{Met, Peer, Peers};
 use super::report::{PlanReport, StatusReport, plan_report, status};
 use crate::base::time::{Duration, Instant, Now};
@@ -422,12 +422,11 @@ impl Follower {
                 let missing: Vec<_> = proposal.missing();
                 let owned = |(id, text): (NodeId, Option<&str>)| (id, text.map(str::to_owned));
                 let fault = CommandFault::NoMajority(missing.into_iter().map(owned).collect());
-                match command {
-                    Some(waiting) => self.reply(waiting.number, Err(fault)),
-                    None => {
-                        tracing::warn!("{fault}");
-                        self.founding_fault = base.is_none().then(|| fault.to_string());
-                    }
+                if let Some(waiting) = command {
+                    self.reply(waiting.number, Err(fault));
+                } else {
+                    tracing::warn!("{fault}");
+                    self.founding_fault = base.is_none().then(|| fault.to_string());
                 }
                 return;
             }
@@ -522,11 +521,10 @@ impl Follower {
             Some(base) => match Proposal::change(now.monotonic, proposer, base, next) {
                 Ok(proposal) => proposal,
                 Err(fault) => {
-                    match command {
-                        Some(Waiting { number, .. }) => {
-                            self.reply(number, Err(CommandFault::Change(fault.into())));
-                        }
-                        None => tracing::error!("cannot propose a placement: {fault}"),
+                    if let Some(Waiting { number, .. }) = command {
+                        self.reply(number, Err(CommandFault::Change(fault.into())));
+                    } else {
+                        tracing::error!("cannot propose a placement: {fault}");
                     }
                     return;
                 }

@@ -84,9 +84,9 @@ impl FleetHandle {
     /// Why nothing comes of it.
     pub async fn command(&self, command: Command) -> Result<Reply, CommandFault> {
         let (reply, answer) = oneshot::channel();
-        let gone = |_| CommandFault::NotFounded(vec!["the gateway is shutting down".into()]);
-        self.commands.send(Asked { command, reply }).await.map_err(|_| gone(()))?;
-        answer.await.map_err(|_| gone(()))?
+        let gone = || CommandFault::NotFounded(vec!["the gateway is shutting down".into()]);
+        self.commands.send(Asked { command, reply }).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
     }
 
     /// How the fleet is now, and from now on.

@@ -116,13 +116,12 @@ pub(super) fn plan(report: &PlanReport) -> String {
         return text;
     }
     let start = quantity::time(report.start_ms);
-    line(
-        &mut text,
-        &match report.is_done {
-            true => format!("Done: placement epoch {after}, from {start}"),
-            false => format!("Placement epoch {before} would become {after}; nothing was done."),
-        },
-    );
+    if report.is_done {
+        line(&mut text, &format!("Done: placement epoch {after}, from {start}"));
+    } else {
+        let would = format!("Placement epoch {before} would become {after}; nothing was done.");
+        line(&mut text, &would);
+    }
     if report.is_resharded {
         text.push_str("Series find their slots in another way: most of them move.\n");
     }
@@ -306,7 +305,7 @@ load deviates by 0.12 % between nodes, the fullest has 101.00 % of its share
         let text = status(&bad);
         for part in [
             "8,191   99.99 %      -  does not answer\n",
-            "\nNot in the fleet (`tidegate cluster add ADDRESS`):\n  node      address        zone\n",
+            "\nNot in the fleet (`tidegate cluster add ADDRESS`):\n  node      address  ",
             "  beefbeef  10.0.0.1:9700  -\n",
             "\nNobody answers at:\n  address\n  10.0.0.9:9500  cannot connect\n",
             "\nNeeds a look:\n  two fleets were mixed up\n",

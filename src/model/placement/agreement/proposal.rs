@@ -124,7 +124,7 @@ impl Proposal {
             retry_at: now,
             retry_wait: RETRY_FIRST,
             // Only spreads retries; the proposer's number was drawn already.
-            chance: (proposer as u64 ^ (proposer >> 64) as u64) | 1,
+            chance: fold(proposer) | 1,
         };
         proposal.begin_ballot(now);
         proposal
@@ -355,6 +355,11 @@ impl Proposal {
         self.chance ^= self.chance >> 27;
         self.chance.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16
     }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "both halves are taken")]
+fn fold(number: u128) -> u64 {
+    number as u64 ^ (number >> 64) as u64
 }
 
 /// Whether no node of the founded document has promised us without having voted so.

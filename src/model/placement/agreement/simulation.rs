@@ -263,10 +263,8 @@ impl World {
     }
 
     fn deliver(&mut self, proposal: u128, id: NodeId, request: &Request) {
-        let (crash_before, crash_after) = match self.is_faulty {
-            true => (self.random.once_in(50), self.random.once_in(50)),
-            false => (false, false),
-        };
+        let crash_before = self.is_faulty && self.random.once_in(50);
+        let crash_after = self.is_faulty && self.random.once_in(50);
         if !self.nodes[&id].is_up {
             return;
         }

@@ -210,7 +210,7 @@ fn documents_are_kept_and_read_and_never_replaced() {
     };
     let epochs: Vec<u64> = documents.iter().map(|document| document.epoch).collect();
     assert_eq!((newest_epoch, epochs), (last, vec![last - 1, last]));
-    // Red if an epoch is in force before it starts: a node would refuse what follows the one before.
+    // Red if an epoch is in force before it starts: a node would refuse what follows the last.
     let in_force = |now_ms| fleet.0[0].1.epoch_in_force(now_ms);
     assert_eq!(
         [in_force(0), in_force(9_999), in_force(10_000), in_force(i64::MAX)],
