@@ -7,8 +7,8 @@
 //! hours, cuts a failing one short, and checks that they notice `mutations`.
 //!
 //! `log` is the log alone, `blocks` the blocks alone, `node` everything together, `hints` what a
-//! gateway keeps for nodes that are down; `fake_disk` is what the last three stand on, `oracle` what
-//! the blocks and the node are compared with.
+//! gateway keeps for nodes that are down; `fake_disk` is what the last three stand on, `oracle`
+//! what the blocks and the node are compared with.
 
 mod blocks;
 mod disk;

@@ -7,7 +7,7 @@
 //! start the headers of all segments are read, and all of the last one of each node, whose end may
 //! be torn. Not here: threads and channels (`hints`).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use crate::background::disk::{Disk, DiskFile};
@@ -32,7 +32,7 @@ pub struct HintStore<D: Disk> {
     open: HashMap<NodeId, (u64, D::File)>,
     loads: HashMap<NodeId, Load<D>>,
     /// Folders whose name is durable.
-    has_folder: HashMap<NodeId, ()>,
+    folders: HashSet<NodeId>,
 }
 
 struct Load<D: Disk> {
@@ -104,7 +104,7 @@ impl<D: Disk> HintStore<D> {
             logs: HintLogs::new(limits, shard_count),
             open: HashMap::new(),
             loads: HashMap::new(),
-            has_folder: HashMap::new(),
+            folders: HashSet::new(),
         };
         make_folder(disk, folder).await.map_err(io(folder))?;
         let mut found = Vec::new();
@@ -145,15 +145,14 @@ impl<D: Disk> HintStore<D> {
                 damaged.push(segment_file_name(segment));
             }
             let durable_number = later.map_or(0, |later| later.durable_number);
-            let tally = match (header, later) {
-                (Some(header), Some(later)) => tally_between(&header, &later),
-                _ => {
-                    // What a process wrote and did not live to sync is handed out too.
-                    file.sync().await.map_err(io(&path))?;
-                    let len = usize::try_from(len_bytes.min(SEGMENT_BYTES_MAX)).unwrap_or(0);
-                    file.read_at(0, len, &mut bytes).await.map_err(io(&path))?;
-                    *LoadedSegment::new(bytes, (node, segment), 1, durable_number).tally()
-                }
+            let tally = if let (Some(header), Some(later)) = (header, later) {
+                tally_between(&header, &later)
+            } else {
+                // What a process wrote and did not live to sync is handed out too.
+                file.sync().await.map_err(io(&path))?;
+                let len = usize::try_from(len_bytes.min(SEGMENT_BYTES_MAX)).unwrap_or(0);
+                file.read_at(0, len, &mut bytes).await.map_err(io(&path))?;
+                *LoadedSegment::new(bytes, (node, segment), 1, durable_number).tally()
             };
             let mut segment = FoundSegment::new(segment, len_bytes, tally);
             segment.header = header;
@@ -163,7 +162,7 @@ impl<D: Disk> HintStore<D> {
         }
         found.reverse();
         self.logs.add_found(node, &found);
-        self.has_folder.insert(node, ());
+        self.folders.insert(node);
         let figures = self.logs.log_mut(node).figures();
         Ok(FoundHints { node, segments: found.len() as u64, figures, damaged })
     }
@@ -236,9 +235,9 @@ impl<D: Disk> HintStore<D> {
         if write.offset == 0 {
             self.open.remove(&node);
             let folder = self.folder.join(node.to_string());
-            if !self.has_folder.contains_key(&node) {
+            if !self.folders.contains(&node) {
                 make_folder(&self.disk, &folder).await?;
-                self.has_folder.insert(node, ());
+                self.folders.insert(node);
             }
             let file = self.disk.create(&self.path(node, write.segment)).await?;
             file.write_at(&write.bytes, 0).await?;

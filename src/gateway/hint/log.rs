@@ -150,6 +150,15 @@ struct Group {
     tickets: Vec<(HintTicket, u64)>,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Writing {
+    Nothing,
+    /// The first of the sealed groups.
+    First,
+    /// What was forgotten meanwhile.
+    Forgotten,
+}
+
 #[derive(Debug)]
 enum Reading {
     Nothing,
@@ -173,9 +182,7 @@ pub struct HintLog {
     is_open: bool,
     /// Full, or not to be grown any more; the first may be under way.
     sealed: VecDeque<Group>,
-    is_writing: bool,
-    /// What is being written was forgotten meanwhile.
-    is_write_void: bool,
+    writing: Writing,
     next_segment: u64,
     next_number: u64,
     durable_number: u64,
@@ -233,8 +240,7 @@ impl HintLog {
             gathering: None,
             is_open: false,
             sealed: VecDeque::new(),
-            is_writing: false,
-            is_write_void: false,
+            writing: Writing::Nothing,
             next_segment: found.last().map_or(1, |last| last.segment + 1),
             next_number: last_number.max(durable_number) + 1,
             durable_number,
@@ -389,14 +395,14 @@ impl HintLog {
 
     /// The next write, if none is under way.
     pub fn poll_write(&mut self) -> Option<HintWrite> {
-        if self.is_writing {
+        if self.writing != Writing::Nothing {
             return None;
         }
         if self.sealed.is_empty() {
             self.seal();
         }
         let group = self.sealed.front_mut()?;
-        self.is_writing = true;
+        self.writing = Writing::First;
         let bytes = std::mem::take(&mut group.bytes);
         Some(HintWrite { segment: group.segment, offset: group.offset, bytes })
     }
@@ -404,10 +410,10 @@ impl HintLog {
     /// The write that was asked for is on stable storage, with the name of its file; or it failed
     /// (errno), and what of it is there is not known.
     pub fn handle_written(&mut self, outcome: Result<(), i32>) {
-        assert!(self.is_writing, "a write was asked for");
-        self.is_writing = false;
-        if std::mem::take(&mut self.is_write_void) {
-            return;
+        match std::mem::replace(&mut self.writing, Writing::Nothing) {
+            Writing::Nothing => panic!("no write was asked for"),
+            Writing::Forgotten => return,
+            Writing::First => {}
         }
         if let Err(errno) = outcome {
             return self.fail_writes(HintRefusal::Disk(errno));
@@ -440,7 +446,9 @@ impl HintLog {
         let Some(failed) = failed_segment else { return };
         // Later ones were never made. The file of this one may hold acknowledged records.
         self.segments.retain(|segment| segment.number <= failed);
-        if let Some(last) = self.segments.pop_back_if(|last| last.records == 0) {
+        if self.segments.back().is_some_and(|last| last.records == 0)
+            && let Some(last) = self.segments.pop_back()
+        {
             self.removals.push_back((last.number, last.len_bytes));
         }
     }
@@ -580,7 +588,9 @@ impl HintLog {
     pub fn handle_forget(&mut self) {
         self.seal();
         self.is_open = false;
-        self.is_write_void = self.is_writing;
+        if self.writing == Writing::First {
+            self.writing = Writing::Forgotten;
+        }
         let groups = std::mem::take(&mut self.sealed);
         for (ticket, samples) in groups.into_iter().flat_map(|group| group.tickets) {
             self.answer(ticket, samples, Err(HintRefusal::Forgotten));

@@ -367,10 +367,8 @@ impl<'a> Record<'a> {
     pub fn runs(&self) -> impl Iterator<Item = (u32, u32)> {
         let is_single = self.sample_end.is_empty();
         (0u32..).zip(self.entry.chunks_exact(4)).map(move |(index, entry)| {
-            let end = match is_single {
-                true => index + 1,
-                false => read_u32(self.sample_end, index as usize * 4),
-            };
+            let many = || read_u32(self.sample_end, index as usize * 4);
+            let end = if is_single { index + 1 } else { many() };
             (read_u32(entry, 0), end)
         })
     }
