@@ -41,9 +41,10 @@ impl Protocol {
 #[derive(Args, Clone, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub struct SendOptions {
-    /// Server, as http://host:port
+    /// Server, as http://host:port; may be given several times: connections are spread over them,
+    /// and one that is lost or refused with 5xx or 429 goes to the next
     #[arg(long, default_value = "http://127.0.0.1:8428")]
-    pub url: String,
+    pub url: Vec<String>,
     /// Format of the requests
     #[arg(long, value_enum, default_value = "remote-write")]
     pub protocol: Protocol,

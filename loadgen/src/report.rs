@@ -30,6 +30,9 @@ pub struct Report {
     pub retries: u64,
     /// Connections opened after the first ones.
     pub reconnects: u64,
+    /// The longest that a connection saw nothing but failures: from the first to the next success.
+    #[serde(default)]
+    pub failing_ms_max: u64,
     /// Requests as sent, heads counted.
     pub bytes_sent: u64,
     /// Bodies before compression.
@@ -127,6 +130,9 @@ impl fmt::Display for Report {
         writeln!(f, "answers:  {}", statuses.join(", "))?;
         if let Some(example) = &self.refusal_example {
             writeln!(f, "          first refusal: {example}")?;
+        }
+        if self.failing_ms_max > 0 {
+            writeln!(f, "failing:  {} ms at most, until the next success", self.failing_ms_max)?;
         }
         let points = self.points_acked.max(1) as f64;
         writeln!(

@@ -214,6 +214,33 @@ fn a_killed_generator_leaves_nothing_that_its_ledger_does_not_know() {
     assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
 }
 
+/// Red if a connection stays with a server that refuses, or with one that is not there: it gives up
+/// then.
+#[test]
+fn of_several_servers_the_next_is_tried() {
+    for pipeline in ["", "--pipeline 4"] {
+        let scratch = Scratch::new("several");
+        let (good, bad) = (Server::start(Fault::None), Server::start(Fault::RefuseEvery(1)));
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
+        let nobody = listener.local_addr().expect("bound");
+        drop(listener);
+        let (ledger, report) = (scratch.path("ledger"), scratch.path("report"));
+        let sent = loadgen(&format!(
+            "send --url {} --url http://{nobody} --url {} --ledger {ledger} --json {report} \
+             --retry --give-up 5s {SHAPE} --points 12000 {pipeline}",
+            bad.url(),
+            good.url()
+        ));
+        assert!(sent.status.success(), "{}", String::from_utf8_lossy(&sent.stderr));
+        let report = std::fs::read(&report).expect("written");
+        let report: Report = serde_json::from_slice(&report).expect("a report");
+        assert_eq!(report.points_acked, 12_000);
+        assert!(report.failing_ms_max > 0, "{report}");
+        let verified = loadgen(&format!("verify --url {} --ledger {ledger}", good.url()));
+        assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
+    }
+}
+
 #[test]
 fn no_server_is_said() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has ports");

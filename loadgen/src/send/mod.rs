@@ -52,7 +52,8 @@ impl Stop {
 struct RunState {
     options: SendOptions,
     run: Run,
-    target: Target,
+    /// One for each `--url`.
+    targets: Vec<Target>,
     ledger: RefCell<Ledger>,
     tally: RefCell<Tally>,
     started: Cell<Instant>,
@@ -118,14 +119,14 @@ fn set_up(options: SendOptions) -> io::Result<(Rc<RunState>, Vec<Worker>)> {
         interval_ms: options.interval_ms(),
         shape: options.shape,
     };
-    let target = Target::resolve(&options.url)?;
+    let targets = options.url.iter().map(|url| Target::resolve(url)).collect::<io::Result<_>>()?;
     let ledger = Ledger::open(options.ledger.as_deref(), &run)?;
     let now = Instant::now();
     let shared = Rc::new(RunState {
         tally: RefCell::new(Tally::new(options.protocol.name(), options.points, now)),
         points_left: Cell::new(options.points.unwrap_or(u64::MAX)),
         run,
-        target,
+        targets,
         ledger: RefCell::new(ledger),
         started: Cell::new(now),
         deadline: Cell::new(None),

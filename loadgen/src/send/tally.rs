@@ -74,6 +74,12 @@ impl Tally {
         self.report.reconnects += 1;
     }
 
+    /// A connection has a success again, so long after the first of its failures.
+    pub fn handle_recovered(&mut self, after: Duration) {
+        let ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+        self.report.failing_ms_max = self.report.failing_ms_max.max(ms);
+    }
+
     /// A request has its final outcome. `latency` counts for acknowledged ones.
     pub fn handle_settled(
         &mut self,

@@ -1,6 +1,6 @@
 //! DRIVER: one connection of `loadgen send`: keeps up to `--pipeline` requests in flight, settles
 //! each in the ledger, connects again and, with `--retry`, sends again what was not acknowledged,
-//! in order.
+//! in order, to the next server if there are several.
 
 use std::collections::VecDeque;
 use std::io;
@@ -32,6 +32,8 @@ pub struct Worker {
     shared: Rc<RunState>,
     schedule: Schedule,
     maker: BodyMaker,
+    /// Which of the servers is used now.
+    target: usize,
     connection: Option<Connection>,
     connected_before: bool,
     prebuilt: VecDeque<(Span, RequestBytes)>,
@@ -41,6 +43,8 @@ pub struct Worker {
     backoff: Duration,
     /// When the server last answered with success, or sending began.
     alive_at: Instant,
+    /// When the first of the attempts failed that are not yet followed by a success.
+    failing_since: Option<Instant>,
     /// Open loop: when the next request is due.
     due_after: Duration,
 }
@@ -52,9 +56,11 @@ impl Worker {
         let stagger = options.rate.map_or(0.0, |rate| {
             f64::from(connection) * f64::from(options.points_per_request) / rate
         });
+        let target = connection as usize % shared.targets.len();
         Ok(Self {
             schedule: Schedule::new(options, connection),
-            maker: BodyMaker::new(options, shared.run, &shared.target)?,
+            maker: BodyMaker::new(options, shared.run, &shared.targets[target])?,
+            target,
             connection: None,
             connected_before: false,
             prebuilt: VecDeque::new(),
@@ -62,6 +68,7 @@ impl Worker {
             in_flight: VecDeque::new(),
             backoff: BACKOFF_MIN,
             alive_at: shared.started.get(),
+            failing_since: None,
             due_after: Duration::from_secs_f64(stagger),
             shared,
         })
@@ -202,7 +209,8 @@ impl Worker {
             if self.alive_at.elapsed() > options.give_up {
                 return false;
             }
-            match Connection::open(&self.shared.target, options.timeout).await {
+            let target = &self.shared.targets[self.target];
+            match Connection::open(target, options.timeout).await {
                 Ok(connection) => {
                     self.connection = Some(connection);
                     if self.connected_before {
@@ -210,7 +218,7 @@ impl Worker {
                     }
                     self.connected_before = true;
                 }
-                Err(_) => self.back_off().await,
+                Err(_) => self.handle_failure().await,
             }
         }
         true
@@ -223,14 +231,23 @@ impl Worker {
         if answer.is_success() {
             self.backoff = BACKOFF_MIN;
             self.alive_at = Instant::now();
+            if let Some(since) = self.failing_since.take() {
+                self.shared.tally.borrow_mut().handle_recovered(self.alive_at - since);
+            }
             self.settle(flight, Outcome::Acked)?;
         } else if self.shared.options.retry && (answer.status >= 500 || answer.status == 429) {
             if self.alive_at.elapsed() > self.shared.options.give_up {
                 self.shared.stop_for(Stop::GaveUp);
                 self.settle(flight, Outcome::Refused(answer.status))?;
             } else {
+                if self.shared.targets.len() > 1 {
+                    self.connection = None;
+                    self.shared.tally.borrow_mut().handle_lost(self.in_flight.len() as u64);
+                    self.in_flight.push_front(flight);
+                    return self.send_again().await;
+                }
                 self.again.push_back(Flight { attempt: flight.attempt + 1, ..flight });
-                self.back_off().await;
+                self.handle_failure().await;
             }
         } else {
             self.alive_at = Instant::now();
@@ -246,6 +263,10 @@ impl Worker {
             return Ok(());
         }
         self.shared.tally.borrow_mut().handle_lost(self.in_flight.len() as u64);
+        self.send_again().await
+    }
+
+    async fn send_again(&mut self) -> io::Result<()> {
         if self.shared.options.retry {
             // In front of what waits already, in the order they were sent.
             while let Some(flight) = self.in_flight.pop_back() {
@@ -256,7 +277,7 @@ impl Worker {
                 self.settle(flight, Outcome::Unknown)?;
             }
         }
-        self.back_off().await;
+        self.handle_failure().await;
         Ok(())
     }
 
@@ -278,7 +299,10 @@ impl Worker {
         Ok(())
     }
 
-    async fn back_off(&mut self) {
+    /// The next attempt is made a little later, at the next server.
+    async fn handle_failure(&mut self) {
+        self.failing_since.get_or_insert_with(Instant::now);
+        self.target = (self.target + 1) % self.shared.targets.len();
         glommio::timer::sleep(self.backoff).await;
         self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
     }
