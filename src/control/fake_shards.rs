@@ -121,7 +121,7 @@ pub(super) fn spawn_shard(all: Vec<SelectedSeries>) -> ShardHandle {
                     let _gone = reply.send(Box::default());
                 }
                 ShardRequest::Registry { position, entries_max, reply } => {
-                    let _gone = reply.send(registry(position, entries_max));
+                    let _gone = reply.send(Box::new(registry(position, entries_max)));
                 }
                 ShardRequest::Flush { reply } | ShardRequest::Delete { reply, .. } => {
                     let _gone = reply.send(Done);
@@ -133,10 +133,10 @@ pub(super) fn spawn_shard(all: Vec<SelectedSeries>) -> ShardHandle {
 }
 
 /// Ten series: their hashes are their ids and a hundred.
-fn registry(position: u64, entries_max: u32) -> Box<RegistrySlice> {
+fn registry(position: u64, entries_max: u32) -> RegistrySlice {
     let next_position = 10.min(position + u64::from(entries_max));
     let id = |position| SeriesId(u32::try_from(position).expect("ten"));
     let entries = (position..next_position).map(|at| (SeriesHash(u128::from(at) + 100), id(at)));
     let is_end = next_position == 10;
-    RegistrySlice { entries: entries.collect(), next_position, is_end }.into()
+    RegistrySlice { entries: entries.collect(), next_position, is_end }
 }

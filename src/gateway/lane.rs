@@ -331,7 +331,9 @@ impl Lane {
             self.id_space = id_space;
         }
         if self.id_space == id_space {
-            ids.iter().for_each(|(hash, id)| self.table.insert(*hash, *id));
+            for (hash, id) in ids {
+                self.table.insert(*hash, *id);
+            }
         }
     }
 

@@ -81,7 +81,8 @@ pub enum LinkAction {
 pub struct Links {
     config: LinksConfig,
     nonces: Nonces,
-    links: Vec<Link>,
+    /// By lane.
+    lanes: Vec<Link>,
     actions: VecDeque<LinkAction>,
     notices: VecDeque<LinkNotice>,
     /// The newest placement that a node spoke of.
@@ -198,7 +199,7 @@ impl Links {
         Self {
             config,
             nonces,
-            links: Vec::new(),
+            lanes: Vec::new(),
             actions: VecDeque::new(),
             notices: VecDeque::new(),
             epoch_heard: 0,
@@ -208,7 +209,7 @@ impl Links {
 
     /// Follows a placement and addresses. Links that are no longer needed are closed.
     pub fn handle_fleet(&mut self, now: Instant, fleet: &Fleet, owner: &mut Owner) {
-        let mut used = vec![false; self.links.len()];
+        let mut used = vec![false; self.lanes.len()];
         let mut lanes = Vec::with_capacity(fleet.nodes.len());
         for node in &fleet.nodes {
             let shard_count = u32::try_from(node.shards.len()).expect("at most 1024");
@@ -220,9 +221,9 @@ impl Links {
                 }
                 let address = node.shards.get(shard as usize).copied();
                 let link = self.link_for(now, (node.id, shard, shard_count), owner);
-                used.resize(self.links.len(), false);
+                used.resize(self.lanes.len(), false);
                 used[usize::from(link)] = true;
-                let one = &mut self.links[usize::from(link)];
+                let one = &mut self.lanes[usize::from(link)];
                 one.address = address;
                 of_node.push(link);
             }
@@ -231,7 +232,7 @@ impl Links {
         owner.handle_route(Route::placed(Arc::clone(&fleet.placement), lanes));
         let epoch = fleet.placement.document().epoch;
         for (link, is_used) in (0u16..).zip(used) {
-            self.links[usize::from(link)].sender.handle_placement(epoch);
+            self.lanes[usize::from(link)].sender.handle_placement(epoch);
             if !is_used {
                 self.retire(link, owner);
             }
@@ -243,7 +244,7 @@ impl Links {
         let is_it = |link: &Link| {
             !link.is_retired && (link.node, link.node_shard) == (page.node, page.node_shard)
         };
-        if let Some(link) = self.links.iter().position(is_it) {
+        if let Some(link) = self.lanes.iter().position(is_it) {
             let link = u16::try_from(link).expect("as many as lanes");
             owner.lane_mut(link).learn(page.id_space, &page.ids);
         }
@@ -251,13 +252,13 @@ impl Links {
 
     /// The node that a lane leads to.
     pub fn node_of(&self, lane: u16) -> NodeId {
-        self.links[usize::from(lane)].node
+        self.lanes[usize::from(lane)].node
     }
 
     /// The nodes that are in use, and whether every link of the shard to them is up.
     pub fn nodes_up(&self, owner: &Owner) -> BTreeMap<NodeId, bool> {
         let mut nodes = BTreeMap::new();
-        for (lane, link) in (0u16..).zip(&self.links).filter(|(_, link)| !link.is_retired) {
+        for (lane, link) in (0u16..).zip(&self.lanes).filter(|(_, link)| !link.is_retired) {
             *nodes.entry(link.node).or_insert(true) &= !owner.is_lane_down(lane);
         }
         nodes
@@ -265,7 +266,7 @@ impl Links {
 
     /// A connection was made, or not.
     pub fn handle_connected(&mut self, now: Instant, link: u16, is_ok: bool) {
-        let one = &mut self.links[usize::from(link)];
+        let one = &mut self.lanes[usize::from(link)];
         if !is_ok {
             one.wait(now);
         } else if one.is_retired {
@@ -279,12 +280,12 @@ impl Links {
 
     /// Bytes came.
     pub fn handle_bytes(&mut self, now: Instant, link: u16, bytes: &[u8]) {
-        self.links[usize::from(link)].sender.handle_bytes(now, bytes);
+        self.lanes[usize::from(link)].sender.handle_bytes(now, bytes);
     }
 
     /// A send is over; `is_ok` if the connection still works.
     pub fn handle_sent(&mut self, link: u16, is_ok: bool) {
-        let one = &mut self.links[usize::from(link)];
+        let one = &mut self.lanes[usize::from(link)];
         if let Stage::Open { is_sending } = &mut one.stage {
             *is_sending = false;
             if !is_ok {
@@ -295,14 +296,14 @@ impl Links {
 
     /// The other end closed, or the connection broke: it is to be closed here too.
     pub fn handle_broken(&mut self, link: u16) {
-        if matches!(self.links[usize::from(link)].stage, Stage::Open { .. }) {
+        if matches!(self.lanes[usize::from(link)].stage, Stage::Open { .. }) {
             self.close(link);
         }
     }
 
     /// The connection is closed.
     pub fn handle_closed(&mut self, now: Instant, link: u16) {
-        let one = &mut self.links[usize::from(link)];
+        let one = &mut self.lanes[usize::from(link)];
         one.sender.handle_closed();
         one.wait(now);
     }
@@ -315,13 +316,13 @@ impl Links {
             (0..owner.lane_count()).for_each(|lane| owner.lane_mut(lane).age_ids());
         }
         for link in 0..self.count() {
-            let one = &mut self.links[usize::from(link)];
+            let one = &mut self.lanes[usize::from(link)];
             if one.sender.poll_timeout().is_some_and(|due| due <= now) {
                 one.sender.handle_timer(now);
                 // At once: what comes after it must find the owner as it left it.
                 self.take_events(link, owner);
             }
-            let one = &mut self.links[usize::from(link)];
+            let one = &mut self.lanes[usize::from(link)];
             one.note_unacked(now);
             if !owner.has_parked(link) {
                 one.parked_since = None;
@@ -357,7 +358,7 @@ impl Links {
 
     /// How each link is.
     pub fn views(&self, now: Instant) -> impl Iterator<Item = LinkView> + '_ {
-        let used = (0u16..).zip(&self.links).filter(|(_, link)| !link.is_retired);
+        let used = (0u16..).zip(&self.lanes).filter(|(_, link)| !link.is_retired);
         used.map(move |(lane, link)| {
             let (frames, bytes) = link.sender.kept();
             let waited = link.unacked.map(|(_, since)| now.saturating_duration_since(since));
@@ -376,7 +377,7 @@ impl Links {
     }
 
     fn count(&self) -> u16 {
-        u16::try_from(self.links.len()).expect("as many as lanes")
+        u16::try_from(self.lanes.len()).expect("as many as lanes")
     }
 
     /// Whether slots of this gateway shard live on that shard of a node.
@@ -397,11 +398,11 @@ impl Links {
             !link.is_retired
                 && (link.node, link.node_shard, link.shard_count) == (node, node_shard, shard_count)
         };
-        if let Some(found) = self.links.iter().position(is_it) {
+        if let Some(found) = self.lanes.iter().position(is_it) {
             return u16::try_from(found).expect("as many as lanes");
         }
         let lane = owner.add_lane(node_shard);
-        assert!(usize::from(lane) == self.links.len(), "a link for each lane");
+        assert!(usize::from(lane) == self.lanes.len(), "a link for each lane");
         let nonce = (self.nonces)();
         let incarnation = nonce.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
         let config = SenderConfig {
@@ -417,7 +418,7 @@ impl Links {
             kept_bytes_max: self.config.kept_bytes_max,
             silence: self.config.silence,
         };
-        self.links.push(Link {
+        self.lanes.push(Link {
             node,
             node_shard,
             shard_count,
@@ -435,7 +436,7 @@ impl Links {
 
     /// No sample goes this way any more.
     fn retire(&mut self, link: u16, owner: &mut Owner) {
-        let one = &mut self.links[usize::from(link)];
+        let one = &mut self.lanes[usize::from(link)];
         if one.is_retired {
             return;
         }
@@ -449,14 +450,14 @@ impl Links {
     }
 
     fn close(&mut self, link: u16) {
-        let one = &mut self.links[usize::from(link)];
+        let one = &mut self.lanes[usize::from(link)];
         one.sender.handle_closed();
         one.stage = Stage::Closing;
         self.actions.push_back(LinkAction::Close { link });
     }
 
     fn work_link(&mut self, now: Instant, link: u16, owner: &mut Owner) {
-        let one = &mut self.links[usize::from(link)];
+        let one = &mut self.lanes[usize::from(link)];
         if one.is_retired {
             return;
         }
@@ -468,7 +469,7 @@ impl Links {
         }
         self.take_events(link, owner);
         self.feed(link, owner);
-        let one = &mut self.links[usize::from(link)];
+        let one = &mut self.lanes[usize::from(link)];
         if one.stage == (Stage::Open { is_sending: false })
             && let Some(bytes) = one.sender.poll_transmit()
         {
@@ -479,7 +480,7 @@ impl Links {
 
     /// All events come before the next frame is made: they change its sequence and its ids.
     fn take_events(&mut self, link: u16, owner: &mut Owner) {
-        let one = &mut self.links[usize::from(link)];
+        let one = &mut self.lanes[usize::from(link)];
         let (node, shard) = (one.node, one.node_shard);
         while let Some(event) = one.sender.poll_event() {
             match event {
@@ -499,11 +500,15 @@ impl Links {
                 SenderEvent::Acked { ack, memory } => {
                     one.stats.refused += ack.refused.len() as u64;
                     owner.handle_ack(link, &ack);
-                    memory.into_iter().for_each(|memory| owner.lane_mut(link).keep_memory(memory));
+                    if let Some(memory) = memory {
+                        owner.lane_mut(link).keep_memory(memory);
+                    }
                 }
                 SenderEvent::FrameRefused { sequence, reason, memory } => {
                     owner.handle_refused(link, sequence, reason);
-                    memory.into_iter().for_each(|memory| owner.lane_mut(link).keep_memory(memory));
+                    if let Some(memory) = memory {
+                        owner.lane_mut(link).keep_memory(memory);
+                    }
                 }
                 SenderEvent::Unhealthy => {
                     one.sender.return_frames();
@@ -534,7 +539,7 @@ impl Links {
     /// The node has another number of shards than the fleet says: its series are elsewhere, and
     /// what this shard took of them would be found by nobody. Down until the fleet says so too.
     fn give_up_node(&mut self, link: u16, shard_count: u32, owner: &mut Owner) {
-        let one = &mut self.links[usize::from(link)];
+        let one = &mut self.lanes[usize::from(link)];
         one.sender.return_frames();
         while one.sender.poll_event().is_some() {}
         owner.handle_lane_down(link);
@@ -549,7 +554,7 @@ impl Links {
 
     /// Hands frames over while the socket waits for nothing else.
     fn feed(&mut self, link: u16, owner: &mut Owner) {
-        let one = &mut self.links[usize::from(link)];
+        let one = &mut self.lanes[usize::from(link)];
         while one.stage == (Stage::Open { is_sending: false })
             && one.sender.is_open()
             && one.sender.kept().0 == one.sender.in_flight().0

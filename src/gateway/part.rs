@@ -61,6 +61,7 @@ pub struct PartAnswer {
 
 /// Everything that one gateway shard says to another.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a copy per request is less than an allocation")]
 pub enum ShardMessage {
     /// Series that the target owns.
     Part(Part),

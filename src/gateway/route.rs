@@ -96,14 +96,12 @@ impl Route {
             return SeriesLanes { lanes: [0; LANES_MAX], len: 1 };
         };
         let hash = batch.hash[index];
-        match &placed.by_slot {
-            Some(by_slot) => placed.lanes_in(by_slot, hash),
-            None => {
-                let labels = bytes.labels(batch.labels[index]);
-                let place = placed.placement.router().place(tenant, hash, labels);
-                placed.lanes_at(place, hash.slot())
-            }
+        if let Some(by_slot) = &placed.by_slot {
+            return placed.lanes_in(by_slot, hash);
         }
+        let labels = bytes.labels(batch.labels[index]);
+        let place = placed.placement.router().place(tenant, hash, labels);
+        placed.lanes_at(place, hash.slot())
     }
 
     /// As [`Route::split`], but to the shards of one node; `false` if the placement does not have

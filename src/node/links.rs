@@ -60,7 +60,7 @@ pub struct NodeLinks {
 
 #[derive(Default)]
 struct Sending {
-    is_sending: bool,
+    is_busy: bool,
     /// To be closed once all is sent.
     is_over: bool,
     is_closing: bool,
@@ -122,7 +122,7 @@ impl NodeLinks {
     /// A send is over; `is_ok` if the connection still works.
     pub fn handle_sent(&mut self, connection: ConnectionId, is_ok: bool) {
         if let Some(sending) = self.connections.get_mut(&connection) {
-            sending.is_sending = false;
+            sending.is_busy = false;
         }
         if is_ok {
             self.pump(connection);
@@ -230,7 +230,7 @@ impl NodeLinks {
 
     /// Whether all that was answered has left, and nothing is in between.
     pub fn is_idle(&self) -> bool {
-        self.receiver.counts().2 == 0 && !self.connections.values().any(|one| one.is_sending)
+        self.receiver.counts().2 == 0 && !self.connections.values().any(|one| one.is_busy)
     }
 
     /// Connections, links, and frames that were taken and not acked.
@@ -274,11 +274,11 @@ impl NodeLinks {
     /// Sends the next bytes, if none are on their way; closes what is over and sent.
     fn pump(&mut self, connection: ConnectionId) {
         let Some(sending) = self.connections.get_mut(&connection) else { return };
-        if sending.is_sending || sending.is_closing {
+        if sending.is_busy || sending.is_closing {
             return;
         }
         if let Some(bytes) = self.receiver.poll_transmit(connection) {
-            sending.is_sending = true;
+            sending.is_busy = true;
             self.actions.push_back(NodeLinkAction::Send { connection, bytes });
         } else if sending.is_over {
             self.handle_broken(connection);

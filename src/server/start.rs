@@ -126,15 +126,15 @@ pub fn serve(role: Role, config: &Config) -> Result<(), StartFault> {
 fn serve_node(role: Role, config: &Config) -> Result<(), StartFault> {
     let folder = open_folder(config, config.shards)?;
     let addresses = if role == Role::Node { &config.http.0 } else { &config.listen.0 };
-    let roles = Roles::new(role, config)?;
-    let read_port = match &roles {
+    let halves = Roles::new(role, config)?;
+    let read_port = match &halves {
         Roles::Node(node) => {
             Some(ReadPort::bind(config, node.secret.clone(), Arc::clone(&node.epoch))?)
         }
         Roles::Together | Roles::Gateway(_) => None,
     };
     let Running { process, shards, control_requests, notices, inbox } =
-        start(addresses, config, roles)?;
+        start(addresses, config, halves)?;
     let ShardThreads { threads, wakers, control, background, handovers, .. } = shards;
     let (selects, select_inbox) = flume::bounded(BLOCK_SELECTS);
     let (requests, request_inbox) = flume::bounded(BLOCK_REQUESTS);

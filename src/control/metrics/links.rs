@@ -42,7 +42,7 @@ const fn port(
 const OF_LINK: [OfLink; 11] = {
     use FamilyKind::{Counter, Gauge};
     [
-        link("tidegate_link_up", Gauge, "1 while the node is heard", |one| one.is_up as u64),
+        link("tidegate_link_up", Gauge, "1 while the node is heard", |one| one.is_up.into()),
         link("tidegate_link_frames_total", Counter, "Frames sent to node shards", |one| one.frames),
         link(
             "tidegate_link_frame_bytes_total",

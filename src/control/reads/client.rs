@@ -246,12 +246,11 @@ impl Keeper {
             };
             let Question { mut frame, reply } = question;
             number_frame(&mut frame, next_number);
-            match conversation.ask(frame) {
-                Ok(()) => _ = under_way.insert(next_number, reply),
-                Err(_) => {
-                    let fault = ReadFault::TooMany { questions_max: QUESTIONS_MAX };
-                    let _ = reply.send(Err(fault));
-                }
+            if conversation.ask(frame).is_ok() {
+                under_way.insert(next_number, reply);
+            } else {
+                let fault = ReadFault::TooMany { questions_max: QUESTIONS_MAX };
+                let _ = reply.send(Err(fault));
             }
             next_number += 1;
         };

@@ -6,6 +6,7 @@
 //! Memory: the query's limits, times the replication while replicas are not merged yet.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -326,10 +327,10 @@ fn names(away: &BTreeMap<NodeId, ReadFault>) -> String {
         if !text.is_empty() {
             text.push_str("; ");
         }
-        text.push_str(&format!("node {:032x}: {fault}", id.0));
+        let _ = write!(text, "node {:032x}: {fault}", id.0);
     }
     if away.len() > NODES_NAMED_MAX {
-        text.push_str(&format!("; and {} more nodes", away.len() - NODES_NAMED_MAX));
+        let _ = write!(text, "; and {} more nodes", away.len() - NODES_NAMED_MAX);
     }
     text
 }

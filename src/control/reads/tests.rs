@@ -48,7 +48,7 @@ async fn instances(client: &NodeClient) -> Result<Vec<String>, ReadFault> {
     let mut found = Vec::new();
     while let Some(piece) = stream.next().await? {
         if let SelectAnswer::Strings(strings) = piece.answer {
-            found.extend(strings.iter().map(|text| text.to_string()));
+            found.extend(strings.iter().map(ToString::to_string));
         }
     }
     found.sort();

@@ -32,7 +32,7 @@ pub struct HintSide {
 #[derive(Clone, Copy, Debug, Default)]
 struct Reading {
     is_up: bool,
-    is_reading: bool,
+    is_asked: bool,
     again_at: Option<Instant>,
 }
 
@@ -50,7 +50,7 @@ impl HintSide {
         for node in known {
             let reading = self.nodes.entry(node).or_default();
             reading.is_up = nodes.get(&node).copied().unwrap_or(true);
-            if !reading.is_up && std::mem::take(&mut reading.is_reading) {
+            if !reading.is_up && std::mem::take(&mut reading.is_asked) {
                 self.commands.push_back(HintCommand::Pause { node, shard: self.shard });
             }
         }
@@ -84,15 +84,15 @@ impl HintSide {
             if is_done {
                 self.refused.merge(&refused);
                 self.commands.push_back(HintCommand::Delivered { node, shard, number });
-            } else if std::mem::take(&mut reading.is_reading) {
+            } else if std::mem::take(&mut reading.is_asked) {
                 reading.again_at = Some(now + AGAIN_AFTER);
                 self.commands.push_back(HintCommand::Pause { node, shard });
             }
         }
         for (&node, reading) in &mut self.nodes {
             let is_due = reading.again_at.is_none_or(|again_at| again_at <= now);
-            if reading.is_up && !reading.is_reading && is_due {
-                reading.is_reading = true;
+            if reading.is_up && !reading.is_asked && is_due {
+                reading.is_asked = true;
                 reading.again_at = None;
                 self.commands.push_back(HintCommand::Read { node, shard });
             }

@@ -65,8 +65,7 @@ impl Follower {
         start_ms: i64,
     ) -> Option<PlacementDocument> {
         let start_ms = start_ms.max(document.start_ms);
-        document.nodes.iter();
-        news.find_map(|node| {
+        document.nodes.iter().find_map(|node| {
             let address = self.peers.address_of(node.id)?;
             let met = self.peers.by_address.get(&address)?.met.as_ref()?;
             let shards = u32::try_from(met.shards.len()).ok()?;
@@ -98,7 +97,7 @@ impl Follower {
         // Whoever was taken out stays out.
         let was_in = |id: NodeId| self.documents.values().any(|each| each.find(id).is_some());
         let news = self.seeds.iter().filter_map(|address| placed_node(&self.peers, *address));
-        let mut news = news.filter(|node| !was_in(node.id)).find_map(|node| {
+        news.filter(|node| !was_in(node.id)).find_map(|node| {
             let joined = document.with_node(start_ms, node);
             joined.inspect_err(|fault| tracing::warn!("cannot add a seed: {fault}")).ok()
         })

@@ -36,7 +36,7 @@ impl Rig {
         self.next_ticket
     }
 
-    fn keep(&mut self, write: HintWrite) {
+    fn keep(&mut self, write: &HintWrite) {
         if write.offset == 0 {
             self.files.push((write.segment, Vec::new()));
         }
@@ -49,7 +49,7 @@ impl Rig {
     /// Writes everything; the answers.
     fn write_all(&mut self) -> Vec<(u64, Result<(), HintRefusal>)> {
         while let Some(write) = self.log.poll_write() {
-            self.keep(write);
+            self.keep(&write);
             self.log.handle_written(Ok(()));
         }
         self.answers()
@@ -110,7 +110,7 @@ fn nothing_is_answered_before_it_is_written() {
     let second = rig.append(0, &fleet_part(0, 1));
     assert_eq!(rig.log.poll_write(), None, "one write at a time");
     assert_eq!(rig.answers(), []);
-    rig.keep(write);
+    rig.keep(&write);
     rig.log.handle_written(Ok(()));
     assert_eq!(rig.answers(), [(first, Ok(()))]);
     assert_eq!(rig.write_all(), [(second, Ok(()))]);
@@ -217,7 +217,7 @@ fn hints_may_come_while_others_leave() {
     assert!(rig.load());
     rig.append(0, &fleet_part(50, 1));
     while let Some(write) = rig.log.poll_write() {
-        rig.keep(write);
+        rig.keep(&write);
         rig.log.handle_written(Ok(()));
     }
     let Some(LogEvent::Appended { .. }) = rig.log.poll_event() else { panic!("it is durable") };
@@ -284,7 +284,7 @@ fn a_failed_write_takes_nothing_along() {
     let next = rig.append(0, &fleet_part(0, 3));
     let next_write = rig.log.poll_write().expect("it gathered");
     assert_eq!((next_write.offset, next_write.segment), (0, write.segment + 1));
-    rig.keep(next_write);
+    rig.keep(&next_write);
     rig.log.handle_written(Err(libc::ENOSPC));
     assert_eq!(rig.answers(), [(next, Err(HintRefusal::Disk(libc::ENOSPC)))]);
     assert_eq!(rig.remove(), Some(write.segment + 1), "nothing in it was acknowledged");
