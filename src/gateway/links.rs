@@ -491,8 +491,12 @@ impl Links {
                     self.epoch_heard = self.epoch_heard.max(welcome.placement_epoch);
                     one.again_after = DIAL_AGAIN_FIRST;
                     one.stats.connections += 1;
-                    owner.handle_lane_up(link, welcome.id_space());
-                    self.notices.push_back(LinkNotice::Up { node, shard });
+                    // Not if it closed in the same breath: nobody would notice that the node is
+                    // not heard any more.
+                    if one.sender.is_healthy() {
+                        owner.handle_lane_up(link, welcome.id_space());
+                        self.notices.push_back(LinkNotice::Up { node, shard });
+                    }
                 }
                 SenderEvent::IdsForgotten => owner.handle_ids_forgotten(link),
                 // Their samples are the owner's, which was told by the event before.
