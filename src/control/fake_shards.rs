@@ -1,4 +1,4 @@
-//! Shards that answer from memory, on threads of their own, through bounded queues as the real
+//! DRIVER: shards that answer from memory, on threads of their own, through bounded queues as the real
 //! ones: for tests of what asks them.
 
 use std::collections::BTreeSet;

@@ -28,7 +28,7 @@ const DIAL_AGAIN_FIRST: Duration = Duration::from_millis(50);
 const DIAL_AGAIN_LAST: Duration = Duration::from_secs(1);
 /// Frames that a link keeps at most: more than any window.
 const KEPT_FRAMES_MAX: u32 = 1024;
-/// What no sample came of for so long, up to twice, is forgotten: it costs its labels to know again.
+/// What no sample came of for so long, up to twice, is forgotten: its labels travel again then.
 const IDS_AGE_EVERY: Duration = Duration::from_secs(3600);
 /// A lane of a slot that another gateway shard owns.
 const NO_LANE: u16 = u16::MAX;

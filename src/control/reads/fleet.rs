@@ -39,10 +39,10 @@ const NODES_NAMED_MAX: usize = 3;
 /// The fleet, to be read. Cheap to clone.
 #[derive(Clone)]
 pub struct FleetReads {
-    shared: Arc<Shared>,
+    all: Arc<FleetClients>,
 }
 
-struct Shared {
+struct FleetClients {
     view: watch::Receiver<Arc<ReadView>>,
     gateway: u128,
     silence: SilenceLimits,
@@ -80,13 +80,13 @@ impl FleetReads {
         secret: LinkSecret,
     ) -> Self {
         let clients = Mutex::default();
-        Self { shared: Arc::new(Shared { view, gateway, silence, secret, clients }) }
+        Self { all: Arc::new(FleetClients { view, gateway, silence, secret, clients }) }
     }
 
     /// Dials nodes as they become known, and leaves those that are no longer, until nobody changes
     /// the view any more. Without it a node is dialled when it is asked first.
     pub async fn follow(self) {
-        let mut view = self.shared.view.clone();
+        let mut view = self.all.view.clone();
         loop {
             let now = Arc::clone(&view.borrow_and_update());
             self.lock().retain(|id, _| now.nodes.iter().any(|node| node.id == *id));
@@ -122,7 +122,7 @@ impl FleetReads {
 
     /// The fleet, as it is now.
     pub fn view(&self) -> Arc<ReadView> {
-        Arc::clone(&self.shared.view.borrow())
+        Arc::clone(&self.all.view.borrow())
     }
 
     /// As [`crate::control::gather::gather_samples`].
@@ -235,7 +235,7 @@ impl FleetReads {
     }
 
     fn start(&self, node: &ReadNode) -> io::Result<NodeClient> {
-        let Shared { gateway, silence, secret, .. } = &*self.shared;
+        let FleetClients { gateway, silence, secret, .. } = &*self.all;
         let dialler = Dialler {
             gateway: *gateway,
             gateway_shard: 0,
@@ -247,7 +247,7 @@ impl FleetReads {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<NodeId, (ReadNode, NodeClient)>> {
-        self.shared.clients.lock().unwrap_or_else(PoisonError::into_inner)
+        self.all.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -162,7 +162,9 @@ async fn a_fleet_over_sockets() {
     // Red if nothing is dialled, the port for reads not found, or its answers not understood.
     wait_for(&mut views, |view| epoch_of(view) == 1 && view.reads.len() == 2).await;
     assert_eq!(published.load(Ordering::Relaxed), 1);
-    assert_eq!(one.placement.newest().map(|document| document.epoch), Some(1));
+    // A majority decides; each node is told then.
+    let told = one.placement.epoch().wait_for(|epoch| *epoch == 1).await.map(|epoch| *epoch);
+    assert_eq!(told.ok(), Some(1));
     let status: StatusReport = data(call(&fleet, "GET", "status", "").await);
     assert_eq!((status.epoch, status.nodes.len(), status.replication), (1, 2, 2));
     assert_eq!(status.nodes[0].zone.as_deref(), Some("z1"), "what the node says of itself");
