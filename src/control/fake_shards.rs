@@ -1,5 +1,5 @@
-//! DRIVER: shards that answer from memory, on threads of their own, through bounded queues as the real
-//! ones: for tests of what asks them.
+//! DRIVER: shards that answer from memory, on threads of their own, through bounded queues as the
+//! real ones: for tests of what asks them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
