@@ -6,8 +6,8 @@
 //! written; nothing is invented; what was deleted stays so; memory is bounded; with the faults gone
 //! samples are taken again; a failed log takes nothing.
 
-mod recover;
-mod shard;
+pub mod recover;
+pub mod shard;
 
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -41,14 +41,16 @@ const SHARDS_MAX: usize = 3;
 /// With the faults gone, a sample is acknowledged within this many rounds.
 const RECOVERY_ROUNDS: usize = 60;
 
-type Store = Rc<BlockStore<FakeDisk>>;
+pub type Store = Rc<BlockStore<FakeDisk>>;
 
 /// What all restarts of a node have in common.
 #[derive(Clone, Copy)]
-struct Rules {
-    store: StoreRules,
-    head_bytes_max: u64,
-    log_bytes_max: u64,
+pub struct Rules {
+    pub store: StoreRules,
+    pub head_bytes_max: u64,
+    pub log_bytes_max: u64,
+    pub frame_bytes_max: u32,
+    pub log_buffer_bytes_max: u32,
 }
 
 /// A deletion under way: each shard has still to log it (a token from then on), or to sync it.
@@ -99,7 +101,8 @@ pub fn simulate(seed: u64) {
     world.check_end();
 }
 
-fn rules(random: &mut Random) -> Rules {
+/// Some rules.
+pub fn rules(random: &mut Random) -> Rules {
     let retention_ms = [0, 0, 3 * 24 * HOUR_MS][random.below(3)];
     Rules {
         store: StoreRules {
@@ -110,6 +113,8 @@ fn rules(random: &mut Random) -> Rules {
         },
         head_bytes_max: [1 << 20, 64 << 20][random.below(2)],
         log_bytes_max: [10_000, 60_000, 400_000][random.below(3)],
+        frame_bytes_max: 64 << 10,
+        log_buffer_bytes_max: 256 << 10,
     }
 }
 
@@ -342,28 +347,9 @@ impl World {
         Some(())
     }
 
-    /// What queries find: the heads first, then the blocks. `None`: the power was cut.
     fn find(&mut self) -> Option<Result<Found, Unanswered>> {
-        let mut found = Found::new();
-        for tenant in [TenantId(0), TenantId(7)] {
-            let mut runs = Runs::new(ALWAYS);
-            let asked = request(tenant, Vec::new(), ALWAYS);
-            for shard in &self.shards {
-                let series = shard.select(asked.clone(), &mut self.random);
-                for one in &series {
-                    runs.add_head(one);
-                }
-            }
-            match ask_blocks(&self.disk, &self.store, asked)? {
-                Ok(series) => series.iter().for_each(|series| runs.add_blocks(series)),
-                Err(_) => return Some(Err(Unanswered)),
-            }
-            for (labels, run) in runs.by_labels {
-                let series = self.pool.find(tenant, &labels).expect("a series that was written");
-                note_run(&mut found, series, &run);
-            }
-        }
-        Some(Ok(found))
+        let sides: Vec<_> = self.shards.iter().collect();
+        find(&self.disk, &self.store, (&sides, &self.pool), &mut self.random)
     }
 
     fn check(&mut self) -> Option<()> {
@@ -377,7 +363,7 @@ impl World {
         assert_eq!(self.store.set_aside_count(), 0, "nothing was damaged");
         assert!(self.store.cache().report().bytes <= CACHE_BYTES);
         for shard in &self.shards {
-            shard.check_bounds(self.rules.head_bytes_max);
+            shard.check_bounds(&self.rules);
         }
     }
 
@@ -440,6 +426,35 @@ impl World {
         self.restart();
         self.check().expect("power");
     }
+}
+
+/// What queries find: the heads first, then the blocks. `None`: the power was cut.
+pub fn find(
+    disk: &FakeDisk,
+    store: &Store,
+    (shards, pool): (&[&ShardSide], &Pool),
+    random: &mut Random,
+) -> Option<Result<Found, Unanswered>> {
+    let mut found = Found::new();
+    for tenant in [TenantId(0), TenantId(7)] {
+        let mut runs = Runs::new(ALWAYS);
+        let asked = request(tenant, Vec::new(), ALWAYS);
+        for shard in shards {
+            let series = shard.select(asked.clone(), random);
+            for one in &series {
+                runs.add_head(one);
+            }
+        }
+        match ask_blocks(disk, store, asked)? {
+            Ok(series) => series.iter().for_each(|series| runs.add_blocks(series)),
+            Err(_) => return Some(Err(Unanswered)),
+        }
+        for (labels, run) in runs.by_labels {
+            let series = pool.find(tenant, &labels).expect("a series that was written");
+            note_run(&mut found, series, &run);
+        }
+    }
+    Some(Ok(found))
 }
 
 fn shard_folder(incarnation: u64, shard: usize) -> PathBuf {

@@ -15,14 +15,22 @@ use tidegate::node::replay::{HeadReplay, ReplayLoss};
 use tidegate::node::shard::NodeShard;
 use tidegate::node::snapshot::SnapshotCourse;
 
-use super::shard::{LOG_BUFFER_BYTES_MAX, ShardSide};
+use super::shard::ShardSide;
 use super::shard_folder;
 use super::{DATA, HOUR_MS, NODE, Rules, SHARDS_MAX, Store, World, make_folders, open_store};
 use crate::drive::drive;
 use crate::fake_disk::FakeDisk;
 
-const FRAME_BYTES_MAX: u32 = 64 << 10;
 const PIECE_BYTES: usize = 2_000;
+
+/// What a start is to make of what it finds.
+#[derive(Clone, Copy)]
+pub struct Wanted {
+    /// 0: as many as before.
+    pub shards: usize,
+    /// New ids, as if they had become scarce.
+    pub are_ids_new: bool,
+}
 
 /// What a replayed shard is.
 struct Replayed {
@@ -66,8 +74,8 @@ fn node_shard(
 ) -> NodeShard {
     let config = LogConfig {
         segment_bytes: SEGMENT_BYTES_MIN,
-        buffer_bytes_max: LOG_BUFFER_BYTES_MAX,
-        frame_bytes_max: FRAME_BYTES_MAX,
+        buffer_bytes_max: rules.log_buffer_bytes_max,
+        frame_bytes_max: rules.frame_bytes_max,
         spare_segments: 2,
         ..LogConfig::new(identity)
     };
@@ -172,7 +180,7 @@ impl World {
                 self.disk.fail_one(&mut self.random);
             }
             let disk = self.disk.clone();
-            match drive(&disk, start(&disk, &self.rules, wanted)) {
+            match drive(&disk, start(&disk, &self.rules, Wanted { shards: wanted, are_ids_new: false })) {
                 Some(Ok((store, shards, incarnation))) => {
                     (self.store, self.shards, self.incarnation) = (store, shards, incarnation);
                     break;
@@ -193,9 +201,11 @@ impl World {
     }
 }
 
-type Started = (Store, Vec<ShardSide>, u64);
+/// Blocks, shards, the incarnation of ids.
+pub type Started = (Store, Vec<ShardSide>, u64);
 
-async fn start(disk: &FakeDisk, rules: &Rules, wanted: usize) -> Result<Started, i32> {
+/// A start like all but the first.
+pub async fn start(disk: &FakeDisk, rules: &Rules, wanted: Wanted) -> Result<Started, i32> {
     let (incarnation, shard_count) = read_manifest(disk).await?;
     remove_remains(disk, incarnation, shard_count).await?;
     let store = open_store(disk).await.map_err(|_| libc::EIO)?;
@@ -204,8 +214,10 @@ async fn start(disk: &FakeDisk, rules: &Rules, wanted: usize) -> Result<Started,
     for shard in 0..shard_count {
         replayed.push(replay_one(disk, rules, incarnation, shard).await?);
     }
-    let wanted = if wanted == 0 { shard_count } else { wanted };
-    let must_rebuild = wanted != shard_count || replayed.iter().any(|one| one.loss.must_rebuild());
+    let Wanted { shards, are_ids_new } = wanted;
+    let wanted = if shards == 0 { shard_count } else { shards };
+    let is_other = wanted != shard_count || are_ids_new;
+    let must_rebuild = is_other || replayed.iter().any(|one| one.loss.must_rebuild());
     if must_rebuild {
         let (shards, incarnation) =
             rebuild(disk, rules, (replayed, incarnation, applied), wanted).await?;

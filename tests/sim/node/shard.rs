@@ -22,14 +22,13 @@ use tidegate::wire::frame::FLAG_BACKFILL;
 use tidegate::wire::select::{SelectAnswer, SelectRequest, SelectedSeries};
 use tidegate::wire::write::{NEW_SERIES, WritePayload};
 
-use super::Store;
+use super::{Rules, Store};
 use crate::drive::drive;
 use crate::fake_disk::{FakeDisk, FakeFile};
 use crate::oracle::Token;
 use crate::random::Random;
 use crate::series::Pool;
 
-pub const LOG_BUFFER_BYTES_MAX: u32 = 256 << 10;
 /// Commands that wait for a job: pieces ahead, and what begins and ends.
 const COMMANDS_MAX: usize = 8;
 /// What a head may hold above its limit: the growth of a table, and what was refused too late.
@@ -112,6 +111,11 @@ impl ShardSide {
             flush_steps: VecDeque::new(),
             flush: None,
         }
+    }
+
+    /// Whether a write of the log is under way.
+    pub fn is_writing(&self) -> bool {
+        self.flight.is_some()
     }
 
     pub fn has_failed(&self) -> bool {
@@ -343,11 +347,11 @@ impl ShardSide {
         }
     }
 
-    pub fn check_bounds(&self, head_bytes_max: u64) {
-        let buffer = LOG_BUFFER_BYTES_MAX as usize;
+    pub fn check_bounds(&self, rules: &Rules) {
+        let buffer = rules.log_buffer_bytes_max as usize;
         assert!(self.node.log().pending_bytes() <= 2 * buffer);
         assert!(self.node.log().memory_bytes() <= 4 * buffer);
-        assert!(self.node.head().bytes() <= head_bytes_max + HEAD_SLACK_BYTES);
+        assert!(self.node.head().bytes() <= rules.head_bytes_max + HEAD_SLACK_BYTES);
         assert!(self.segment_requests.len() <= COMMANDS_MAX);
         assert!(self.snapshot_steps.len() <= COMMANDS_MAX);
         assert!(self.flush_steps.len() <= COMMANDS_MAX);

@@ -1,0 +1,464 @@
+//! A whole cluster against everything at once: gateways, nodes on failing disks, clients that
+//! retry, and a network that delays, cuts and blocks. One thread, one seed, a clock of its own.
+//!
+//! The decisions are all real (`Owner`, `Links`, `Requests`; `NodeLinks`, `NodeShard`, logs and
+//! replay; placements and routes); the drivers are the simulation's. Checked: what was acknowledged is on
+//! all of its owners, once, with its last value, also after a restart of everything; nothing is
+//! invented; nothing waits for a node that is not heard; no frame of an old placement is
+//! acknowledged; memory is bounded; with the faults gone every request is answered, and everything
+//! comes to rest.
+
+mod client;
+mod faults;
+mod gateway;
+mod net;
+mod node;
+mod plan;
+mod record;
+
+use std::collections::BTreeMap;
+
+use tidegate::base::time::{Duration, Instant, monotonic_now};
+use tidegate::gateway::owner::AckPolicy;
+use tidegate::wire::link::WindowLimits;
+use tidegate::wire::proof::LinkSecret;
+
+use crate::node::recover::Wanted;
+use crate::oracle::Found;
+use crate::random::Random;
+use crate::series::{EPOCH_MS, Pool};
+use crate::steps::Steps;
+use client::{Attempt, Client};
+use gateway::{Answer, Gateway, GatewaySettings, Request};
+use net::Net;
+use node::{Clock, Node, NodeSettings};
+use plan::{NODES_MAX, Plan};
+use record::Record;
+
+const GATEWAYS_MAX: usize = 3;
+const SHARDS_MAX: usize = 3;
+const SERIES: usize = 24;
+const HOUR_MS: i64 = 3_600_000;
+/// With the faults gone everything is at rest after so long.
+const REST_WITHIN: Duration = Duration::from_secs(60);
+/// A node that is not there is waited for no longer: the health timeout, the timer's quarter
+/// second, and what was under way.
+const WAITED_FOR: Duration = Duration::from_secs(3);
+
+/// An attempt whose answer nobody reads.
+const NOBODYS: u64 = 0;
+
+/// A place for a gateway: one process after the other.
+struct GatewayPlace {
+    running: Option<Gateway>,
+    start_at: Instant,
+    stopped_until: Instant,
+    /// When it was last stopped or started.
+    changed_at: Instant,
+    /// When it is told of what is new, and of what.
+    fleet_at: Option<Instant>,
+    epoch: u64,
+}
+
+/// What travels between a client and a gateway.
+enum Mail {
+    Request(u64),
+    Answer(Answer),
+    /// The client's connection broke.
+    Lost(u64),
+}
+
+struct World {
+    random: Random,
+    began: Instant,
+    now: Instant,
+    unix_ms: i64,
+    /// Milliseconds of the wall clock in one of the simulation's.
+    pace: i64,
+    turn_us_max: usize,
+    pool: Pool,
+    ack: AckPolicy,
+    plan: Plan,
+    net: Net,
+    nodes: Vec<Node>,
+    gateways: Vec<GatewayPlace>,
+    gateway_settings: GatewaySettings,
+    clients: Vec<Client>,
+    record: Record,
+    next_attempt: u64,
+    /// Attempts without an answer, and their gateways.
+    attempts: BTreeMap<u64, (Attempt, usize)>,
+    mail: Vec<(Instant, Mail)>,
+    /// When a node is told of the newest document.
+    node_epoch_at: Vec<Option<Instant>>,
+    /// By node: epochs, and when it heard of each.
+    heard: Vec<Vec<Instant>>,
+    /// When each request came to its gateway.
+    arrived: BTreeMap<u64, Instant>,
+    /// What a gateway was told of the shards of each node.
+    shard_counts: Vec<usize>,
+    enabled: u64,
+    /// How often each gateway began.
+    lives: Vec<u64>,
+    has_trace: bool,
+    faults: u64,
+    answers: BTreeMap<u16, u64>,
+    is_over: bool,
+    turns: u64,
+}
+
+/// A run with faults, a calm end, and a restart of everything.
+pub fn simulate(seed: u64) {
+    let mut world = World::new(seed);
+    let mut steps = Steps::new();
+    let turns = 200 + world.random.below(900);
+    for _ in 0..turns {
+        if !steps.take() {
+            break;
+        }
+        world.fail();
+        world.turn();
+    }
+    world.rest();
+    world.check_end();
+    world.say_counts(seed);
+}
+
+fn settings(random: &mut Random, secret: &LinkSecret) -> (NodeSettings, GatewaySettings) {
+    let mut rules = crate::node::rules(random);
+    rules.store.retention_ms = 0;
+    rules.head_bytes_max = 64 << 20;
+    rules.frame_bytes_max = 220 << 10;
+    rules.log_buffer_bytes_max = 512 << 10;
+    let node = NodeSettings {
+        index: 0,
+        id: 0,
+        rules,
+        secret: secret.clone(),
+        window: WindowLimits {
+            frames: [1, 4, 64][random.below(3)],
+            bytes: [4 << 10, 64 << 10, 1 << 20][random.below(3)],
+        },
+        second: Duration::from_millis([50, 1_000][random.below(2)]),
+    };
+    let gateway = GatewaySettings {
+        index: 0,
+        secret: secret.clone(),
+        kept_bytes_max: [8 << 10, 1 << 20][random.below(2)],
+        lane_bytes_max: [16 << 10, 1 << 20, 1 << 20][random.below(3)],
+        ack: if random.once_in(4) { AckPolicy::One } else { AckPolicy::All },
+    };
+    (node, gateway)
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let now = monotonic_now();
+        let secret = LinkSecret::new(b"a secret of a simulation").expect("long enough");
+        let (node_settings, gateway_settings) = settings(&mut random, &secret);
+        let node_count = 1 + random.below(NODES_MAX);
+        let plan = Plan::new(node_count, &mut random);
+        let mut net = Net::new(Random::new(random.next()));
+        let nodes: Vec<_> = (0..node_count)
+            .map(|index| {
+                let id = plan::id_of(index).0;
+                let settings = NodeSettings { index, id, ..node_settings.clone() };
+                let shards = 1 + random.below(SHARDS_MAX);
+                net.listen(index, shards);
+                Node::new(settings, shards, now, &mut random)
+            })
+            .collect();
+        let place = |_| GatewayPlace {
+            running: None,
+            start_at: now,
+            stopped_until: now,
+            changed_at: now,
+            fleet_at: None,
+            epoch: 1,
+        };
+        let gateways: Vec<_> = (0..=random.below(GATEWAYS_MAX)).map(place).collect();
+        let client_count = 2 * (1 + random.below(3));
+        let clients = (0..client_count).map(|index| {
+            let series = (index..SERIES).step_by(client_count).collect();
+            Client::new(index, series, (now, gateway_settings.ack), &mut random)
+        });
+        let clients = clients.collect();
+        Self {
+            began: now,
+            now,
+            unix_ms: EPOCH_MS + 5 * HOUR_MS,
+            pace: [1, 60][random.below(2)],
+            turn_us_max: [4_000, 20_000, 60_000][random.below(3)],
+            pool: Pool::new(SERIES),
+            ack: gateway_settings.ack,
+            plan,
+            net,
+            node_epoch_at: vec![None; nodes.len()],
+            heard: vec![vec![now]; nodes.len()],
+            shard_counts: nodes.iter().map(|node| node.shard_count().unwrap_or(0)).collect(),
+            nodes,
+            lives: vec![0; gateways.len()],
+            gateways,
+            gateway_settings,
+            clients,
+            record: Record::default(),
+            next_attempt: 1,
+            attempts: BTreeMap::new(),
+            mail: Vec::new(),
+            arrived: BTreeMap::new(),
+            enabled: random.next() | random.next(),
+            has_trace: std::env::var_os("TIDEGATE_SIM_TRACE").is_some(),
+            faults: 0,
+            answers: BTreeMap::new(),
+            is_over: false,
+            turns: 0,
+            random,
+        }
+    }
+
+    /// Time goes by, and whoever is there does what is to be done.
+    fn turn(&mut self) {
+        let us = 500 + self.random.below(self.turn_us_max) as u64;
+        self.now += Duration::from_micros(us);
+        self.unix_ms += i64::try_from(us).expect("small") * self.pace / 1_000;
+        self.turns += 1;
+        self.start_what_is_down();
+        self.tell_what_is_new();
+        self.poll_clients();
+        self.deliver_mail();
+        for index in 0..self.gateways.len() {
+            let place = &mut self.gateways[index];
+            if self.now < place.stopped_until {
+                continue;
+            }
+            let Some(gateway) = &mut place.running else { continue };
+            gateway.turn(self.now, &mut self.net, &mut self.random);
+            for answer in std::mem::take(&mut gateway.answers) {
+                self.take_answer(index, answer);
+            }
+        }
+        let clock = Clock { now: self.now, unix_ms: self.unix_ms };
+        for node in &mut self.nodes {
+            if node.crash_at.take_if(|at| *at <= self.now).is_some() {
+                node.crash(self.now, &mut self.net, false);
+                node.start_at = self.now + delay(&mut self.random, 6_000);
+            }
+            if self.now >= node.stopped_until && !node.turn(clock, &mut self.net) {
+                node.crash(self.now, &mut self.net, true);
+                node.start_at = self.now + Duration::from_millis(500);
+            }
+        }
+        if self.turns.is_multiple_of(16) {
+            self.check_bounds();
+        }
+    }
+
+    fn start_what_is_down(&mut self) {
+        for index in 0..self.gateways.len() {
+            let place = &mut self.gateways[index];
+            if place.running.is_none() && self.now >= place.start_at {
+                let settings = GatewaySettings { index, ..self.gateway_settings.clone() };
+                let shards = 1 + self.random.below(SHARDS_MAX);
+                let gateway = Gateway::new(settings, shards, self.now, &mut self.random);
+                place.running = Some(gateway);
+                self.lives[index] += 1;
+                place.changed_at = self.now;
+                place.stopped_until = self.now;
+                place.fleet_at = Some(self.now + delay(&mut self.random, 300));
+            }
+        }
+        for index in 0..self.nodes.len() {
+            let node = &mut self.nodes[index];
+            if node.running.is_some() || self.now < node.start_at {
+                continue;
+            }
+            let is_changed = self.enabled & 1 == 1 && self.random.once_in(3);
+            let shards = if is_changed { 1 + self.random.below(SHARDS_MAX) } else { 0 };
+            let wanted = Wanted { shards, are_ids_new: self.random.once_in(4) };
+            if node.start(self.now, &mut self.net, wanted) {
+                if self.enabled & 2 != 0 && !self.is_over && self.random.once_in(4) {
+                    node.crash_at = Some(self.now + delay(&mut self.random, 400));
+                }
+                let shards = node.shard_count().expect("it runs");
+                let incarnation = node.running.as_ref().map(|one| one.incarnation);
+                self.trace(|| {
+                    format!("node {index} starts, {shards} shards, incarnation {incarnation:?}")
+                });
+                if std::mem::replace(&mut self.shard_counts[index], shards) != shards {
+                    self.tell_gateways();
+                }
+            } else {
+                node.start_at = self.now + Duration::from_millis(200);
+            }
+        }
+    }
+
+    /// Each gateway hears of what is new in its own time.
+    fn tell_gateways(&mut self) {
+        for place in &mut self.gateways {
+            place.fleet_at = Some(self.now + delay(&mut self.random, 2_500));
+        }
+    }
+
+    fn tell_what_is_new(&mut self) {
+        let newest = self.plan.newest_epoch();
+        for place in &mut self.gateways {
+            let Some(gateway) = &mut place.running else { continue };
+            let heard = gateway.shards.iter().map(|shard| shard.links.epoch_heard()).max();
+            if heard > Some(place.epoch) && place.fleet_at.is_none() {
+                place.fleet_at = Some(self.now + delay(&mut self.random, 1_500));
+            }
+            if place.fleet_at.is_some_and(|at| at <= self.now) && self.now >= place.stopped_until {
+                place.fleet_at = None;
+                // Now and then what it heard is not the newest.
+                let is_behind = place.epoch < newest && self.random.once_in(4) && !self.is_over;
+                place.epoch = if is_behind { place.epoch } else { newest };
+                let fleet = self.plan.fleet(place.epoch, &self.shard_counts);
+                gateway.handle_fleet(self.now, &fleet);
+                if self.has_trace {
+                    eprintln!("cluster: a gateway follows {:?} {:?}", place.epoch, fleet.nodes);
+                }
+                if is_behind {
+                    place.fleet_at = Some(self.now + delay(&mut self.random, 1_000));
+                }
+            }
+        }
+        for (index, node) in self.nodes.iter_mut().enumerate() {
+            if self.node_epoch_at[index].is_some_and(|at| at <= self.now) && node.running.is_some()
+            {
+                self.node_epoch_at[index] = None;
+                node.epoch = newest;
+                if self.has_trace {
+                    eprintln!("cluster: node {index} has epoch {newest}");
+                }
+                let epochs = usize::try_from(newest).expect("small");
+                self.heard[index].resize(epochs, self.now);
+            }
+        }
+    }
+
+    fn poll_clients(&mut self) {
+        for index in 0..self.clients.len() {
+            let asked = (self.unix_ms, self.is_over, &self.lives[..]);
+            let tools = (&mut self.record, &mut self.random);
+            let attempt = self.clients[index].poll(self.now, self.next_attempt, asked, tools);
+            let Some(attempt) = attempt else { continue };
+            let gateway = attempt.gateway;
+            let name = self.next_attempt;
+            self.trace(|| {
+                format!("client {index} attempt {name} to {gateway}: {:?}", attempt.samples)
+            });
+            self.next_attempt += 1;
+            self.attempts.insert(name, (attempt, gateway));
+            let at = self.now + delay(&mut self.random, 10);
+            self.mail.push((at, Mail::Request(name)));
+        }
+    }
+
+    fn deliver_mail(&mut self) {
+        let (due, later): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.mail).into_iter().partition(|(at, _)| *at <= self.now);
+        self.mail = later;
+        for (_, mail) in due {
+            match mail {
+                Mail::Request(name) => self.deliver_request(name),
+                Mail::Answer(answer) => self.deliver_answer(&answer),
+                Mail::Lost(name) => {
+                    if let Some((attempt, _)) = self.attempts.remove(&name) {
+                        self.clients[attempt.client].handle_lost(self.now, name);
+                    }
+                }
+            }
+        }
+    }
+
+    fn deliver_request(&mut self, name: u64) {
+        let Some((attempt, gateway)) = self.attempts.get(&name) else { return };
+        let place = &mut self.gateways[*gateway];
+        let is_stopped = self.now < place.stopped_until;
+        match &mut place.running {
+            None => self.mail.push((self.now, Mail::Lost(name))),
+            Some(_) if is_stopped => self.mail.push((place.stopped_until, Mail::Request(name))),
+            Some(running) => {
+                let shard = self.random.below(running.shards.len());
+                let is_backfill = attempt.is_backfill;
+                if !attempt.before.is_empty() {
+                    let samples = &attempt.before[..];
+                    let request = Request { attempt: NOBODYS, samples, is_backfill };
+                    running.handle_request(&self.pool, shard, &request);
+                }
+                let samples = &attempt.samples[..];
+                let request = Request { attempt: name, samples, is_backfill };
+                running.handle_request(&self.pool, shard, &request);
+                self.arrived.insert(name, self.now);
+            }
+        }
+    }
+
+    /// A gateway answered; the client hears of it later, or of a broken connection.
+    fn take_answer(&mut self, gateway: usize, answer: Answer) {
+        if answer.attempt == NOBODYS {
+            return;
+        }
+        let arrived = self.arrived.remove(&answer.attempt).expect("it came");
+        self.trace(|| format!("gateway {gateway}: {answer:?}"));
+        *self.answers.entry(answer.status).or_default() += 1;
+        self.check_epochs(gateway, arrived, &answer);
+        let at = self.now + delay(&mut self.random, 10);
+        let is_lost = !self.is_over && self.random.once_in(40);
+        let mail = if is_lost { Mail::Lost(answer.attempt) } else { Mail::Answer(answer) };
+        self.mail.push((at, mail));
+    }
+
+    fn deliver_answer(&mut self, answer: &Answer) {
+        let Some((attempt, _)) = self.attempts.remove(&answer.attempt) else { return };
+        let shards = answer.shard_count;
+        let epoch_of = |series: usize| answer.epochs[&self.pool.shard_of(series, shards)];
+        let tools = (&mut self.record, &mut self.random);
+        self.clients[attempt.client].handle_answer(self.now, answer, epoch_of, tools);
+    }
+
+    /// What nodes hold, each by itself.
+    fn find(&mut self) -> Vec<Found> {
+        let Self { nodes, pool, random, .. } = self;
+        let find = |node: &mut Node| {
+            let running = node.running.as_ref().expect("it runs");
+            let sides: Vec<_> = running.shards.iter().map(|shard| &shard.side).collect();
+            crate::node::find(&node.disk, &running.store, (&sides, pool), random)
+        };
+        let found = nodes.iter_mut().map(find);
+        found.map(|found| found.expect("power").expect("no faults")).collect()
+    }
+
+    /// Says what happens, where somebody wants to read it.
+    fn trace(&self, what: impl FnOnce() -> String) {
+        if self.has_trace {
+            let ms = self.now.duration_since(self.began).as_millis();
+            eprintln!("cluster {ms:6} ms: {}", what());
+        }
+    }
+
+    /// For `scripts/sim counts`.
+    fn say_counts(&self, seed: u64) {
+        if std::env::var_os("TIDEGATE_SIM_COUNTS").is_some() {
+            let Record { acknowledged, rewritten, .. } = self.record;
+            let (turns, faults, answers) = (self.turns, self.faults, &self.answers);
+            let seconds = self.now.duration_since(self.began).as_secs();
+            eprintln!(
+                "counts seed {seed} turns {turns} seconds {seconds} faults {faults} samples \
+                 {acknowledged} rewritten {rewritten} answers {answers:?}"
+            );
+        }
+    }
+
+    fn check_found(&mut self, what: &str) {
+        let found = self.find();
+        let owners = |epoch, series| self.plan.owners(epoch, &self.pool, series);
+        self.record.check(&found, (self.ack, owners), what);
+    }
+}
+
+fn delay(random: &mut Random, ms_max: usize) -> Duration {
+    Duration::from_millis(random.below(ms_max + 1) as u64)
+}

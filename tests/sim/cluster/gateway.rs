@@ -1,0 +1,316 @@
+//! A gateway process of the simulated cluster: shards that take requests in, hand parts to each
+//! other, and speak to nodes.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use tidegate::base::time::{Duration, Instant};
+use tidegate::gateway::endpoint::Endpoint;
+use tidegate::gateway::fleet::Fleet;
+use tidegate::gateway::links::{LinkAction, LinkNotice, Links, LinksConfig};
+use tidegate::gateway::owner::{AckPolicy, Owner};
+use tidegate::gateway::part::{Lateness, Part, RequestKey, ShardMessage};
+use tidegate::gateway::request::{DecodedRequest, LabelSpan};
+use tidegate::gateway::requests::{Outcome, Requests};
+use tidegate::model::labels::LabelLimits;
+use tidegate::wire::link::{LinkFault, SilenceLimits};
+use tidegate::wire::proof::LinkSecret;
+
+use super::net::{Event, Net, Port, Way, Wire};
+use super::node::nonce;
+use crate::random::Random;
+use crate::series::Pool;
+
+const TICK: Duration = Duration::from_millis(250);
+/// What a lane may hold above its limit: the part that passed it.
+const REQUEST_BYTES_MAX: u64 = 256 << 10;
+
+/// Settings that stay over all starts of a gateway.
+#[derive(Clone)]
+pub struct GatewaySettings {
+    pub index: usize,
+    pub secret: LinkSecret,
+    pub kept_bytes_max: u64,
+    pub lane_bytes_max: u64,
+    pub ack: AckPolicy,
+}
+
+/// A gateway that runs.
+pub struct Gateway {
+    settings: GatewaySettings,
+    pub shards: Vec<Shard>,
+    /// The document that its shards follow; 0: none.
+    pub epoch: u64,
+    /// By request: attempt, and the epoch that each shard followed when it answered its part.
+    open: BTreeMap<(u32, u32, u32), (u64, BTreeMap<usize, u64>)>,
+    pub answers: Vec<Answer>,
+}
+
+/// What a client is told.
+#[derive(Debug)]
+pub struct Answer {
+    pub attempt: u64,
+    pub status: u16,
+    pub refused: u64,
+    /// Under which epoch each shard of the gateway wrote its part.
+    pub epochs: BTreeMap<usize, u64>,
+    pub shard_count: usize,
+}
+
+pub struct Shard {
+    pub owner: Owner,
+    pub links: Links,
+    requests: Requests,
+    mail: VecDeque<ShardMessage>,
+    wires: BTreeMap<u16, Wire>,
+    /// Where each link led when it was dialled last.
+    pub nodes: BTreeMap<u16, Port>,
+    tick_at: Instant,
+}
+
+/// A sample of a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample {
+    pub series: usize,
+    pub at_ms: i64,
+    pub bits: u64,
+}
+
+/// A request.
+pub struct Request<'a> {
+    pub attempt: u64,
+    pub samples: &'a [Sample],
+    pub is_backfill: bool,
+}
+
+impl Gateway {
+    pub fn new(
+        settings: GatewaySettings,
+        shard_count: usize,
+        now: Instant,
+        random: &mut Random,
+    ) -> Self {
+        let id = u128::from(random.next()) << 64 | u128::from(random.next());
+        let shards = (0..shard_count).map(|shard| {
+            let config = LinksConfig {
+                gateway: id,
+                shard: u32::try_from(shard).expect("few"),
+                shard_count: u32::try_from(shard_count).expect("few"),
+                secret: settings.secret.clone(),
+                silence: SilenceLimits::default(),
+                kept_bytes_max: settings.kept_bytes_max,
+            };
+            let mut own = Random::new(random.next());
+            Shard {
+                owner: Owner::placed(LabelLimits::default(), settings.lane_bytes_max, settings.ack),
+                links: Links::new(config, Box::new(move || nonce(&mut own))),
+                requests: Requests::new(u32::try_from(shard).expect("few")),
+                mail: VecDeque::new(),
+                wires: BTreeMap::new(),
+                nodes: BTreeMap::new(),
+                tick_at: now,
+            }
+        });
+        let shards = shards.collect();
+        Self { settings, shards, epoch: 0, open: BTreeMap::new(), answers: Vec::new() }
+    }
+
+    pub fn handle_fleet(&mut self, now: Instant, fleet: &Fleet) {
+        self.epoch = fleet.placement.document().epoch;
+        for shard in &mut self.shards {
+            shard.links.handle_fleet(now, fleet, &mut shard.owner);
+        }
+    }
+
+    /// A request came to a shard, decoded.
+    pub fn handle_request(&mut self, pool: &Pool, shard: usize, request: &Request<'_>) {
+        let shard_count = u32::try_from(self.shards.len()).expect("few");
+        let requests = &mut self.shards[shard].requests;
+        let mut bytes = requests.take_bytes();
+        let labels = &mut Arc::get_mut(&mut bytes).expect("nobody else's").labels;
+        let mut decoded = DecodedRequest::new(shard_count);
+        decoded.samples = request.samples.len() as u64;
+        let runs = request.samples.chunk_by(|one, next| one.series == next.series);
+        for run in runs {
+            let series = &pool.series[run[0].series];
+            let len = u32::try_from(series.labels.len()).expect("short");
+            let start = u32::try_from(labels.len()).expect("short");
+            let span = LabelSpan::in_labels(start, len);
+            labels.extend_from_slice(&series.labels);
+            let batch = &mut decoded.batches[series.hash.slot().shard(shard_count) as usize];
+            for sample in run {
+                batch.timestamp_ms.push(sample.at_ms);
+                batch.value.push(f64::from_bits(sample.bits));
+            }
+            batch.push_series(series.hash, span);
+        }
+        let parts = decoded.batches.iter().filter(|batch| !batch.is_empty()).count();
+        let parts = u32::try_from(parts).expect("few");
+        let outcome = Outcome::of_decoded(Endpoint::RemoteWriteV1, &mut decoded);
+        let key = requests.open(request.attempt, outcome, Arc::clone(&bytes), parts);
+        self.open.insert(key_of(&key), (request.attempt, BTreeMap::new()));
+        let tenant = pool.series[request.samples[0].series].tenant;
+        let lateness = if request.is_backfill { Lateness::Backfill } else { Lateness::Window };
+        for (target, batch) in decoded.batches.into_iter().enumerate() {
+            if !batch.is_empty() {
+                let bytes = Arc::clone(&bytes);
+                let part = Part { request: key, tenant, lateness, batch, bytes };
+                self.shards[target].mail.push_back(ShardMessage::Part(part));
+            }
+        }
+    }
+
+    /// A turn of every shard, in some order; [`Gateway::answers`] grows.
+    pub fn turn(&mut self, now: Instant, net: &mut Net, random: &mut Random) {
+        let count = self.shards.len();
+        let first = random.below(count);
+        for index in (first..count).chain(0..first) {
+            self.turn_shard(now, index, net);
+        }
+    }
+
+    fn turn_shard(&mut self, now: Instant, index: usize, net: &mut Net) {
+        let port = Port { process: self.settings.index, shard: index };
+        let shard_count = self.shards.len();
+        let shard = &mut self.shards[index];
+        shard.receive(now, port, net);
+        for message in std::mem::take(&mut shard.mail) {
+            match message {
+                ShardMessage::Part(part) => shard.owner.handle_part(part),
+                ShardMessage::Answer(answer) => {
+                    let key = key_of(&answer.request);
+                    if let Some((attempt, outcome)) = shard.requests.handle_answer(answer) {
+                        let open = self.open.remove(&key).expect("answered once");
+                        assert_eq!(open.0, attempt);
+                        let (status, refused) = (outcome.reply().status, outcome.refused.total());
+                        let epochs = open.1;
+                        let answer = Answer { attempt, status, refused, epochs, shard_count };
+                        self.answers.push(answer);
+                    }
+                }
+            }
+        }
+        if now >= shard.tick_at {
+            shard.tick_at = now + TICK;
+            shard.links.handle_timer(now, &mut shard.owner);
+        }
+        shard.links.work(now, &mut shard.owner);
+        shard.act(now, port, net);
+        let mut answers = Vec::new();
+        while let Some(answer) = shard.owner.poll_answer() {
+            answers.push(answer);
+        }
+        for answer in answers {
+            let open = self.open.get_mut(&key_of(&answer.request)).expect("answered once");
+            let before = open.1.insert(index, self.epoch);
+            assert!(before.is_none(), "a part is answered once");
+            let target = answer.request.shard as usize;
+            self.shards[target].mail.push_back(ShardMessage::Answer(answer));
+        }
+    }
+
+    /// Whether nothing waits.
+    pub fn is_idle(&self) -> bool {
+        self.open.is_empty() && self.shards.iter().all(|shard| shard.owner.is_idle())
+    }
+
+    /// What is wrong with its links, if something is.
+    pub fn link_faults(&self, now: Instant) -> Vec<String> {
+        let views = self.shards.iter().flat_map(|shard| shard.links.views(now));
+        views.filter(|view| !view.is_up).map(|view| format!("{view:?}")).collect()
+    }
+
+    pub fn check_bounds(&self, now: Instant) {
+        for shard in &self.shards {
+            assert_eq!(shard.requests.open_count() == 0, shard.requests.held_bytes() == 0);
+            for lane in 0..shard.owner.lane_count() {
+                let held = shard.owner.lane(lane).held_bytes();
+                // What is open is gathered again when a lane comes to a node anew.
+                let bound = self.settings.lane_bytes_max + REQUEST_BYTES_MAX;
+                assert!(held <= bound, "lane {lane} holds {held} bytes, not {bound}");
+            }
+            for view in shard.links.views(now) {
+                let is_one = view.unacked_frames <= 1;
+                assert!(is_one || view.unacked_bytes <= self.settings.kept_bytes_max, "{view:?}");
+            }
+        }
+    }
+
+    /// Asserts that nothing waits for `node`.
+    pub fn check_nothing_waits_for(&self, node: usize) {
+        for (index, shard) in self.shards.iter().enumerate() {
+            for (&link, port) in &shard.nodes {
+                let lane = shard.owner.lane(link);
+                let waits = lane.frames_waiting() != (0, 0) || lane.has_frames_to_send();
+                assert!(
+                    port.process != node || !waits,
+                    "gateway {} shard {index} lane {link}: samples wait for node {node}, which \
+                     is not there",
+                    self.settings.index
+                );
+            }
+        }
+    }
+}
+
+fn key_of(key: &RequestKey) -> (u32, u32, u32) {
+    (key.shard, key.slot, key.generation)
+}
+
+impl Shard {
+    fn receive(&mut self, now: Instant, port: Port, net: &mut Net) {
+        for (link, wire) in net.take_dials(now, port) {
+            if let Some(wire) = wire {
+                self.wires.insert(link, wire);
+            }
+            self.links.handle_connected(now, link, wire.is_some());
+        }
+        let wires: Vec<_> = self.wires.iter().map(|(link, wire)| (*link, *wire)).collect();
+        for (link, wire) in wires {
+            for event in net.take_events(now, wire, Way::ToGateway) {
+                match event {
+                    Event::Bytes(bytes) => self.links.handle_bytes(now, link, &bytes),
+                    Event::Sent => self.links.handle_sent(link, true),
+                    Event::Broken => self.links.handle_broken(link),
+                }
+            }
+        }
+    }
+
+    fn act(&mut self, now: Instant, port: Port, net: &mut Net) {
+        while let Some(action) = self.links.poll_action() {
+            match action {
+                LinkAction::Dial { link, address } => {
+                    let node = super::plan::port_at(address);
+                    self.nodes.insert(link, node);
+                    net.dial(now, port, link, node);
+                }
+                LinkAction::Send { link, bytes } => {
+                    if let Some(wire) = self.wires.get(&link) {
+                        net.send(now, *wire, Way::ToNode, &bytes);
+                    }
+                }
+                LinkAction::Close { link } => match self.wires.remove(&link) {
+                    Some(wire) => {
+                        net.close(now, wire, Way::ToNode);
+                        self.links.handle_closed(now, link);
+                    }
+                    None => net.give_dial_up(now, port, link),
+                },
+            }
+        }
+        while let Some(notice) = self.links.poll_notice() {
+            if let LinkNotice::Closed { fault, .. } = notice {
+                let is_usual = matches!(
+                    fault,
+                    LinkFault::Silent
+                        | LinkFault::HandshakeTimeout
+                        | LinkFault::ForeignIds
+                        | LinkFault::Refused
+                );
+                // Nothing is damaged here, and all know the secret.
+                assert!(is_usual, "a gateway closes a link: {fault}");
+            }
+        }
+    }
+}
