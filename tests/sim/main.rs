@@ -15,6 +15,7 @@ mod cluster;
 mod disk;
 mod drive;
 mod fake_disk;
+mod hints;
 mod log;
 mod node;
 mod oracle;
@@ -87,4 +88,14 @@ fn node_keeps_what_it_acknowledged() {
 #[test]
 fn cluster_keeps_what_it_acknowledged() {
     run_seeds("cluster_keeps_what_it_acknowledged", 200, cluster::simulate);
+}
+
+#[test]
+fn hints_keep_what_they_acknowledged() {
+    run_seeds("hints_keep_what_they_acknowledged", 600, hints::simulate);
+}
+
+#[test]
+fn hints_tell_damage() {
+    run_seeds("hints_tell_damage", 300, hints::simulate_damage);
 }
