@@ -47,7 +47,7 @@ pub struct Report {
     /// acknowledged sample.
     pub generator_cpu_ns_per_point: f64,
     /// Why it ended: `points`, `span`, `duration`, `prebuilt`, `horizon` (timestamps would be in
-    /// the future) or `gave-up`.
+    /// the future), `signal` or `gave-up`.
     pub stopped_by: String,
     /// Unix milliseconds of the newest sample sent: a later run of the same series starts behind
     /// it.

@@ -9,6 +9,8 @@ mod worker;
 use std::cell::{Cell, RefCell};
 use std::io::{self, Write as _};
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::executor;
@@ -32,6 +34,7 @@ enum Stop {
     Duration,
     Prebuilt,
     Horizon,
+    Signal,
     GaveUp,
 }
 
@@ -43,6 +46,7 @@ impl Stop {
             Self::Duration => "duration",
             Self::Prebuilt => "prebuilt",
             Self::Horizon => "horizon",
+            Self::Signal => "signal",
             Self::GaveUp => "gave-up",
         }
     }
@@ -61,6 +65,8 @@ struct RunState {
     points_left: Cell<u64>,
     newest_timestamp_ms: Cell<i64>,
     stop: Cell<Option<Stop>>,
+    /// Somebody asked for the end: what is in flight is settled, nothing new is sent.
+    interrupted: Arc<AtomicBool>,
 }
 
 impl RunState {
@@ -132,6 +138,7 @@ fn set_up(options: SendOptions) -> io::Result<(Rc<RunState>, Vec<Worker>)> {
         deadline: Cell::new(None),
         newest_timestamp_ms: Cell::new(start),
         stop: Cell::new(None),
+        interrupted: watch_signals()?,
         options,
     });
     let workers = (0..shared.options.connections)
@@ -153,6 +160,18 @@ fn prebuild(shared: &RunState, workers: &mut [Worker]) {
             }
         }
     }
+}
+
+/// Set by SIGINT or SIGTERM; a second one ends the process at once.
+fn watch_signals() -> io::Result<Arc<AtomicBool>> {
+    use signal_hook::consts::{SIGINT, SIGTERM};
+    let interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        let flag = || Arc::clone(&interrupted);
+        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, flag())?;
+        signal_hook::flag::register(signal, flag())?;
+    }
+    Ok(interrupted)
 }
 
 fn now_ms() -> i64 {

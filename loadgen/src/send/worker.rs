@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::body::{BodyMaker, RequestBytes};
@@ -140,6 +141,10 @@ impl Worker {
         let now = Instant::now();
         if self.shared.deadline.get().is_some_and(|deadline| now >= deadline) {
             self.shared.stop_for(Stop::Duration);
+            return None;
+        }
+        if self.shared.interrupted.load(Ordering::Relaxed) {
+            self.shared.stop_for(Stop::Signal);
             return None;
         }
         if self.shared.stop.get() == Some(Stop::GaveUp) {
