@@ -7,7 +7,17 @@ use std::process::{Command, Stdio};
 
 use loadgen::report::Report;
 
-use crate::server::{self, Server, SetUp};
+use crate::process;
+use crate::server::SetUp;
+
+/// What is measured: a server, or a fleet of them.
+pub trait Target {
+    /// For `--url`.
+    fn url(&self) -> String;
+
+    /// All threads of all its processes so far.
+    fn cpu_ns(&self) -> u64;
+}
 
 /// The generator's report, and what the server used between its start and its end.
 pub struct Measured {
@@ -27,7 +37,7 @@ impl Measured {
 /// Sends with `options` to the server `measured`.
 /// # Errors
 /// Also when anything was not acknowledged: then the figures would be of something else.
-pub fn send(set_up: &SetUp, measured: &Server<'_>, options: &str) -> io::Result<Measured> {
+pub fn send(set_up: &SetUp, measured: &dyn Target, options: &str) -> io::Result<Measured> {
     let report_path =
         std::env::temp_dir().join(format!("bench-report-{}.json", std::process::id()));
     let mut child = Command::new(&set_up.loadgen)
@@ -41,7 +51,7 @@ pub fn send(set_up: &SetUp, measured: &Server<'_>, options: &str) -> io::Result<
     let (Some(mut input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
         return Err(io::Error::other("loadgen has no pipes"));
     };
-    let pid = server::register(child);
+    let pid = process::register(child);
     let mut output = BufReader::new(output);
     let mut line = String::new();
     output.read_line(&mut line)?;
@@ -50,7 +60,7 @@ pub fn send(set_up: &SetUp, measured: &Server<'_>, options: &str) -> io::Result<
     // Its end is the end of its output: until then the registry keeps it, for a signal to find.
     io::copy(&mut output, &mut io::sink())?;
     let stopped = || io::Error::other("loadgen was stopped");
-    let status = server::unregister(pid).ok_or_else(stopped)?.wait()?;
+    let status = process::unregister(pid).ok_or_else(stopped)?.wait()?;
     let server_cpu_ns = measured.cpu_ns().saturating_sub(cpu_before_ns);
     if !status.success() || line.trim() != "ready" {
         return Err(io::Error::other(format!("loadgen send {options} ended with {status}")));
@@ -66,7 +76,7 @@ pub fn send(set_up: &SetUp, measured: &Server<'_>, options: &str) -> io::Result<
 /// Reads back what `ledger` says was sent.
 /// # Errors
 /// Also when anything is missing, wrong, or too much.
-pub fn verify(set_up: &SetUp, server: &Server<'_>, ledger: &Path) -> io::Result<()> {
+pub fn verify(set_up: &SetUp, server: &dyn Target, ledger: &Path) -> io::Result<()> {
     let mut command = Command::new(&set_up.loadgen);
     command.args(["verify", "--url", &server.url(), "--ledger"]).arg(ledger);
     let output = command.stdin(Stdio::null()).output()?;

@@ -5,9 +5,11 @@
 mod blocks;
 mod client;
 mod exposition;
+mod fleet;
 mod load;
 mod machine;
 mod outcome;
+mod process;
 mod recording;
 mod scenario;
 mod server;
@@ -78,7 +80,7 @@ fn main() -> ExitCode {
     match run(CommandLine::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(cause) => {
-            server::kill_all();
+            process::kill_all();
             // Without stderr the exit code has to do.
             drop(writeln!(io::stderr(), "bench: {cause}"));
             ExitCode::from(1)

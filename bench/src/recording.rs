@@ -16,7 +16,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::client::Client;
 use crate::exposition::{self, Line};
-use crate::server::{register, unregister};
+use crate::process::{register, unregister};
 
 const PROGRAM: &str = "prometheus-node-exporter";
 const INSTALL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/install");

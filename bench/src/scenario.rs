@@ -3,6 +3,7 @@
 
 mod background;
 mod bytes;
+mod fleet;
 mod ingest;
 mod memory;
 mod restart;
@@ -43,7 +44,7 @@ pub struct Round<'a> {
 }
 
 /// All, in the order they run.
-pub const ALL: [Scenario; 14] = [
+pub const ALL: [Scenario; 19] = [
     Scenario {
         name: "remote-write-standalone",
         about: "20,000 series of 11 labels, a sample each, 5,000 a request, on CPU 0",
@@ -58,6 +59,31 @@ pub const ALL: [Scenario; 14] = [
         name: "two-shards",
         about: "remote write as above, two shards, both CPUs shared with the load",
         measure: ingest::two_shards,
+    },
+    Scenario {
+        name: "fleet-remote-write",
+        about: "remote write as above over a gateway and two nodes, all on CPU 0",
+        measure: fleet::remote_write,
+    },
+    Scenario {
+        name: "fleet-remote-write-2",
+        about: "the same, each sample on both nodes",
+        measure: fleet::remote_write_2,
+    },
+    Scenario {
+        name: "fleet-vm-json",
+        about: "JSON lines of 100 samples over a gateway and two nodes, all on CPU 0",
+        measure: fleet::vm_json,
+    },
+    Scenario {
+        name: "fleet-hints",
+        about: "how fast a node gets what it missed while it was down, all CPUs",
+        measure: fleet::hints,
+    },
+    Scenario {
+        name: "fleet-failover",
+        about: "one node of two is killed under load: how long clients see errors",
+        measure: fleet::failover,
     },
     Scenario {
         name: "million-series",

@@ -4,7 +4,7 @@ use std::io;
 
 use super::{CPU_PER_SAMPLE, POINTS_PER_SECOND, Round, milliseconds, start_ms};
 use crate::blocks;
-use crate::load::{self, Measured};
+use crate::load::{self, Measured, Target};
 use crate::outcome::Figure;
 use crate::server::{Cpus, Server};
 
@@ -29,24 +29,39 @@ pub(super) fn two_shards(round: &Round<'_>) -> io::Result<Vec<Figure>> {
 }
 
 /// A load at full speed.
-struct Window {
+pub(super) struct Window {
     /// Options of `loadgen send`.
-    load: &'static str,
+    pub load: &'static str,
     /// Requests built beforehand, so that the generator does not limit the server; the window ends
     /// early when they are used up.
-    mib_per_s: u64,
+    pub mib_per_s: u64,
     /// Nanoseconds of CPU per sample.
-    aim: Option<f64>,
+    pub aim: Option<f64>,
 }
 
 impl Window {
     /// Two seconds to register the series and fill the caches, then the window.
-    fn measure(&self, round: &Round<'_>, server: &Server<'_>) -> io::Result<Vec<Figure>> {
-        let (load, seconds) = (self.load, round.seconds);
+    fn measure(&self, round: &Round<'_>, server: &dyn Target) -> io::Result<Vec<Figure>> {
+        let warm_until = self.warm_up(round, server)?;
+        self.measure_warm(round, server, warm_until)
+    }
+
+    /// Two seconds to register the series and fill the caches; the newest sample.
+    pub fn warm_up(&self, round: &Round<'_>, server: &dyn Target) -> io::Result<i64> {
         let start = start_ms();
-        let warm_up = format!("{load} --duration 2s --start-timestamp {start}");
-        let warmed = load::send(round.set_up, server, &warm_up)?;
-        let start = warmed.report.newest_timestamp_ms + 1000;
+        let warm_up = format!("{} --duration 2s --start-timestamp {start}", self.load);
+        Ok(load::send(round.set_up, server, &warm_up)?.report.newest_timestamp_ms)
+    }
+
+    /// The window, behind a warm-up.
+    pub fn measure_warm(
+        &self,
+        round: &Round<'_>,
+        server: &dyn Target,
+        warm_until_ms: i64,
+    ) -> io::Result<Vec<Figure>> {
+        let (load, seconds) = (self.load, round.seconds);
+        let start = warm_until_ms + 1000;
         let mib = self.mib_per_s * seconds;
         let options = format!(
             "{load} --duration {seconds}s --start-timestamp {start} --prebuild --prebuild-mib {mib}"

@@ -5,7 +5,7 @@ use std::io;
 
 use super::{Round, start_ms};
 use crate::blocks;
-use crate::load;
+use crate::load::{self, Target as _};
 use crate::outcome::Figure;
 use crate::server::{Cpus, Server};
 
