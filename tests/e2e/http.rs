@@ -36,6 +36,19 @@ impl Response {
             .unwrap_or_else(|error| panic!("{error}: {} {}", self.status, self.text()))
     }
 
+    /// The sum, over shards, of a metric of `/metrics`, by its name and one more label if given:
+    /// `name{label="value"`.
+    pub fn metric_sum(&self, metric: &str) -> Option<f64> {
+        let (name, label) = metric.split_once('{').unwrap_or((metric, ""));
+        let text = self.text();
+        let lines = text.lines().filter(|line| {
+            line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
+                && line.contains(label)
+        });
+        let values = lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+        values.reduce(|sum, value| sum + value)
+    }
+
     /// Whether the server will close the connection.
     pub fn closes(&self) -> bool {
         self.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"))
@@ -45,7 +58,12 @@ impl Response {
 impl Client {
     /// Connects, and gives up reading after 30 seconds of silence.
     pub fn connect(port: u16) -> std::io::Result<Self> {
-        let stream = TcpStream::connect(("127.0.0.1", port))?;
+        Self::connect_to("127.0.0.1", port)
+    }
+
+    /// The same, elsewhere than on 127.0.0.1.
+    pub fn connect_to(address: &str, port: u16) -> std::io::Result<Self> {
+        let stream = TcpStream::connect((address, port))?;
         stream.set_read_timeout(Some(Duration::from_secs(30)))?;
         stream.set_write_timeout(Some(Duration::from_secs(30)))?;
         stream.set_nodelay(true)?;

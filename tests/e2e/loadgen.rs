@@ -1,10 +1,10 @@
 //! The load generator as a process: sending with a ledger, and verifying against it.
 
-use crate::process::{find_program, tail, wait_for};
+use crate::process::{find_program, signal, tail, wait_for, wait_for_exit};
 use crate::server::{Server, program};
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -22,16 +22,24 @@ impl Sender {
     /// Sends to `server` until it is stopped, over eight connections, and
     /// tries again whatever is not acknowledged.
     pub fn start(server: &Server, protocol: &str, seed: u64) -> Self {
+        Self::start_to(&[server.url()], protocol, seed)
+    }
+
+    /// The same to several servers: a connection that fails goes to the next.
+    pub fn start_to(urls: &[String], protocol: &str, seed: u64) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let log = File::create(folder.path().join("stderr")).expect("a temporary file");
         let child = Command::new(find_loadgen())
-            .args(["send", "--url", &server.url(), "--protocol", protocol])
+            .args(["send", "--protocol", protocol])
+            .args(urls.iter().flat_map(|url| ["--url", url]))
             .args(["--series", "2000", "--labels", "11", "--points-per-request", "500"])
             .args(["--connections", "8", "--rate", "200000"])
             .args(["--retry", "--duration", DURATION])
             .args(["--seed", &seed.to_string()])
             .arg("--ledger")
             .arg(folder.path().join("ledger"))
+            .arg("--json")
+            .arg(folder.path().join("report"))
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a file can be shared"))
             .stderr(log)
@@ -68,10 +76,37 @@ impl Sender {
         self.child.wait().expect("our own child");
     }
 
+    /// Ends the load when all that is in flight is settled; its report.
+    #[track_caller]
+    pub fn finish(&mut self) -> serde_json::Value {
+        let ended = self.child.try_wait().expect("our own child");
+        assert_eq!(ended, None, "the load ended before the test did\n{}", self.log());
+        signal(&self.child, "TERM");
+        let status = wait_for_exit(&mut self.child, PROGRESS_DEADLINE);
+        let status = status.unwrap_or_else(|| panic!("it sends on and on\n{}", self.log()));
+        assert!(status.success(), "{status}\n{}", self.log());
+        println!("{}", self.log());
+        let report = std::fs::read(self.folder.path().join("report")).expect("a report");
+        serde_json::from_slice(&report).expect("JSON was asked for")
+    }
+
     /// Reads everything back: nothing acknowledged is missing, nothing is there that was not sent.
     #[track_caller]
     pub fn verify(&self, server: &Server) {
         verify(server, &self.ledger());
+    }
+
+    /// The same while it sends, of a copy of its ledger: what was acknowledged until now is there.
+    #[track_caller]
+    pub fn verify_while_sending(&self, url: &str) {
+        // Requests in flight are in the ledger before their first byte goes out, but what is sent
+        // from now on is not: only what is missing or wrong is looked for.
+        let copy = self.folder.path().join("ledger-until-now");
+        std::fs::copy(self.ledger(), &copy).expect("a temporary file");
+        let json = read_back(url, &copy).1;
+        for fault in ["missing", "wrong", "repeated"] {
+            assert_eq!(json[fault].as_u64(), Some(0), "{fault}: {json}");
+        }
     }
 
     /// What its ledger says so far.
@@ -79,7 +114,8 @@ impl Sender {
         std::fs::read_to_string(self.ledger()).expect("it has begun")
     }
 
-    fn ledger(&self) -> PathBuf {
+    /// The file.
+    pub fn ledger(&self) -> PathBuf {
         self.folder.path().join("ledger")
     }
 
@@ -126,24 +162,35 @@ pub fn send(server: &Server, options: &str, ledger: &Path) {
 /// that was not sent, nothing twice.
 #[track_caller]
 pub fn verify(server: &Server, ledger: &Path) {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let report = folder.path().join("verified.json");
-    let output = Command::new(find_loadgen())
-        .args(["verify", "--url", &server.url(), "--ledger"])
-        .arg(ledger)
-        .arg("--json")
-        .arg(&report)
-        .output()
-        .expect("loadgen starts");
+    verify_at(&server.url(), ledger);
+}
+
+/// The same of any server; how many acknowledged samples there are.
+#[track_caller]
+pub fn verify_at(url: &str, ledger: &Path) -> u64 {
+    let (output, json) = read_back(url, ledger);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "verify: {}\n{text}\n{errors}", output.status);
-    let report = std::fs::read(&report).expect("a report was asked for");
-    let json: serde_json::Value = serde_json::from_slice(&report).expect("JSON was asked for");
+    assert!(output.status.success(), "verify at {url}: {}\n{text}\n{errors}", output.status);
     for fault in ["missing", "extra", "wrong", "repeated"] {
         assert_eq!(json[fault].as_u64(), Some(0), "{fault}\n{text}");
     }
-    let present = json["acked_present"].as_u64();
-    assert!(present.is_some_and(|count| count > 0), "nothing was verified\n{text}");
+    let present = json["acked_present"].as_u64().unwrap_or(0);
+    assert!(present > 0, "nothing was verified\n{text}");
     println!("verified:\n{}", text.trim());
+    present
+}
+
+/// What `loadgen verify` says, and its report, which it writes unless it could not read.
+#[track_caller]
+fn read_back(url: &str, ledger: &Path) -> (Output, serde_json::Value) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let report = folder.path().join("verified.json");
+    let mut command = Command::new(find_loadgen());
+    command.args(["verify", "--url", url, "--ledger"]).arg(ledger).arg("--json").arg(&report);
+    let output = command.output().expect("loadgen starts");
+    let report = std::fs::read(&report).unwrap_or_else(|_| {
+        panic!("verify at {url}: {}", String::from_utf8_lossy(&output.stderr));
+    });
+    (output, serde_json::from_slice(&report).expect("JSON was asked for"))
 }

@@ -18,6 +18,7 @@ mod server;
 mod backups;
 mod blocks;
 mod crash;
+mod fleet;
 mod full_disk;
 mod lifecycle;
 mod little_room;

@@ -78,14 +78,7 @@ impl Server {
     /// `name{label="value"`.
     #[track_caller]
     pub fn metric_sum(&self, metric: &str) -> Option<f64> {
-        let (name, label) = metric.split_once('{').unwrap_or((metric, ""));
-        let text = self.get("/metrics").text();
-        let lines = text.lines().filter(|line| {
-            line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
-                && line.contains(label)
-        });
-        let values = lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
-        values.reduce(|sum, value| sum + value)
+        self.get("/metrics").metric_sum(metric)
     }
 
     /// Whether the process still runs.

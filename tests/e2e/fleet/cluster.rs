@@ -1,0 +1,227 @@
+//! A fleet of `scripts/cluster`, taken down when dropped.
+
+use crate::http::{Client, Response};
+use crate::loadgen::{self, Sender};
+use crate::process::{tail, wait_for};
+use crate::server::program;
+use std::cell::Cell;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// Longer than any replay of a test's log, and than any link takes to come back.
+const DEADLINE: Duration = Duration::from_secs(60);
+/// Longer than the health timeout and what it takes to connect behind it.
+const READS_DEADLINE: Duration = Duration::from_secs(5);
+const CLIENT_PORT: u16 = 8428;
+const HTTP_PORT: u16 = 8429;
+const LINK_PORT: u16 = 9500;
+
+/// Where the hosts of a fleet are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    /// On loopback addresses.
+    Loopback,
+    /// In network namespaces.
+    Namespaces,
+}
+
+/// A running fleet: gateways `g1`.., nodes `n1`...
+pub struct Fleet {
+    folder: TempDir,
+    tested: Cell<Tested>,
+}
+
+/// What a test has done, for the table of `scripts/e2e`.
+#[derive(Clone, Copy, Default)]
+struct Tested {
+    faults: u64,
+    samples: u64,
+    reads: u64,
+}
+
+/// The commands of `scripts/cluster` that do harm.
+const FAULTS: [&str; 5] = ["kill", "term", "stop", "netem", "partition"];
+
+impl Fleet {
+    /// Starts it with these options of `scripts/cluster up`, and waits until all are ready.
+    #[track_caller]
+    pub fn start(network: Network, options: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let fleet = Self { folder, tested: Cell::default() };
+        let network = match network {
+            Network::Loopback => "loopback",
+            Network::Namespaces => "namespaces",
+        };
+        let program = program();
+        let bin = program.to_str().expect("a path of UTF-8");
+        let mut words = vec!["up", "--network", network, "--bin", bin];
+        words.extend(options.split_ascii_whitespace());
+        fleet.run(&words);
+        fleet
+    }
+
+    /// Runs a command of `scripts/cluster`, which must succeed; what it says.
+    #[track_caller]
+    pub fn run(&self, words: &[&str]) -> String {
+        if FAULTS.contains(&words[0]) {
+            let tested = self.tested.get();
+            self.tested.set(Tested { faults: tested.faults + 1, ..tested });
+        }
+        let output = self.command(words);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "cluster {words:?}: {}\n{errors}", output.status);
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// `kill -9`.
+    #[track_caller]
+    pub fn kill(&self, name: &str) {
+        self.run(&["kill", name]);
+    }
+
+    /// Starts it again, and waits until it is ready.
+    #[track_caller]
+    pub fn start_again(&self, name: &str) {
+        self.run(&["start", name]);
+    }
+
+    /// The address of a member.
+    #[track_caller]
+    pub fn address(&self, name: &str) -> String {
+        let path = self.member(name).join("address");
+        std::fs::read_to_string(path).expect("a member has an address").trim().to_owned()
+    }
+
+    /// Where gateways reach a node.
+    #[track_caller]
+    pub fn link(&self, name: &str) -> String {
+        format!("{}:{LINK_PORT}", self.address(name))
+    }
+
+    /// For `--url`, of a gateway.
+    #[track_caller]
+    pub fn url(&self, gateway: &str) -> String {
+        format!("http://{}:{CLIENT_PORT}", self.address(gateway))
+    }
+
+    /// Those of all gateways.
+    #[track_caller]
+    pub fn urls(&self) -> Vec<String> {
+        self.run(&["urls"]).lines().map(str::to_owned).collect()
+    }
+
+    /// One GET, of a gateway or a node.
+    #[track_caller]
+    pub fn get(&self, name: &str, path: &str) -> Response {
+        let port = if name.starts_with('g') { CLIENT_PORT } else { HTTP_PORT };
+        let answer =
+            Client::connect_to(&self.address(name), port).and_then(|mut client| client.get(path));
+        answer.unwrap_or_else(|error| panic!("GET {path} of {name}: {error}"))
+    }
+
+    /// The sum of a metric of `/metrics`: by its name, and by a label if given: `name{label="v"`.
+    #[track_caller]
+    pub fn metric(&self, name: &str, metric: &str) -> f64 {
+        self.get(name, "/metrics").metric_sum(metric).unwrap_or(0.0)
+    }
+
+    /// Waits until a metric is as it should be.
+    #[track_caller]
+    pub fn wait_for_metric(&self, name: &str, metric: &str, is_good: impl Fn(f64) -> bool) {
+        let done = wait_for(DEADLINE, || is_good(self.metric(name, metric)).then_some(()));
+        assert!(done.is_some(), "{metric} of {name} is {}", self.metric(name, metric));
+    }
+
+    /// `tidegate cluster ...`, asked of gateway `g1`, which must succeed; what it says.
+    #[track_caller]
+    pub fn cluster(&self, words: &[&str]) -> String {
+        let mut command = Command::new(program());
+        let output = command.arg("cluster").args(words).args(["--url", &self.url("g1")]).output();
+        let output = output.expect("tidegate starts");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "tidegate cluster {words:?}: {errors}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// The id of the node at this member's address.
+    #[track_caller]
+    pub fn node_id(&self, name: &str) -> String {
+        let status = self.get("g1", "/api/v1/cluster/status").json();
+        let nodes = status["data"]["nodes"].as_array().expect("a list of nodes").clone();
+        let link = self.link(name);
+        let found = nodes.iter().find(|node| node["address"] == link.as_str());
+        let found = found.unwrap_or_else(|| panic!("{link} is not in {status}"));
+        found["id"].as_str().expect("an id").to_owned()
+    }
+
+    /// Sends over connections that are spread over the gateways and go to another when they fail.
+    pub fn send(&self, protocol: &str, seed: u64) -> Sender {
+        Sender::start_to(&self.urls(), protocol, seed)
+    }
+
+    /// Reads everything back through each gateway.
+    #[track_caller]
+    pub fn verify(&self, sender: &Sender) {
+        for url in self.urls() {
+            let samples = loadgen::verify_at(&url, &sender.ledger());
+            let Tested { faults, samples: before, reads } = self.tested.get();
+            self.tested.set(Tested { faults, samples: before.max(samples), reads: reads + 1 });
+        }
+    }
+
+    /// Waits until no gateway has anything left to deliver: samples of a node that was down.
+    #[track_caller]
+    pub fn wait_for_hints(&self, gateways: &[&str]) {
+        for gateway in gateways {
+            self.wait_for_metric(gateway, "tidegate_hint_samples", |samples| samples == 0.0);
+        }
+    }
+
+    /// Waits until a gateway reads from its nodes again, after a network that was cut: it dials
+    /// them once a second.
+    #[track_caller]
+    pub fn wait_for_reads(&self, gateway: &str) {
+        let whole = || {
+            let answer = self.get(gateway, "/api/v1/labels");
+            let is_whole = answer.status == 200 && answer.json()["warnings"].is_null();
+            is_whole.then_some(())
+        };
+        let done = wait_for(READS_DEADLINE, whole);
+        assert!(done.is_some(), "{}", self.get(gateway, "/api/v1/labels").text());
+    }
+
+    fn member(&self, name: &str) -> PathBuf {
+        self.folder.path().join("fleet").join(name)
+    }
+
+    fn command(&self, words: &[&str]) -> Output {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/cluster");
+        let mut command = Command::new(script);
+        command.arg("--dir").arg(self.folder.path().join("fleet")).args(words);
+        command.output().expect("bash runs")
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", String::from_utf8_lossy(&self.command(&["status"]).stdout));
+            for name in ["g1", "g2", "n1", "n2", "n3"] {
+                let log = std::fs::read_to_string(self.member(name).join("log"));
+                eprintln!(
+                    "--- the last words of {name} ---\n{}",
+                    tail(&log.unwrap_or_default(), 15)
+                );
+            }
+        }
+        let Tested { faults, samples, reads } = self.tested.get();
+        println!("tested: {faults} faults, {samples} samples, read {reads} times");
+        // A failure here leaves processes behind, which the next line would hide.
+        let output = self.command(&["down"]);
+        if !output.status.success() {
+            eprintln!("not taken down: {}", String::from_utf8_lossy(&output.stderr));
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! Fleets: gateways and nodes as processes, with faults, under load, verified through every
+//! gateway. `scripts/cluster` starts them and does the harm, on loopback addresses or in network
+//! namespaces.
+
+mod cluster;
+mod faults;
+mod growth;
+mod network;

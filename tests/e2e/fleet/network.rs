@@ -1,0 +1,115 @@
+//! Fleets over bad networks, in namespaces. Skipped with a word where these are not allowed. The
+//! long ones run when asked for: `scripts/e2e fleet`.
+//!
+//! Seen red when: a link does not resume where it was; a gateway takes a node that it cannot hear
+//! for a healthy one; a request that was not acknowledged in time counts as acknowledged.
+
+use super::cluster::{Fleet, Network};
+use crate::process::is_root;
+use crate::random::Random;
+use std::process::Command;
+use std::time::Duration;
+
+/// Whether this host lets us make namespaces; says so if it does not.
+fn has_namespaces() -> bool {
+    let tried = Command::new("unshare").args(["--net", "true"]).output();
+    let has = is_root() && tried.is_ok_and(|output| output.status.success());
+    if !has {
+        eprintln!("SKIPPED: no network namespaces here; they need root, iproute2 and util-linux");
+    }
+    has
+}
+
+/// Two gateways and three nodes, each sample on two of them; all hosts send over `network`.
+fn run_over(network: &str, acks: usize) {
+    if !has_namespaces() {
+        return;
+    }
+    let fleet = Fleet::start(Network::Namespaces, "--replication 2");
+    for name in ["g1", "g2", "n1", "n2", "n3"] {
+        fleet.run(&["netem", name, network]);
+    }
+    let mut sender = fleet.send("remote-write", Random::from_environment().next());
+    sender.wait_for_acks(acks);
+    fleet.kill("n3");
+    sender.wait_for_acks(acks);
+    fleet.start_again("n3");
+    sender.wait_for_acks(acks);
+    sender.finish();
+    fleet.verify(&sender);
+    fleet.run(&["heal"]);
+    fleet.wait_for_hints(&["g1", "g2"]);
+    fleet.verify(&sender);
+}
+
+#[test]
+fn with_delay_and_loss() {
+    run_over("delay 5ms 2ms loss 1%", 20);
+}
+
+#[test]
+#[ignore = "long: scripts/e2e fleet"]
+fn with_reordering() {
+    run_over("delay 10ms 5ms reorder 25% duplicate 1%", 50);
+}
+
+#[test]
+#[ignore = "long: scripts/e2e fleet"]
+fn with_narrow_bandwidth() {
+    run_over("delay 2ms rate 10mbit", 50);
+}
+
+#[test]
+#[ignore = "long: scripts/e2e fleet"]
+fn with_heavy_loss() {
+    run_over("delay 20ms loss 10%", 20);
+}
+
+/// One way, then the other way, then both: between a gateway and a node, and between two nodes,
+/// which have nothing to say to each other.
+#[test]
+fn with_partitions() {
+    if !has_namespaces() {
+        return;
+    }
+    let fleet = Fleet::start(Network::Namespaces, "--replication 2");
+    let mut sender = fleet.send("remote-write", Random::from_environment().next());
+    sender.wait_for_acks(20);
+    for cut in [&["g1", "n1", "--one-way"][..], &["n2", "g2", "--one-way"], &["g1", "n3"]] {
+        fleet.run(&[&["partition"], cut].concat());
+        // Longer than the health timeout, so that everybody has noticed.
+        std::thread::sleep(Duration::from_secs(3));
+        sender.wait_for_acks(20);
+        fleet.run(&["heal"]);
+        sender.wait_for_acks(20);
+    }
+    sender.finish();
+    for gateway in ["g1", "g2"] {
+        fleet.wait_for_reads(gateway);
+    }
+    fleet.verify(&sender);
+    fleet.wait_for_hints(&["g1", "g2"]);
+    fleet.verify(&sender);
+}
+
+/// A gateway that hears no node at all says 503, and its clients go to the other.
+#[test]
+#[ignore = "long: scripts/e2e fleet"]
+fn a_gateway_alone() {
+    if !has_namespaces() {
+        return;
+    }
+    let fleet = Fleet::start(Network::Namespaces, "--replication 2");
+    let mut sender = fleet.send("remote-write", Random::from_environment().next());
+    sender.wait_for_acks(20);
+    for node in ["n1", "n2", "n3"] {
+        fleet.run(&["partition", node, "g1"]);
+    }
+    std::thread::sleep(Duration::from_secs(5));
+    sender.wait_for_acks(50);
+    fleet.run(&["heal"]);
+    sender.wait_for_acks(20);
+    sender.finish();
+    fleet.wait_for_reads("g1");
+    fleet.verify(&sender);
+}
