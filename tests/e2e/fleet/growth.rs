@@ -1,8 +1,7 @@
 //! Fleets that change: a node more, a node lost for good. Under load, verified through every
 //! gateway.
 //!
-//! Seen red when: a gateway goes on with the old placement; a read leaves out the owners of an
-//! earlier epoch; a node that is gone for good makes reads fail that its replica could answer.
+//! Seen red when: a read leaves out the owners of an earlier epoch (`a_node_is_taken_out`).
 
 use super::cluster::{Fleet, Network};
 use crate::random::Random;
@@ -27,6 +26,22 @@ fn a_third_node_is_added() {
     for gateway in ["g1", "g2"] {
         assert!(fleet.metric(gateway, "tidegate_placement_epoch") >= 2.0, "{gateway} lags");
     }
+}
+
+/// Nobody else has what a node without replicas was given: it is asked until retention is over.
+#[test]
+fn a_node_is_taken_out() {
+    let fleet = Fleet::start(Network::Loopback, "--nodes 3 --gateways 2");
+    let mut sender = fleet.send("vm-json", Random::from_environment().next());
+    sender.wait_for_acks(50);
+    fleet.cluster(&["remove", &fleet.node_id("n2")]);
+    for gateway in ["g1", "g2"] {
+        fleet.wait_for_metric(gateway, "tidegate_placement_epoch", |epoch| epoch >= 2.0);
+    }
+    sender.wait_for_acks(50);
+    let report = sender.finish();
+    assert_eq!(report["points_refused"], 0, "{report}");
+    fleet.verify(&sender);
 }
 
 /// A node's disk is lost. Its replica has everything; a new node takes its place.

@@ -224,10 +224,9 @@ impl World {
     fn is_at_rest(&self) -> bool {
         let is_idle = |place: &super::GatewayPlace| {
             place.fleet_at.is_none()
-                && place
-                    .running
-                    .as_ref()
-                    .is_some_and(|gateway| gateway.is_idle() && gateway.link_faults(self.now).is_empty())
+                && place.running.as_ref().is_some_and(|gateway| {
+                    gateway.is_idle() && gateway.link_faults(self.now).is_empty()
+                })
         };
         self.clients.iter().all(super::Client::is_done)
             && self.mail.is_empty()

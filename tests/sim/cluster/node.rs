@@ -9,16 +9,14 @@ use std::collections::BTreeMap;
 use tidegate::base::time::{Duration, Instant};
 use tidegate::model::refusal::Refusal;
 use tidegate::node::links::{NodeLinkAction, NodeLinkNotice, NodeLinks};
-use tidegate::wire::link::{
-    ConnectionId, LinkFault, ReceiverConfig, SilenceLimits, WindowLimits,
-};
+use tidegate::wire::link::{ConnectionId, LinkFault, ReceiverConfig, SilenceLimits, WindowLimits};
 use tidegate::wire::proof::LinkSecret;
 
 use super::net::{Event, Net, Port, Way, Wire};
 use crate::drive::drive;
 use crate::fake_disk::FakeDisk;
-use crate::node::shard::ShardSide;
 use crate::node::recover::{self, Wanted};
+use crate::node::shard::ShardSide;
 use crate::node::{Rules, Store};
 use crate::random::Random;
 
