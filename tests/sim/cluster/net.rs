@@ -49,6 +49,9 @@ struct Direction {
     end: Option<(Instant, bool)>,
     /// Whether the writer waits for room.
     is_sending: bool,
+    /// What was under way when the way was blocked is tried again after a while only, unlike what
+    /// comes over a new connection.
+    stalled_until: Option<Instant>,
 }
 
 struct Connection {
@@ -205,7 +208,7 @@ impl Net {
             events.push(Event::Sent);
         }
         let direction = one.direction(way);
-        if is_blocked {
+        if is_blocked || direction.stalled_until.is_some_and(|until| now < until) {
             return events;
         }
         while direction.pieces.front().is_some_and(|(at, _)| *at <= now) {
@@ -305,6 +308,13 @@ impl Net {
             *since = now;
         }
         *before = until.max(*before);
+        let until = *before;
+        for one in self.connections.values_mut() {
+            if (one.gateway.process, one.node.process) == (gateway, node) {
+                let again = Duration::from_millis(self.random.below(3_000) as u64);
+                one.direction(way).stalled_until = Some(until + again);
+            }
+        }
     }
 
     /// Everything passes; what was to be heard very late is heard.
@@ -312,6 +322,7 @@ impl Net {
         self.blocked.clear();
         for one in self.connections.values_mut() {
             for direction in [&mut one.to_node, &mut one.to_gateway] {
+                direction.stalled_until = None;
                 if let Some((at, _)) = &mut direction.end {
                     *at = now.min(*at);
                 }
