@@ -277,7 +277,7 @@ impl World {
             let shards = if is_changed { 1 + self.random.below(SHARDS_MAX) } else { 0 };
             let wanted = Wanted { shards, are_ids_new: self.random.once_in(4) };
             if node.start(self.now, &mut self.net, wanted) {
-                if self.enabled & 2 != 0 && !self.is_over && self.random.once_in(4) {
+                if self.enabled & 2 != 0 && !self.is_over && self.random.once_in(3) {
                     node.crash_at = Some(self.now + delay(&mut self.random, 400));
                 }
                 let shards = node.shard_count().expect("it runs");
@@ -374,25 +374,29 @@ impl World {
     }
 
     fn deliver_request(&mut self, name: u64) {
-        let Some((attempt, gateway)) = self.attempts.get(&name) else { return };
+        let Some((attempt, gateway)) = self.attempts.get_mut(&name) else { return };
         let place = &mut self.gateways[*gateway];
         let is_stopped = self.now < place.stopped_until;
-        match &mut place.running {
-            None => self.mail.push((self.now, Mail::Lost(name))),
-            Some(_) if is_stopped => self.mail.push((place.stopped_until, Mail::Request(name))),
-            Some(running) => {
-                let shard = self.random.below(running.shards.len());
-                let is_backfill = attempt.is_backfill;
-                if !attempt.before.is_empty() {
-                    let samples = &attempt.before[..];
-                    let request = Request { attempt: NOBODYS, samples, is_backfill };
-                    running.handle_request(&self.pool, shard, &request);
-                }
-                let samples = &attempt.samples[..];
-                let request = Request { attempt: name, samples, is_backfill };
-                running.handle_request(&self.pool, shard, &request);
-                self.arrived.insert(name, self.now);
-            }
+        let Some(running) = &mut place.running else {
+            return self.mail.push((self.now, Mail::Lost(name)));
+        };
+        if is_stopped {
+            return self.mail.push((place.stopped_until, Mail::Request(name)));
+        }
+        let shard_count = running.shards.len();
+        let shard = *attempt.shard.get_or_insert_with(|| self.random.below(shard_count));
+        let is_backfill = attempt.is_backfill;
+        let before = std::mem::take(&mut attempt.before);
+        if before.is_empty() {
+            let samples = &attempt.samples[..];
+            let request = Request { attempt: name, samples, is_backfill };
+            running.handle_request(&self.pool, shard, &request);
+            self.arrived.insert(name, self.now);
+        } else {
+            let request = Request { attempt: NOBODYS, samples: &before, is_backfill };
+            running.handle_request(&self.pool, shard, &request);
+            let behind = self.now + delay(&mut self.random, 200);
+            self.mail.push((behind, Mail::Request(name)));
         }
     }
 

@@ -50,8 +50,10 @@ pub struct Attempt {
     pub client: usize,
     pub gateway: usize,
     pub samples: Vec<Sample>,
-    /// Sent right before it over the same connection: other values of the same samples.
+    /// Sent before it, without waiting for the answer, over the same connection: other values of the same samples.
     pub before: Vec<Sample>,
+    /// Of the gateway: whoever has the connection.
+    pub shard: Option<usize>,
     pub is_backfill: bool,
 }
 
@@ -115,7 +117,8 @@ impl Client {
         job.is_doubtful |= job.gateway.replace(asked).is_some_and(|before| before != asked);
         let (samples, before) = (job.samples.clone(), std::mem::take(&mut job.before));
         let is_backfill = job.is_backfill;
-        Some(Attempt { client: self.index, gateway, samples, before, is_backfill })
+        let (client, shard) = (self.index, None);
+        Some(Attempt { client, gateway, samples, before, shard, is_backfill })
     }
 
     fn begin(&mut self, now: Instant, now_ms: i64, record: &mut Record, random: &mut Random) {
