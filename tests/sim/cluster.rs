@@ -60,6 +60,14 @@ struct GatewayPlace {
     epoch: u64,
 }
 
+impl GatewayPlace {
+    fn forget_waits(&mut self) {
+        for shard in self.running.iter_mut().flat_map(|running| &mut running.shards) {
+            shard.handle_stopped();
+        }
+    }
+}
+
 /// What travels between a client and a gateway.
 enum Mail {
     Request(u64),
@@ -98,6 +106,8 @@ struct World {
     /// What a gateway was told of the shards of each node.
     shard_counts: Vec<usize>,
     enabled: u64,
+    /// Clients begin nothing new before.
+    quiet_until: Instant,
     /// How often each gateway began.
     lives: Vec<u64>,
     has_trace: bool,
@@ -198,6 +208,7 @@ impl World {
             heard: vec![vec![now]; nodes.len()],
             shard_counts: nodes.iter().map(|node| node.shard_count().unwrap_or(0)).collect(),
             nodes,
+            quiet_until: now,
             lives: vec![0; gateways.len()],
             gateways,
             gateway_settings,
@@ -240,6 +251,9 @@ impl World {
         }
         let clock = Clock { now: self.now, unix_ms: self.unix_ms };
         for node in &mut self.nodes {
+            if node.flush_at.take_if(|at| *at <= self.now).is_some() {
+                node.flush();
+            }
             if node.crash_at.take_if(|at| *at <= self.now).is_some() {
                 node.crash(self.now, &mut self.net, false);
                 node.start_at = self.now + delay(&mut self.random, 6_000);
@@ -275,7 +289,7 @@ impl World {
             }
             let is_changed = self.enabled & 1 == 1 && self.random.once_in(3);
             let shards = if is_changed { 1 + self.random.below(SHARDS_MAX) } else { 0 };
-            let wanted = Wanted { shards, are_ids_new: self.random.once_in(4) };
+            let wanted = Wanted { shards, are_ids_new: self.random.once_in(3) };
             if node.start(self.now, &mut self.net, wanted) {
                 if self.enabled & 2 != 0 && !self.is_over && self.random.once_in(3) {
                     node.crash_at = Some(self.now + delay(&mut self.random, 400));
@@ -296,8 +310,9 @@ impl World {
 
     /// Each gateway hears of what is new in its own time.
     fn tell_gateways(&mut self) {
+        let late_ms = [500, 2_500, 6_000][self.random.below(3)];
         for place in &mut self.gateways {
-            place.fleet_at = Some(self.now + delay(&mut self.random, 2_500));
+            place.fleet_at = Some(self.now + delay(&mut self.random, late_ms));
         }
     }
 
@@ -307,7 +322,7 @@ impl World {
             let Some(gateway) = &mut place.running else { continue };
             let heard = gateway.shards.iter().map(|shard| shard.links.epoch_heard()).max();
             if heard > Some(place.epoch) && place.fleet_at.is_none() {
-                place.fleet_at = Some(self.now + delay(&mut self.random, 1_500));
+                place.fleet_at = Some(self.now + delay(&mut self.random, 4_000));
             }
             if place.fleet_at.is_some_and(|at| at <= self.now) && self.now >= place.stopped_until {
                 place.fleet_at = None;
@@ -340,7 +355,8 @@ impl World {
 
     fn poll_clients(&mut self) {
         for index in 0..self.clients.len() {
-            let asked = (self.unix_ms, self.is_over, &self.lives[..]);
+            let is_over = self.is_over || self.now < self.quiet_until;
+            let asked = (self.unix_ms, is_over, &self.lives[..]);
             let tools = (&mut self.record, &mut self.random);
             let attempt = self.clients[index].poll(self.now, self.next_attempt, asked, tools);
             let Some(attempt) = attempt else { continue };

@@ -47,6 +47,7 @@ impl World {
                 let place = &mut self.gateways[gateway];
                 if place.running.is_some() {
                     place.stopped_until = until;
+                    place.forget_waits();
                     place.changed_at = until;
                 }
             }
@@ -58,11 +59,7 @@ impl World {
             10 => self.nodes[node].disk.fail_one(&mut self.random),
             11 => self.announce(),
             12 => self.step_clock(),
-            13 => {
-                for shard in self.nodes[node].running.iter_mut().flat_map(|one| &mut one.shards) {
-                    shard.side.node.handle_flush_request();
-                }
-            }
+            13 => self.empty_head(node),
             14 => {
                 let low = [None, Some(Refusal::DiskFull)];
                 self.nodes[node].low = low[self.random.below(2)];
@@ -78,6 +75,20 @@ impl World {
         }
     }
 
+    /// Everything goes to blocks; perhaps series leave the memory, so that their ids are unknown,
+    /// and the node starts without a trace of them.
+    fn empty_head(&mut self, node: usize) {
+        let is_crash = self.random.once_in(2);
+        let one = &mut self.nodes[node];
+        one.flush();
+        if self.random.once_in(2) {
+            self.unix_ms += HOUR_MS / 4;
+            self.quiet_until = self.now + Duration::from_millis(2_500);
+            one.flush_at = Some(self.now + Duration::from_millis(1_500));
+            one.crash_at = is_crash.then(|| self.now + Duration::from_millis(2_200));
+        }
+    }
+
     fn long_or_short(&mut self) -> Duration {
         match self.random.below(4) {
             0 => delay(&mut self.random, 12_000),
@@ -87,7 +98,7 @@ impl World {
     }
 
     fn crash_node(&mut self, node: usize, is_power: bool) {
-        let down = match self.random.below(4) {
+        let down = match self.random.below(3) {
             0 => delay(&mut self.random, 8_000),
             _ => delay(&mut self.random, 800),
         };
@@ -210,6 +221,7 @@ impl World {
             node.sync_ms_max = 4;
             node.low = None;
             node.crash_at = None;
+            node.flush_at = None;
             if node.has_failed() {
                 node.crash(self.now, &mut self.net, false);
             }

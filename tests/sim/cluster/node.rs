@@ -49,6 +49,8 @@ pub struct Node {
     pub stopped_since: Instant,
     /// When it is started again, if it is down.
     pub start_at: Instant,
+    /// When everything in memory is to go to blocks.
+    pub flush_at: Option<Instant>,
     /// When it ends again, if that is decided already.
     pub crash_at: Option<Instant>,
     /// Most that a sync takes.
@@ -99,6 +101,7 @@ impl Node {
             stopped_until: now,
             stopped_since: now,
             start_at: now,
+            flush_at: None,
             crash_at: None,
             sync_ms_max: 4,
             low: None,
@@ -141,6 +144,13 @@ impl Node {
             self.stopped_since = now;
         }
         self.stopped_until = until.max(self.stopped_until);
+    }
+
+    /// Everything in memory is to go to blocks.
+    pub fn flush(&mut self) {
+        for shard in self.running.iter_mut().flat_map(|running| &mut running.shards) {
+            shard.side.node.handle_flush_request();
+        }
     }
 
     pub fn shard_count(&self) -> Option<usize> {
