@@ -1,14 +1,15 @@
 //! Simulations: state machines against faults that a seed decides, with everything checked after
 //! each run.
 //!
-//! `TIDEGATE_SIM_SEEDS` is how many seeds are run (each test has its default: 2,100 in all, which
-//! take under a minute of two cores), from `TIDEGATE_SIM_FROM` on; `TIDEGATE_SIM_SEED` runs a
+//! `TIDEGATE_SIM_SEEDS` is how many seeds are run (each test has its default: 3,200 in all, which
+//! take under two minutes of two cores), from `TIDEGATE_SIM_FROM` on; `TIDEGATE_SIM_SEED` runs a
 //! single one. A failing seed prints the command that repeats it. `scripts/sim` runs them for
 //! hours, cuts a failing one short, and checks that they notice `mutations`.
 //!
-//! `log` is the log alone, `blocks` the blocks alone, `node` a node with everything in it,
-//! `cluster` gateways, nodes and the network between them; `fake_disk` is what the last three stand
-//! on, `oracle` what they are compared with.
+//! `log` is the log alone, `blocks` the blocks alone, `node` a node with everything in it, `hints`
+//! what a gateway keeps for nodes that are down, `cluster` gateways, nodes and the network between
+//! them; `fake_disk` is what the last four stand on, `oracle` what blocks and nodes are compared
+//! with.
 
 mod blocks;
 mod cluster;
@@ -83,6 +84,16 @@ fn blocks_tell_damage() {
 #[test]
 fn node_keeps_what_it_acknowledged() {
     run_seeds("node_keeps_what_it_acknowledged", 300, node::simulate);
+}
+
+#[test]
+fn hints_keep_what_they_acknowledged() {
+    run_seeds("hints_keep_what_they_acknowledged", 600, hints::simulate);
+}
+
+#[test]
+fn hints_tell_damage() {
+    run_seeds("hints_tell_damage", 300, hints::simulate_damage);
 }
 
 #[test]
