@@ -2,11 +2,11 @@
 //! retry, and a network that delays, cuts and blocks. One thread, one seed, a clock of its own.
 //!
 //! The decisions are all real (`Owner`, `Links`, `Requests`; `NodeLinks`, `NodeShard`, logs and
-//! replay; placements and routes); the drivers are the simulation's. Checked: what was acknowledged is on
-//! all of its owners, once, with its last value, also after a restart of everything; nothing is
-//! invented; nothing waits for a node that is not heard; no frame of an old placement is
-//! acknowledged; memory is bounded; with the faults gone every request is answered, and everything
-//! comes to rest.
+//! replay; placements and routes); the drivers are the simulation's. Checked: what was acknowledged
+//! is on all of its owners, once, with its last value, also after a restart of everything; nothing
+//! is invented; nothing waits for a node that is not heard; no frame of an old placement is
+//! acknowledged; no link closes for a reason that would be a bug; memory is bounded; with the
+//! faults gone every request is answered, and everything comes to rest.
 
 mod client;
 mod faults;
@@ -58,14 +58,6 @@ struct GatewayPlace {
     /// When it is told of what is new, and of what.
     fleet_at: Option<Instant>,
     epoch: u64,
-}
-
-impl GatewayPlace {
-    fn forget_waits(&mut self) {
-        for shard in self.running.iter_mut().flat_map(|running| &mut running.shards) {
-            shard.handle_stopped();
-        }
-    }
 }
 
 /// What travels between a client and a gateway.

@@ -100,13 +100,3 @@ fn hints_tell_damage() {
 fn cluster_keeps_what_it_acknowledged() {
     run_seeds("cluster_keeps_what_it_acknowledged", 200, cluster::simulate);
 }
-
-#[test]
-fn hints_keep_what_they_acknowledged() {
-    run_seeds("hints_keep_what_they_acknowledged", 600, hints::simulate);
-}
-
-#[test]
-fn hints_tell_damage() {
-    run_seeds("hints_tell_damage", 300, hints::simulate_damage);
-}

@@ -50,7 +50,8 @@ pub struct Attempt {
     pub client: usize,
     pub gateway: usize,
     pub samples: Vec<Sample>,
-    /// Sent before it, without waiting for the answer, over the same connection: other values of the same samples.
+    /// Sent before it, without waiting for the answer, over the same connection: other values of
+    /// the same samples.
     pub before: Vec<Sample>,
     /// Of the gateway: whoever has the connection.
     pub shard: Option<usize>,

@@ -47,7 +47,6 @@ impl World {
                 let place = &mut self.gateways[gateway];
                 if place.running.is_some() {
                     place.stopped_until = until;
-                    place.forget_waits();
                     place.changed_at = until;
                 }
             }

@@ -24,9 +24,6 @@ use crate::series::Pool;
 const TICK: Duration = Duration::from_millis(250);
 /// What a lane may hold above its limit: the part that passed it.
 const REQUEST_BYTES_MAX: u64 = 24 << 10;
-/// What a node refused as of an old placement waits no longer for the new one: the health timeout,
-/// a quarter of a second, and a turn or two.
-const PARKED_MAX: Duration = Duration::from_millis(2_500);
 
 /// Settings that stay over all starts of a gateway.
 #[derive(Clone)]
@@ -69,8 +66,6 @@ pub struct Shard {
     /// Where each link led when it was dialled last.
     pub nodes: BTreeMap<u16, Port>,
     tick_at: Instant,
-    /// Since when a lane has parked samples.
-    parked: BTreeMap<u16, Instant>,
 }
 
 /// A sample of a request.
@@ -114,7 +109,6 @@ impl Gateway {
                 wires: BTreeMap::new(),
                 nodes: BTreeMap::new(),
                 tick_at: now,
-                parked: BTreeMap::new(),
             }
         });
         let shards = shards.collect();
@@ -202,7 +196,6 @@ impl Gateway {
         }
         shard.links.work(now, &mut shard.owner);
         shard.act(now, port, net);
-        shard.check_parked(now);
         let mut answers = Vec::new();
         while let Some(answer) = shard.owner.poll_answer() {
             answers.push(answer);
@@ -282,22 +275,6 @@ impl Shard {
                 }
             }
         }
-    }
-
-    fn check_parked(&mut self, now: Instant) {
-        for lane in 0..self.owner.lane_count() {
-            if self.owner.has_parked(lane) {
-                let since = *self.parked.entry(lane).or_insert(now);
-                assert!(now < since + PARKED_MAX, "lane {lane} waits for a placement since long");
-            } else {
-                self.parked.remove(&lane);
-            }
-        }
-    }
-
-    /// It had no turns: what waits began to wait now.
-    pub fn handle_stopped(&mut self) {
-        self.parked.clear();
     }
 
     fn act(&mut self, now: Instant, port: Port, net: &mut Net) {

@@ -180,10 +180,8 @@ impl World {
                 self.disk.fail_one(&mut self.random);
             }
             let disk = self.disk.clone();
-            match drive(
-                &disk,
-                start(&disk, &self.rules, Wanted { shards: wanted, are_ids_new: false }),
-            ) {
+            let wanted = Wanted { shards: wanted, are_ids_new: false };
+            match drive(&disk, start(&disk, &self.rules, wanted)) {
                 Some(Ok((store, shards, incarnation))) => {
                     (self.store, self.shards, self.incarnation) = (store, shards, incarnation);
                     break;
