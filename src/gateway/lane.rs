@@ -246,13 +246,22 @@ impl Lane {
         trace.runs
     }
 
-    /// The node does not know `hash` by its id: the run's samples travel again, with labels. The
-    /// run stays open.
-    pub fn handle_unknown(&mut self, hash: SeriesHash, run: PartRun) {
+    /// The node does not know `hash` by its id: the run's samples travel again, with labels. Whether
+    /// they are a run of their own that stays open, not the end of the one before.
+    pub fn handle_unknown(&mut self, hash: SeriesHash, run: PartRun) -> bool {
         if let Some(id) = self.table.find(hash) {
             self.table.remove(hash, id);
         }
-        self.unknown.push(run);
+        match self.unknown.last_mut() {
+            Some(last) if last.part == run.part && last.ordinals().end == run.first => {
+                last.end += run.end - run.start;
+                false
+            }
+            _ => {
+                self.unknown.push(run);
+                true
+            }
+        }
     }
 
     /// Whether samples wait for their labels, and no ack is to come before.

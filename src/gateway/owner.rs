@@ -232,20 +232,12 @@ impl Owner {
     /// A frame is durable. Acks of a lane come in sequence order.
     pub fn handle_ack(&mut self, lane: u16, ack: &Ack) {
         let runs = self.lane_mut(lane).handle_ack(ack);
-        let mut refused = ack.refused.iter().peekable();
+        let mut refused = ack.refused.iter();
         let one_is_enough = self.ack == AckPolicy::One && self.route.replication() > 1;
         for run in &runs {
-            if one_is_enough {
-                self.cover(lane, run, &ack.refused);
-            }
-            while let Some(sample) = refused.next_if(|sample| sample.index < run.end) {
-                let first = run.first + (sample.index - run.start);
-                let one = PartRun { first, start: sample.index, end: sample.index + 1, ..*run };
-                if sample.reason == Refusal::UnknownSeries {
-                    self.send_with_labels(lane, one);
-                } else {
-                    self.refuse_run(lane, &one, sample.reason);
-                }
+            let own = refused_of(run, &mut refused);
+            if one_is_enough || !own.is_empty() {
+                self.handle_run_acked(lane, run, (&own, one_is_enough));
             }
         }
         self.close(&runs);
@@ -417,15 +409,47 @@ impl Owner {
         }
     }
 
+    /// A run is durable but for what the node `refused` of it. Looks up once where its samples are:
+    /// a frame may be refused whole, sample by sample.
+    fn handle_run_acked(
+        &mut self,
+        lane: u16,
+        run: &PartRun,
+        (refused, one_is_enough): (&[RefusedSample], bool),
+    ) {
+        let places = self.samples_of(lane, run).into_iter().flatten();
+        let mut refused = refused.iter().peekable();
+        let mut covered: Vec<Range<u32>> = Vec::new();
+        for (index, place) in (run.start..run.end).zip(places) {
+            match refused.next_if(|sample| sample.index == index) {
+                Some(sample) if sample.reason == Refusal::UnknownSeries => {
+                    let first = run.first + (index - run.start);
+                    let one = PartRun { first, start: index, end: index + 1, ..*run };
+                    self.send_with_labels(lane, one, place);
+                }
+                Some(sample) => {
+                    self.parts.get_mut(run.part).refuse(place..place + 1, sample.reason)
+                }
+                None if !one_is_enough => {}
+                None => match covered.last_mut() {
+                    Some(last) if last.end == place => last.end += 1,
+                    _ => covered.push(place..place + 1),
+                },
+            }
+        }
+        if one_is_enough {
+            self.answers.extend(self.parts.cover(run.part, &covered));
+        }
+    }
+
     /// The node does not know a series by its id: one sample, to be sent again with the labels.
-    fn send_with_labels(&mut self, lane: u16, run: PartRun) {
-        let samples = self.samples_of(lane, &run);
+    fn send_with_labels(&mut self, lane: u16, run: PartRun, place: u32) {
         let part = self.parts.get(run.part);
-        let Some(sample) = samples.first().map(|samples| samples.start) else { return };
-        let index = part.batch.sample_end.partition_point(|end| *end <= sample);
+        let index = part.batch.sample_end.partition_point(|end| *end <= place);
         let hash = part.batch.hash[index];
-        self.parts.open_run(run.part);
-        self.lane_mut(lane).handle_unknown(hash, run);
+        if self.lane_mut(lane).handle_unknown(hash, run) {
+            self.parts.open_run(run.part);
+        }
     }
 
     fn refuse(&mut self, lane: u16, runs: &[PartRun], reason: Refusal) {
@@ -438,19 +462,6 @@ impl Owner {
     fn refuse_run(&mut self, lane: u16, run: &PartRun, reason: Refusal) {
         for samples in self.samples_of(lane, run) {
             self.parts.get_mut(run.part).refuse(samples, reason);
-        }
-    }
-
-    /// One owner has what was not refused of a run, and that is enough.
-    fn cover(&mut self, lane: u16, run: &PartRun, refused: &[RefusedSample]) {
-        let mut start = run.start;
-        let refused = refused.iter().map(|sample| sample.index);
-        let own = refused.filter(|index| (run.start..run.end).contains(index));
-        for end in own.chain([run.end]) {
-            let first = run.first + (start - run.start);
-            let samples = self.samples_of(lane, &PartRun { first, start, end, ..*run });
-            self.answers.extend(self.parts.cover(run.part, &samples));
-            start = end + 1;
         }
     }
 
@@ -507,6 +518,7 @@ impl Owner {
     fn settle_down(&mut self, key: PartKey) -> bool {
         self.split_part(key);
         let down = std::mem::take(&mut self.parts.get_mut(key).down);
+        let refused = self.parts.get(key).refused_places();
         let mut is_hinting = false;
         for &lane in &down {
             let series = std::mem::take(&mut self.split[usize::from(lane)]);
@@ -515,7 +527,7 @@ impl Owner {
                 let part = self.parts.get(key);
                 let samples = part.samples_of(index);
                 if self.keeps_hints && self.has_other_owner(part, index, &down) {
-                    pieces.extend(not_refused(part, samples).map(|samples| (index, samples)));
+                    pieces.extend(without(samples, &refused).map(|samples| (index, samples)));
                 } else {
                     self.parts.get_mut(key).refuse(samples, Refusal::NodeDown);
                 }
@@ -549,20 +561,29 @@ impl Owner {
     }
 }
 
-/// The stretches of `samples` that nobody refused.
-fn not_refused(part: &OpenPart, samples: Range<u32>) -> impl Iterator<Item = Range<u32>> {
+/// What the node refused of a run, and takes it out of `refused`, which ascends.
+fn refused_of(
+    run: &PartRun,
+    refused: &mut std::slice::Iter<'_, RefusedSample>,
+) -> Vec<RefusedSample> {
+    let rest = refused.as_slice();
+    let start = rest.partition_point(|sample| sample.index < run.start);
+    let end = rest.partition_point(|sample| sample.index < run.end);
+    *refused = rest[end..].iter();
+    rest[start..end].to_vec()
+}
+
+/// The stretches of `samples` outside `refused`, which ascends and is apart.
+fn without(samples: Range<u32>, refused: &[Range<u32>]) -> impl Iterator<Item = Range<u32>> {
+    let Range { mut start, end } = samples;
+    let first = refused.partition_point(|refused| refused.end <= start);
     let mut stretches: Vec<Range<u32>> = Vec::new();
-    if !part.has_refusals() {
-        stretches.push(samples);
-        return stretches.into_iter();
+    for refused in refused[first..].iter().take_while(|refused| refused.start < end) {
+        stretches.push(start..refused.start.max(start));
+        start = refused.end;
     }
-    for sample in samples.filter(|sample| !part.is_refused(*sample)) {
-        match stretches.last_mut() {
-            Some(last) if last.end == sample => last.end += 1,
-            _ => stretches.push(sample..sample + 1),
-        }
-    }
-    stretches.into_iter()
+    stretches.push(start..end.max(start));
+    stretches.into_iter().filter(|stretch| !stretch.is_empty())
 }
 
 #[cfg(test)]

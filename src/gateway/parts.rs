@@ -217,14 +217,18 @@ impl OpenPart {
         }
     }
 
-    /// Whether a sample was refused.
-    pub fn is_refused(&self, sample: u32) -> bool {
-        self.refusals.iter().any(|(samples, _)| samples.contains(&sample))
-    }
-
-    /// Whether any was.
-    pub fn has_refusals(&self) -> bool {
-        !self.refusals.is_empty()
+    /// The samples that were refused: ascending stretches that do not touch.
+    pub fn refused_places(&self) -> Vec<Range<u32>> {
+        let mut places: Vec<_> = self.refusals.iter().map(|(samples, _)| samples.clone()).collect();
+        places.sort_unstable_by_key(|samples| samples.start);
+        places.dedup_by(|next, last| {
+            let is_joined = next.start <= last.end;
+            if is_joined {
+                last.end = last.end.max(next.end);
+            }
+            is_joined
+        });
+        places
     }
 
     /// Takes back refusals of samples that another owner has: one is enough.

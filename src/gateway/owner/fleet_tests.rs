@@ -275,3 +275,73 @@ fn a_hint_is_delivered_to_its_node_alone() {
     assert_eq!((outcome.hint, outcome.is_done), (origin, true));
     assert_eq!(outcome.refused.get(Refusal::OlderThanRetention), 1);
 }
+
+/// Red when the places of a run's samples are looked up for each sample that is refused: a frame
+/// that a node refuses whole, or an owner that is down while every other sample is refused, then
+/// takes minutes instead of milliseconds, and the shard does nothing else meanwhile.
+#[test]
+fn many_refusals_are_no_more_than_one_pass() {
+    const SERIES: u32 = 40_000;
+    let names: Vec<String> = (0..SERIES).map(|n| format!("s{n}")).collect();
+    let sample = [(5, 1.0)];
+    let series: Vec<_> = names.iter().map(|name| (name.as_str(), &sample[..])).collect();
+    let mut owner = owner(3, 3, AckPolicy::One).with_hints();
+    owner.handle_lane_down(2);
+    owner.handle_part(part(1, &series));
+    for (lane, reason) in [(0, Refusal::UnknownSeries), (0, Refusal::TooOld), (1, Refusal::TooOld)]
+    {
+        let mut sent = Vec::new();
+        while let Some(frame) = owner.poll_frame(lane) {
+            let sequence = check_frame(&frame.bytes).expect("sealed").sequence;
+            sent.push((sequence, view(&frame).new_series_count(), frame.sample_count()));
+            owner.lane_mut(lane).handle_frame_sent(frame);
+        }
+        let (mut refused, mut seen) = (0, 0);
+        for (sequence, new, count) in sent {
+            // An odd one each time, or the whole frame.
+            let is_whole = reason == Refusal::UnknownSeries;
+            let own = (0..count).filter(|index| is_whole || (seen + index) % 2 == 1);
+            let own: Vec<_> = own.map(|index| (index, reason)).collect();
+            (refused, seen) = (refused + own.len() as u64, seen + count);
+            ack(&mut owner, lane, (sequence, new), &own);
+        }
+        let is_whole = reason == Refusal::UnknownSeries;
+        let share = u64::from(SERIES) / (2 - u64::from(is_whole));
+        assert_eq!((refused, seen), (share, SERIES), "lane {lane}: {reason:?}");
+    }
+    let hint = owner.poll_hint().expect("for the owner that is down");
+    assert_eq!((hint.lane, hint.part.sample_count()), (2, u64::from(SERIES) / 2));
+    owner.handle_hinted(hint.ticket, Ok(()));
+    assert_eq!(answers(&mut owner), [(1, u64::from(SERIES) / 2)]);
+    assert!(owner.is_idle());
+}
+
+/// Red when samples of a series that a node does not know travel without those before them, when
+/// one of two neighbours is forgotten, or a part is answered while one is on its way again.
+#[test]
+fn what_a_node_does_not_know_travels_again_with_labels() {
+    let mut owner = owner(2, 2, AckPolicy::All);
+    eight(&mut owner, 1, 5);
+    for lane in 0..2 {
+        let (sequence, _, new) = send(&mut owner, lane);
+        ack(&mut owner, lane, (sequence, new), &[]);
+    }
+    assert_eq!(answers(&mut owner), [(1, 0)]);
+    eight(&mut owner, 2, 6);
+    let (other, ..) = send(&mut owner, 1);
+    ack(&mut owner, 1, (other, 0), &[]);
+    let (first, ..) = send(&mut owner, 0);
+    eight(&mut owner, 3, 7);
+    let (second, ..) = send(&mut owner, 0);
+    let (other, ..) = send(&mut owner, 1);
+    ack(&mut owner, 1, (other, 0), &[]);
+    let unknown = |index| (index, Refusal::UnknownSeries);
+    ack(&mut owner, 0, (first, 0), &[unknown(1), unknown(2), (4, Refusal::TooOld), unknown(7)]);
+    ack(&mut owner, 0, (second, 0), &[unknown(1), unknown(2), unknown(7)]);
+    assert_eq!(answers(&mut owner), []);
+    let (third, times, new) = send(&mut owner, 0);
+    assert_eq!((times, new), (vec![6, 6, 6, 7, 7, 7], 3));
+    ack(&mut owner, 0, (third, new), &[]);
+    assert_eq!(answers(&mut owner), [(2, 1), (3, 0)]);
+    assert!(owner.is_idle());
+}
