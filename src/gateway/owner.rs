@@ -51,6 +51,8 @@ pub struct Owner {
     hints: VecDeque<HintOut>,
     /// Hints that are not durable yet, by ticket.
     hinting: HashMap<u64, Hinting>,
+    /// Bytes that they hold, about.
+    hinting_bytes: u64,
     next_ticket: u64,
     delivered: VecDeque<Delivered>,
     /// Series by lane, as the part at hand is split; kept for their memory.
@@ -82,6 +84,7 @@ pub struct Delivered {
 struct Hinting {
     key: PartKey,
     samples: Vec<Range<u32>>,
+    held_bytes: u64,
 }
 
 struct OwnerLane {
@@ -114,6 +117,7 @@ impl Owner {
             keeps_hints: false,
             hints: VecDeque::new(),
             hinting: HashMap::new(),
+            hinting_bytes: 0,
             next_ticket: 1,
             delivered: VecDeque::new(),
             split: Vec::new(),
@@ -160,7 +164,9 @@ impl Owner {
 
     /// They are durable, or refused.
     pub fn handle_hinted(&mut self, ticket: u64, outcome: Result<(), Refusal>) {
-        let Some(Hinting { key, samples }) = self.hinting.remove(&ticket) else { return };
+        let Some(hinting) = self.hinting.remove(&ticket) else { return };
+        let Hinting { key, samples, held_bytes } = hinting;
+        self.hinting_bytes -= held_bytes;
         if let Err(reason) = outcome {
             for samples in samples {
                 self.parts.get_mut(key).refuse(samples, reason);
@@ -438,7 +444,11 @@ impl Owner {
             }
         }
         if one_is_enough {
-            self.answers.extend(self.parts.cover(run.part, &covered));
+            // An answer lets the next request in, but the hint still holds memory.
+            let waits = !self.parts.get(run.part).down.is_empty()
+                && self.hinting_bytes > self.lane_bytes_max;
+            self.parts.cover(run.part, &covered);
+            self.answers.extend((!waits).then(|| self.parts.answer_covered(run.part)).flatten());
         }
     }
 
@@ -554,9 +564,11 @@ impl Owner {
         self.next_ticket += 1;
         let hint =
             HintPart::of_samples((part.tenant, part.lateness), (&part.batch, &part.bytes), &pieces);
+        let held_bytes = (hint.batch.memory_bytes() + hint.bytes.memory_bytes()) as u64;
+        self.hinting_bytes += held_bytes;
         self.hints.push_back(HintOut { ticket, lane, part: hint });
         let samples = pieces.into_iter().map(|(_, samples)| samples).collect();
-        self.hinting.insert(ticket, Hinting { key, samples });
+        self.hinting.insert(ticket, Hinting { key, samples, held_bytes });
         self.parts.open_run(key);
     }
 }

@@ -170,15 +170,20 @@ impl Parts {
         }
     }
 
-    /// An owner has made `samples` durable, and one is enough. The answer, if that was all of them
-    /// and nobody has answered yet; the part stays open for the other owners.
-    pub fn cover(&mut self, key: PartKey, samples: &[Range<u32>]) -> Option<PartAnswer> {
+    /// An owner has made `samples` durable, and one is enough.
+    pub fn cover(&mut self, key: PartKey, samples: &[Range<u32>]) {
         let part = self.get_mut(key);
         let sample_count = part.sample_count();
         for samples in samples {
             part.covered.insert(samples.clone(), sample_count);
         }
-        if part.covered.count < sample_count {
+    }
+
+    /// The answer, if all samples are covered and nobody has answered yet; the part stays open for
+    /// the other owners.
+    pub fn answer_covered(&mut self, key: PartKey) -> Option<PartAnswer> {
+        let part = self.get_mut(key);
+        if part.covered.count < part.sample_count() {
             return None;
         }
         let request = part.request.take()?;

@@ -345,3 +345,29 @@ fn what_a_node_does_not_know_travels_again_with_labels() {
     assert_eq!(answers(&mut owner), [(2, 1), (3, 0)]);
     assert!(owner.is_idle());
 }
+
+/// Red when parts are answered by one owner without an end while their hints wait for the disk:
+/// nothing is admitted by bytes any more then, and memory grows as fast as clients send.
+#[test]
+fn one_owner_is_not_enough_while_too_many_hints_wait() {
+    let mut owner = owner(2, 2, AckPolicy::One).with_hints();
+    owner.lane_bytes_max = 10_000;
+    owner.handle_lane_down(1);
+    let mut answered = 0;
+    for slot in 0..1000 {
+        eight(&mut owner, slot, i64::from(slot));
+        let (sequence, _, new) = send(&mut owner, 0);
+        ack(&mut owner, 0, (sequence, new), &[]);
+        answered += answers(&mut owner).len();
+    }
+    assert!((1..200).contains(&answered), "{answered} answers");
+    while let Some(hint) = owner.poll_hint() {
+        owner.handle_hinted(hint.ticket, Ok(()));
+    }
+    assert_eq!(answered + answers(&mut owner).len(), 1000);
+    assert!(owner.is_idle());
+    eight(&mut owner, 1000, 1000);
+    let (sequence, _, new) = send(&mut owner, 0);
+    ack(&mut owner, 0, (sequence, new), &[]);
+    assert_eq!(answers(&mut owner), [(1000, 0)], "there is room again");
+}
