@@ -120,8 +120,10 @@ impl Shard {
 
     /// Nothing new from now on.
     pub(super) fn drain_halves(&mut self) {
-        if let Halves::Node(port) = &mut self.halves {
-            port.drain(&mut self.ring);
+        match &mut self.halves {
+            Halves::Together => {}
+            Halves::Gateway(links) => links.drain(),
+            Halves::Node(port) => port.drain(&mut self.ring),
         }
     }
 

@@ -75,6 +75,11 @@ impl LinkSide {
         self.fleets.is_empty() && self.hint_events.is_empty()
     }
 
+    /// The process ends: no more hints are handed out.
+    pub fn drain(&mut self) {
+        self.hints.drain();
+    }
+
     /// Samples of hints that nodes will never take, and why.
     pub fn hints_refused(&self) -> &RefusalCounts {
         self.hints.refused()

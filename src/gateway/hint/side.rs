@@ -24,6 +24,7 @@ pub struct HintSide {
     shard: u32,
     commands: VecDeque<HintCommand>,
     nodes: BTreeMap<NodeId, Reading>,
+    is_draining: bool,
     /// Samples of hints that nodes will never take.
     refused: RefusalCounts,
 }
@@ -40,7 +41,8 @@ impl HintSide {
     /// The end of `shard`. `waiting` are the nodes for which hints were found on the disk.
     pub fn new(shard: u32, waiting: impl IntoIterator<Item = NodeId>) -> Self {
         let nodes = waiting.into_iter().map(|node| (node, Reading::default())).collect();
-        Self { shard, commands: VecDeque::new(), nodes, refused: RefusalCounts::default() }
+        let (commands, refused) = (VecDeque::new(), RefusalCounts::default());
+        Self { shard, commands, nodes, is_draining: false, refused }
     }
 
     /// How the nodes are: those of the placement, with whether all links of the shard to them are
@@ -56,12 +58,24 @@ impl HintSide {
         }
     }
 
+    /// The process ends: hints stay on the disk for the next start, but those that went out.
+    pub fn drain(&mut self) {
+        self.is_draining = true;
+        for (&node, reading) in &mut self.nodes {
+            if std::mem::take(&mut reading.is_asked) {
+                self.commands.push_back(HintCommand::Pause { node, shard: self.shard });
+            }
+        }
+    }
+
     /// What the keeper says.
     pub fn handle_event(&mut self, event: HintEvent, owner: &mut Owner) {
         match event {
             HintEvent::Appended { ticket, outcome, .. } => {
                 owner.handle_hinted(ticket, outcome.map_err(|_| Refusal::HintsFull));
             }
+            // It was on its way when the keeper heard that no more are wanted.
+            HintEvent::Record { .. } if self.is_draining => {}
             HintEvent::Record { node, record } => {
                 let hint = HintOrigin { node, number: record.number };
                 owner.handle_hint(hint, record.part);
@@ -91,7 +105,7 @@ impl HintSide {
         }
         for (&node, reading) in &mut self.nodes {
             let is_due = reading.again_at.is_none_or(|again_at| again_at <= now);
-            if reading.is_up && !reading.is_asked && is_due {
+            if reading.is_up && !reading.is_asked && is_due && !self.is_draining {
                 reading.is_asked = true;
                 reading.again_at = None;
                 self.commands.push_back(HintCommand::Read { node, shard });
@@ -114,3 +128,6 @@ impl HintSide {
         &self.refused
     }
 }
+
+#[cfg(test)]
+mod tests;
