@@ -3,6 +3,7 @@
 
 use crate::base::chance::Chance;
 use crate::base::queue::QueueSender;
+use crate::base::time::unix_now_ms;
 use crate::control::config::Config;
 use crate::control::discovery::driver::{self, AskOptions};
 use crate::control::discovery::entry::parse_entries;
@@ -22,7 +23,7 @@ use crate::server::roles::GatewayIdentity;
 use crate::server::start::StartFault;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
@@ -137,7 +138,8 @@ async fn tell_shards(mut view: watch::Receiver<Arc<FleetView>>, followers: Follo
     }
 }
 
-/// Opens a node's placement and answers for it; `epoch` is kept true. The way for questions.
+/// Opens a node's placement and answers for it; `epoch` is true when this returns, and kept so. The
+/// way for questions.
 pub fn keep_placement(
     config: &Config,
     node: u128,
@@ -146,6 +148,7 @@ pub fn keep_placement(
 ) -> Result<flume::Sender<OtherQuestion>, PlacementFault> {
     let zone = (!config.zone.is_empty()).then(|| config.zone.clone());
     let placement = NodePlacement::open(&config.data, NodeId(node), zone)?;
+    epoch.store(placement.epoch_in_force(unix_now_ms()), Ordering::Relaxed);
     let (sender, questions) = flume::bounded(QUESTIONS_MAX);
     handle.spawn(answer_placement(Arc::new(placement), questions, epoch));
     Ok(sender)

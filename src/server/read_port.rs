@@ -3,7 +3,7 @@
 use crate::base::time::Duration;
 use crate::control::config::Config;
 use crate::control::readiness::{Readiness, ServerState};
-use crate::control::reads::answering::{Answering, AnsweringLimits, NodeIdentity};
+use crate::control::reads::answering::{Answering, AnsweringLimits, NodeIdentity, OtherQuestion};
 use crate::control::reads::server::{NodeStanding, ReadServer, ReadServerConfig};
 use crate::control::shards::Shards;
 use crate::server::fleet_control::keep_placement;
@@ -34,6 +34,12 @@ pub struct ReadPort {
     pub epoch: Arc<AtomicU64>,
 }
 
+/// The port of a node that knows which placement is in force.
+pub struct PlacedPort {
+    port: ReadPort,
+    placement: flume::Sender<OtherQuestion>,
+}
+
 impl ReadPort {
     /// Binds the port behind those of the shards.
     pub fn bind(
@@ -51,6 +57,20 @@ impl ReadPort {
         Ok(Self { listener, secret, epoch })
     }
 
+    /// Opens the placement of `node`: the epoch is true from now on.
+    pub fn keep_placement(
+        self,
+        config: &Config,
+        node: u128,
+        handle: &Handle,
+    ) -> Result<PlacedPort, RecoverFault> {
+        let placement = keep_placement(config, node, Arc::clone(&self.epoch), handle);
+        let placement = placement.map_err(RecoverFault::Placement)?;
+        Ok(PlacedPort { port: self, placement })
+    }
+}
+
+impl PlacedPort {
     /// Lets gateways in from now on, until the control plane ends.
     pub fn open(
         self,
@@ -58,15 +78,13 @@ impl ReadPort {
         (identity, shards): (threads::NodeIdentity, Shards),
         (state, handle): (Arc<ServerState>, &Handle),
     ) -> Result<(), RecoverFault> {
-        let Self { listener, secret, epoch } = self;
+        let Self { port: ReadPort { listener, secret, epoch }, placement } = self;
         let receiver = receiver_config(identity, identity.shard_count, config.link.port());
         let limits = AnsweringLimits {
             selects_max: config.query_concurrency_max,
             wait_max: config.query_wait_max.duration(),
         };
         let who = NodeIdentity { node: identity.node, incarnation: identity.incarnation };
-        let placement = keep_placement(config, identity.node, Arc::clone(&epoch), handle);
-        let placement = placement.map_err(RecoverFault::Placement)?;
         let answering = Answering::new(shards, who, limits).with_others(placement);
         let look = move || NodeStanding {
             state: node_state(&state),

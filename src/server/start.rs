@@ -146,10 +146,14 @@ fn serve_node(role: Role, config: &Config) -> Result<(), StartFault> {
     let rules = rules::node_rules(config);
     let state = Arc::clone(&process.state);
     let (reads_config, handle) = (config.clone(), control_plane.handle().clone());
-    let job = move |folder| {
+    let job = move |folder: DataFolder| {
         let queues = (&background[..], &handovers[..], queues);
+        // Before the link ports open: a node that knows of no epoch takes what follows an old one.
+        let node = folder.manifest().node;
+        let keep = |port: ReadPort| port.keep_placement(&reads_config, node, &handle);
+        let placed_port = read_port.map(keep).transpose()?;
         let (thread, identity) = run_recovery(folder, &rules, &state, queues)?;
-        if let Some(port) = read_port {
+        if let Some(port) = placed_port {
             port.open(&reads_config, (identity, handles), (state, &handle))?;
         }
         tracing::info!("ready");
