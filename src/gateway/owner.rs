@@ -434,7 +434,7 @@ impl Owner {
                     self.send_with_labels(lane, one, place);
                 }
                 Some(sample) => {
-                    self.parts.get_mut(run.part).refuse(place..place + 1, sample.reason)
+                    self.parts.get_mut(run.part).refuse(place..place + 1, sample.reason);
                 }
                 None if !one_is_enough => {}
                 None => match covered.last_mut() {

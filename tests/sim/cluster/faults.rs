@@ -152,10 +152,7 @@ impl World {
         if !(200..300).contains(&answer.status) {
             return;
         }
-        let (attempt, _) = match self.attempts.get(&answer.attempt) {
-            Some(attempt) => attempt,
-            None => return,
-        };
+        let Some((attempt, _)) = self.attempts.get(&answer.attempt) else { return };
         for sample in &attempt.samples {
             let shard = self.pool.shard_of(sample.series, answer.shard_count);
             let epoch = answer.epochs[&shard];

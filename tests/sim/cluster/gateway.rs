@@ -35,14 +35,16 @@ pub struct GatewaySettings {
     pub ack: AckPolicy,
 }
 
+/// Attempt, and the epoch that each shard followed when it answered its part.
+type OpenRequest = (u64, BTreeMap<usize, u64>);
+
 /// A gateway that runs.
 pub struct Gateway {
     settings: GatewaySettings,
     pub shards: Vec<Shard>,
     /// The document that its shards follow; 0: none.
     pub epoch: u64,
-    /// By request: attempt, and the epoch that each shard followed when it answered its part.
-    open: BTreeMap<(u32, u32, u32), (u64, BTreeMap<usize, u64>)>,
+    open: BTreeMap<(u32, u32, u32), OpenRequest>,
     pub answers: Vec<Answer>,
 }
 
@@ -176,7 +178,7 @@ impl Gateway {
         shard.receive(now, port, net);
         for message in std::mem::take(&mut shard.mail) {
             match message {
-                ShardMessage::Part(part) => shard.owner.handle_part(part),
+                ShardMessage::Part(share) => shard.owner.handle_part(share),
                 ShardMessage::Answer(answer) => {
                     let key = key_of(&answer.request);
                     if let Some((attempt, outcome)) = shard.requests.handle_answer(answer) {

@@ -101,9 +101,10 @@ fn placement(shape: Shape) -> Arc<Placement> {
             epoch: shape.epoch,
             start_ms: i64::try_from(shape.epoch).expect("small"),
             replication: shape.replication,
-            strategy: match shape.is_by_label {
-                true => Strategy::ShardBy { labels },
-                false => Strategy::Hash {},
+            strategy: if shape.is_by_label {
+                Strategy::ShardBy { labels }
+            } else {
+                Strategy::Hash {}
             },
             nodes,
         };
