@@ -246,8 +246,8 @@ impl Lane {
         trace.runs
     }
 
-    /// The node does not know `hash` by its id: the run's samples travel again, with labels. Whether
-    /// they are a run of their own that stays open, not the end of the one before.
+    /// The node does not know `hash` by its id: the run's samples travel again, with labels.
+    /// Whether they are a run of their own that stays open, not the end of the one before.
     pub fn handle_unknown(&mut self, hash: SeriesHash, run: PartRun) -> bool {
         if let Some(id) = self.table.find(hash) {
             self.table.remove(hash, id);

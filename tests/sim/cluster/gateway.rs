@@ -178,7 +178,7 @@ impl Gateway {
         shard.receive(now, port, net);
         for message in std::mem::take(&mut shard.mail) {
             match message {
-                ShardMessage::Part(share) => shard.owner.handle_part(share),
+                ShardMessage::Part(handed) => shard.owner.handle_part(handed),
                 ShardMessage::Answer(answer) => {
                     let key = key_of(&answer.request);
                     if let Some((attempt, outcome)) = shard.requests.handle_answer(answer) {
