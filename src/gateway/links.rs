@@ -330,6 +330,7 @@ impl Links {
                 >= *one.parked_since.get_or_insert(now) + self.config.silence.unhealthy_after
             {
                 owner.refuse_parked(link);
+                one.parked_since = None;
             }
         }
     }

@@ -104,7 +104,16 @@ impl Links {
     ) -> Result<Opened, LinkFault> {
         let acked = oldest.saturating_sub(1);
         let known = self.by_key.get(&key).copied();
-        let superseded = known.and_then(|number| self.by_number[&number].connection);
+        // Also of an incarnation before: what it has not read yet is older than what comes now.
+        let is_same_shard = |link: &Link| {
+            (link.key.gateway, link.key.gateway_shard) == (key.gateway, key.gateway_shard)
+        };
+        let superseded = self.by_number.values().find_map(|link| {
+            link.connection.filter(|_| is_same_shard(link))
+        });
+        if let Some(superseded) = superseded {
+            self.leave(superseded);
+        }
         let resumed = known.filter(|number| self.by_number[number].remembers(acked));
         let number = match (resumed, known) {
             (Some(number), _) => number,
@@ -133,6 +142,13 @@ impl Links {
             && link.connection == Some(connection)
         {
             link.connection = None;
+        }
+    }
+
+    /// Whatever link has the connection has none.
+    fn leave(&mut self, connection: ConnectionId) {
+        for link in self.by_number.values_mut() {
+            link.connection = link.connection.filter(|open| *open != connection);
         }
     }
 
@@ -356,6 +372,21 @@ mod tests {
         check(500, 2);
         check(501, 1);
         check(5000, 1);
+    }
+
+    /// Red if only a connection of the same incarnation is superseded: what the older one has not
+    /// read yet would be written over what is newer.
+    #[test]
+    fn an_earlier_incarnation_is_superseded_too() {
+        let (mut links, key) = links();
+        links.open(key, 1, ConnectionId(1)).expect("room");
+        let later = LinkKey { incarnation: 4, ..key };
+        let opened = links.open(later, 1, ConnectionId(2)).expect("room");
+        assert_eq!(opened.superseded, Some(ConnectionId(1)));
+        assert_eq!(links.len(), 1, "and it is forgotten");
+        let other = LinkKey { gateway_shard: 3, ..key };
+        let opened = links.open(other, 1, ConnectionId(3)).expect("room");
+        assert_eq!(opened.superseded, None);
     }
 
     #[test]
