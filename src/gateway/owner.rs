@@ -599,6 +599,6 @@ fn without(samples: Range<u32>, refused: &[Range<u32>]) -> impl Iterator<Item = 
 }
 
 #[cfg(test)]
-mod fleet_tests;
+pub(in crate::gateway) mod fleet_tests;
 #[cfg(test)]
 mod tests;

@@ -90,6 +90,8 @@ impl HintSide {
         while let Some(out) = owner.poll_hint() {
             let ticket = HintTicket { shard, number: out.ticket };
             let node = node_of(out.lane);
+            // It may leave the placement before anybody asks how it is.
+            self.nodes.entry(node).or_default();
             self.commands.push_back(HintCommand::Append { node, ticket, part: out.part });
         }
         while let Some(Delivered { hint, is_done, refused }) = owner.poll_delivered() {

@@ -34,6 +34,16 @@ fn owner(node_count: u16, replication: u8, ack: AckPolicy) -> Owner {
     owner
 }
 
+/// An owner with a hint to be kept.
+pub(in crate::gateway) fn one_of_two_is_down() -> Owner {
+    let mut owner = owner(2, 2, AckPolicy::All).with_hints();
+    owner.handle_lane_down(1);
+    eight(&mut owner, 1, 5);
+    let (sequence, _, new) = send(&mut owner, 0);
+    ack(&mut owner, 0, (sequence, new), &[]);
+    owner
+}
+
 /// A part with one sample of each of eight series, at `time`.
 fn eight(owner: &mut Owner, slot: u32, time: i64) {
     let sample = [(time, 1.0)];

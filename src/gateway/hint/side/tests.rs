@@ -4,7 +4,7 @@ use super::*;
 use crate::base::time::monotonic_now;
 use crate::gateway::hint::HintPart;
 use crate::gateway::hint::replay::{HintNumber, HintRecord};
-use crate::gateway::owner::AckPolicy;
+use crate::gateway::owner::{AckPolicy, fleet_tests};
 use crate::model::labels::LabelLimits;
 
 const NODE: NodeId = NodeId(7);
@@ -48,4 +48,18 @@ fn a_side_that_drains_takes_no_more_hints() {
     side.work(now + AGAIN_AFTER, &mut owner, |_| NODE);
     assert_eq!(commands(&mut side), Vec::<&str>::new());
     assert!(owner.is_idle());
+}
+
+/// Red when a hint that is kept for a node which leaves the placement before the next look at the
+/// links is not read before the next start.
+#[test]
+fn hints_of_a_node_that_leaves_at_once_are_read() {
+    let mut owner = fleet_tests::one_of_two_is_down();
+    let now = monotonic_now();
+    let mut side = HintSide::new(0, []);
+    side.work(now, &mut owner, |_| NODE);
+    assert_eq!(commands(&mut side), ["append"]);
+    side.handle_nodes(&BTreeMap::new());
+    side.work(now, &mut owner, |_| NODE);
+    assert_eq!(commands(&mut side), ["read"]);
 }
