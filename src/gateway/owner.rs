@@ -272,7 +272,7 @@ impl Owner {
         let mut runs = one.lane.take_runs(RunsOf::AllFrames);
         runs.append(&mut one.parked);
         for run in &runs {
-            self.parts.get_mut(run.part).add_down(lane);
+            self.parts.get_mut(run.part).add_down(lane, Refusal::NodeDown);
         }
         self.close(&runs);
     }
@@ -358,11 +358,15 @@ impl Owner {
             return lane.gather(&mut self.parts, (key, None), &(0..u32::MAX), &self.label_limits);
         }
         self.split_part(key);
+        let may_hint = self.may_hint(key, Refusal::Overloaded);
         for (lane, series) in (0u16..).zip(&self.split) {
             let one = &mut self.lanes[usize::from(lane)];
             match series.as_slice() {
                 [] => {}
-                _ if one.is_down => self.parts.get_mut(key).add_down(lane),
+                _ if one.is_down => self.parts.get_mut(key).add_down(lane, Refusal::NodeDown),
+                _ if may_hint && one.lane.held_bytes() > self.lane_bytes_max => {
+                    self.parts.get_mut(key).add_down(lane, Refusal::Overloaded);
+                }
                 series if one.lane.held_bytes() > self.lane_bytes_max => {
                     let part = self.parts.get_mut(key);
                     for &index in series {
@@ -433,6 +437,9 @@ impl Owner {
                     let one = PartRun { first, start: index, end: index + 1, ..*run };
                     self.send_with_labels(lane, one, place);
                 }
+                Some(sample) if self.may_hint(run.part, sample.reason) => {
+                    self.parts.get_mut(run.part).add_down(lane, sample.reason);
+                }
                 Some(sample) => {
                     self.parts.get_mut(run.part).refuse(place..place + 1, sample.reason);
                 }
@@ -464,9 +471,30 @@ impl Owner {
 
     fn refuse(&mut self, lane: u16, runs: &[PartRun], reason: Refusal) {
         for run in runs {
-            self.refuse_run(lane, run, reason);
+            if self.may_hint(run.part, reason) {
+                self.parts.get_mut(run.part).add_down(lane, reason);
+            } else {
+                self.refuse_run(lane, run, reason);
+            }
         }
         self.close(runs);
+    }
+
+    /// Whether an owner that refuses for `reason` is as good as down: another may have the samples,
+    /// and this one gets them when it can take them.
+    fn may_hint(&self, key: PartKey, reason: Refusal) -> bool {
+        self.keeps_hints
+            && self.route.replication() > 1
+            && self.parts.get(key).hint.is_none()
+            && matches!(
+                reason,
+                Refusal::Overloaded
+                    | Refusal::HeadFull
+                    | Refusal::DiskFull
+                    | Refusal::LogFailed
+                    | Refusal::Replaying
+                    | Refusal::Draining
+            )
     }
 
     fn refuse_run(&mut self, lane: u16, run: &PartRun, reason: Refusal) {
@@ -539,7 +567,8 @@ impl Owner {
                 if self.keeps_hints && self.has_other_owner(part, index, &down) {
                     pieces.extend(without(samples, &refused).map(|samples| (index, samples)));
                 } else {
-                    self.parts.get_mut(key).refuse(samples, Refusal::NodeDown);
+                    let reason = part.down_reason.unwrap_or(Refusal::NodeDown);
+                    self.parts.get_mut(key).refuse(samples, reason);
                 }
             }
             self.split[usize::from(lane)] = series;

@@ -38,6 +38,8 @@ pub struct OpenPart {
     pub bytes: Arc<RequestBytes>,
     /// Lanes whose node is down, that should have had their share.
     pub down: Vec<u16>,
+    /// Why the last of them was added.
+    pub down_reason: Option<Refusal>,
     /// Rises; the greater, the later it came.
     pub opened: u64,
     /// Samples that one owner at least has made durable, where that is enough.
@@ -151,6 +153,7 @@ impl Parts {
         assert!(part.is_open && part.runs_left == 0, "its last run was closed");
         part.is_open = false;
         part.down.clear();
+        part.down_reason = None;
         part.bytes = Arc::default();
         if part.covered.count > 0 {
             part.forgive_covered();
@@ -248,8 +251,9 @@ impl OpenPart {
         }
     }
 
-    /// A lane that should have had its share is down.
-    pub fn add_down(&mut self, lane: u16) {
+    /// A lane that should have had its share is down, or as good as that, for `reason`.
+    pub fn add_down(&mut self, lane: u16, reason: Refusal) {
+        self.down_reason = Some(reason);
         if !self.down.contains(&lane) {
             self.down.push(lane);
         }

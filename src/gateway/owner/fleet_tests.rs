@@ -381,3 +381,30 @@ fn one_owner_is_not_enough_while_too_many_hints_wait() {
     ack(&mut owner, 0, (sequence, new), &[]);
     assert_eq!(answers(&mut owner), [(1000, 0)], "there is room again");
 }
+
+/// Red when a node whose disk is full, or that takes too long, makes clients wait or fail although
+/// another owner has their samples.
+#[test]
+fn what_an_owner_cannot_take_now_is_hinted_once_another_has_it() {
+    let mut owner = owner(2, 2, AckPolicy::All).with_hints();
+    eight(&mut owner, 1, 5);
+    let (sequence, _, new) = send(&mut owner, 0);
+    let (other, ..) = send(&mut owner, 1);
+    owner.handle_refused(1, other, Refusal::DiskFull);
+    assert_eq!(answers(&mut owner), []);
+    ack(&mut owner, 0, (sequence, new), &[]);
+    let hint = owner.poll_hint().expect("for the owner whose disk is full");
+    assert_eq!((hint.lane, hint.part.sample_count()), (1, 8));
+    owner.handle_hinted(hint.ticket, Ok(()));
+    assert_eq!(answers(&mut owner), [(1, 0)]);
+    // Both of them: nobody has it, and the client hears why.
+    eight(&mut owner, 2, 6);
+    for lane in 0..2 {
+        let (sequence, ..) = send(&mut owner, lane);
+        owner.handle_refused(lane, sequence, Refusal::HeadFull);
+    }
+    assert!(owner.poll_hint().is_none());
+    let answer = owner.poll_answer().expect("refused");
+    assert_eq!(answer.refused.get(Refusal::HeadFull), 8);
+    assert!(owner.is_idle());
+}

@@ -108,9 +108,10 @@ impl Links {
         let is_same_shard = |link: &Link| {
             (link.key.gateway, link.key.gateway_shard) == (key.gateway, key.gateway_shard)
         };
-        let superseded = self.by_number.values().find_map(|link| {
-            link.connection.filter(|_| is_same_shard(link))
-        });
+        let superseded = self
+            .by_number
+            .values()
+            .find_map(|link| link.connection.filter(|_| is_same_shard(link)));
         if let Some(superseded) = superseded {
             self.leave(superseded);
         }
