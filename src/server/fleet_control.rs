@@ -69,7 +69,10 @@ pub fn follow_fleet(
     let following = FollowingConfig {
         follower: FollowerConfig {
             replication: config.replication,
-            strategy: Strategy::Hash {},
+            strategy: match config.shard_by.0.as_slice() {
+                [] => Strategy::Hash {},
+                labels => Strategy::ShardBy { labels: labels.to_vec() },
+            },
             is_auto_join: config.auto_join,
             bounds: SampleBounds {
                 ahead_ms: config.future_window.as_ms() + CLOCKS_APART_MS,

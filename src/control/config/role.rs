@@ -26,8 +26,8 @@ impl Role {
         match field {
             "listen" => self != Self::Node,
             "http" | "link" | "zone" => self == Self::Node,
-            "nodes" | "dns_server" | "auto_join" | "replication" | "ack" | "health_timeout"
-            | "hint_bytes_max" | "hint_age_max" => self == Self::Gateway,
+            "nodes" | "dns_server" | "auto_join" | "replication" | "shard_by" | "ack"
+            | "health_timeout" | "hint_bytes_max" | "hint_age_max" => self == Self::Gateway,
             "link_secret_file" => self != Self::Standalone,
             "head_bytes_max"
             | "log_segment_bytes"
