@@ -39,7 +39,7 @@ const fn port(
     OfPort { name, kind, help, read }
 }
 
-const OF_LINK: [OfLink; 11] = {
+const OF_LINK: [OfLink; 10] = {
     use FamilyKind::{Counter, Gauge};
     [
         link("tidegate_link_up", Gauge, "1 while the node is heard", |one| one.is_up.into()),
@@ -66,12 +66,6 @@ const OF_LINK: [OfLink; 11] = {
         link("tidegate_link_credit_bytes", Gauge, "Bytes that the node has room for", |one| {
             one.credit_bytes
         }),
-        link(
-            "tidegate_link_unacked_age_milliseconds",
-            Gauge,
-            "Age of the oldest frame without an answer",
-            |one| one.unacked_age_ms,
-        ),
         link("tidegate_link_known_series", Gauge, "Series whose ids are known", |one| {
             one.known_series
         }),
@@ -132,14 +126,13 @@ pub(super) fn render(page: &mut Exposition, shards: &[(&str, &ShardReport)]) {
     }
     for OfLink { name, kind, help, read } in &OF_LINK {
         page.family(name, *kind, help);
-        for (shard, report) in shards {
-            for link in &report.links {
-                let node_shard = link.node_shard.to_string();
-                let labels = [("shard", *shard), ("node", &link.node), ("node_shard", &node_shard)];
-                page.sample(&labels, read(link));
-            }
-        }
+        for_each_link(shards, |labels, link| page.sample(labels, read(link)));
     }
+    let help = "Age of the oldest frame without an answer";
+    page.family("tidegate_link_unacked_age_seconds", FamilyKind::Gauge, help);
+    for_each_link(shards, |labels, link| {
+        page.sample_f64(labels, link.unacked_age_ms as f64 / 1000.0);
+    });
     if shards.iter().all(|(_, report)| report.link_port.is_none()) {
         return;
     }
@@ -153,16 +146,25 @@ pub(super) fn render(page: &mut Exposition, shards: &[(&str, &ShardReport)]) {
     }
 }
 
+fn for_each_link(
+    shards: &[(&str, &ShardReport)],
+    mut write: impl FnMut(&[(&str, &str)], &LinkReport),
+) {
+    for (shard, report) in shards {
+        for link in &report.links {
+            let node_shard = link.node_shard.to_string();
+            write(&[("shard", shard), ("node", &link.node), ("node_shard", &node_shard)], link);
+        }
+    }
+}
+
 /// Writes what a gateway keeps for nodes that are down.
 pub(super) fn render_hints(page: &mut Exposition, hints: &[(NodeId, HintFigures)]) {
     use FamilyKind::{Counter, Gauge};
     type Read = fn(&HintFigures) -> u64;
-    let numbers: [(&str, FamilyKind, &str, Read); 8] = [
+    let numbers: [(&str, FamilyKind, &str, Read); 7] = [
         ("tidegate_hint_bytes", Gauge, "Disk of hints that wait for a node", |one| one.bytes),
         ("tidegate_hint_samples", Gauge, "Samples that wait for a node", |one| one.samples),
-        ("tidegate_hint_oldest_timestamp_milliseconds", Gauge, "When the oldest came", |one| {
-            one.oldest_ms.map_or(0, |at| u64::try_from(at).unwrap_or(0))
-        }),
         ("tidegate_hint_appended_samples_total", Counter, "Samples kept for a node", |one| {
             one.appended_samples
         }),
@@ -186,6 +188,13 @@ pub(super) fn render_hints(page: &mut Exposition, hints: &[(NodeId, HintFigures)
         page.family(name, kind, help);
         for (node, figures) in hints {
             page.sample(&[("node", &node.to_string())], read(figures));
+        }
+    }
+    let help = "When the oldest that waits was made, Unix seconds";
+    page.family("tidegate_hint_oldest_timestamp_seconds", Gauge, help);
+    for (node, figures) in hints {
+        if let Some(at_ms) = figures.oldest_ms {
+            page.sample_f64(&[("node", &node.to_string())], at_ms as f64 / 1000.0);
         }
     }
 }
