@@ -125,9 +125,8 @@ fields! {
     auto_join: bool = |_: &HostFacts| false;
     /// Nodes that each sample is stored on, 1 to 3. It counts when a fleet is founded. Default: 1.
     replication: u8 = |_: &HostFacts| 1;
-    /// Labels that choose the owners of a series, several with commas, such as __name__,instance: a
-    /// query that pins them all asks their owners alone. It counts when a fleet is founded. Default:
-    /// all labels.
+    /// Labels that choose the owners of a series, several with commas: a query that pins them all
+    /// asks their owners alone. It counts when a fleet is founded. Default: all labels.
     shard_by: Names = |_: &HostFacts| Names::default();
     /// When a client is answered: when `all` owners of its samples have them on stable storage, or
     /// `one`. Default: all.
