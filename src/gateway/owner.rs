@@ -13,17 +13,19 @@ use std::ops::Range;
 
 use hashbrown::HashMap;
 
-use crate::gateway::hint::HintPart;
 use crate::gateway::lane::{Frame, Lane, PartRun, RunsOf};
 use crate::gateway::part::{Lateness, Part, PartAnswer};
-use crate::gateway::parts::{Finished, HintOrigin, OpenPart, PartKey, Parts};
+use crate::gateway::parts::{Finished, PartKey, Parts};
 use crate::gateway::route::Route;
 use crate::model::labels::LabelLimits;
-use crate::model::refusal::{Blame, Refusal, RefusalCounts};
+use crate::model::refusal::{Blame, Refusal};
 use crate::model::series::{SeriesHash, SeriesId};
 use crate::wire::ack::{Ack, RefusedSample};
 
+mod hinting;
+
 pub use crate::gateway::lane::LABELS_BYTES_LIMIT;
+pub use hinting::{Delivered, HintOut};
 
 /// When a part is answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,41 +52,14 @@ pub struct Owner {
     keeps_hints: bool,
     hints: VecDeque<HintOut>,
     /// Hints that are not durable yet, by ticket.
-    hinting: HashMap<u64, Hinting>,
+    hinting: HashMap<u64, hinting::Hinting>,
     /// Bytes that they hold, about.
     hinting_bytes: u64,
     next_ticket: u64,
     delivered: VecDeque<Delivered>,
+    behind: Vec<hinting::Behind>,
     /// Series by lane, as the part at hand is split; kept for their memory.
     split: Vec<Vec<u32>>,
-}
-
-/// Samples to be kept for an owner that is down; answered by [`Owner::handle_hinted`].
-#[derive(Debug)]
-pub struct HintOut {
-    /// Names it.
-    pub ticket: u64,
-    /// The lane to the owner.
-    pub lane: u16,
-    /// The samples.
-    pub part: HintPart,
-}
-
-/// What became of a hint that was handed out again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Delivered {
-    /// Which.
-    pub hint: HintOrigin,
-    /// Whether the node has it, but for what no retry can mend.
-    pub is_done: bool,
-    /// Samples that the node will never take.
-    pub refused: RefusalCounts,
-}
-
-struct Hinting {
-    key: PartKey,
-    samples: Vec<Range<u32>>,
-    held_bytes: u64,
 }
 
 struct OwnerLane {
@@ -120,6 +95,7 @@ impl Owner {
             hinting_bytes: 0,
             next_ticket: 1,
             delivered: VecDeque::new(),
+            behind: Vec::new(),
             split: Vec::new(),
         }
     }
@@ -147,40 +123,6 @@ impl Owner {
         self.settle();
     }
 
-    /// Takes in a hint that was kept for a node, to be delivered there; what becomes of it is told
-    /// by [`Owner::poll_delivered`]. Behind newer samples of its series, so however late it is.
-    pub fn handle_hint(&mut self, hint: HintOrigin, part: HintPart) {
-        let part = HintPart { lateness: Lateness::Backfill, ..part };
-        let key = self.parts.open_hint(hint, part);
-        self.gather_part(key);
-        self.parts.close_run(key);
-        self.settle();
-    }
-
-    /// Samples to be kept for owners that are down.
-    pub fn poll_hint(&mut self) -> Option<HintOut> {
-        self.hints.pop_front()
-    }
-
-    /// They are durable, or refused.
-    pub fn handle_hinted(&mut self, ticket: u64, outcome: Result<(), Refusal>) {
-        let Some(hinting) = self.hinting.remove(&ticket) else { return };
-        let Hinting { key, samples, held_bytes } = hinting;
-        self.hinting_bytes -= held_bytes;
-        if let Err(reason) = outcome {
-            for samples in samples {
-                self.parts.get_mut(key).refuse(samples, reason);
-            }
-        }
-        self.parts.close_run(key);
-        self.settle();
-    }
-
-    /// The next hint that was delivered, or could not be.
-    pub fn poll_delivered(&mut self) -> Option<Delivered> {
-        self.delivered.pop_front()
-    }
-
     /// Follows another placement from now on: lanes that `route` does not name get no samples any
     /// more.
     pub fn handle_route(&mut self, route: Route) {
@@ -194,7 +136,10 @@ impl Owner {
         }
         for key in self.parts.keys() {
             // One that is settled already waits for something else than lanes.
-            self.parts.get_mut(key).down.clear();
+            let part = self.parts.get_mut(key);
+            part.down.clear();
+            part.behind.clear();
+            part.lateness = Lateness::Backfill;
             self.gather_part(key);
         }
         self.close(&runs);
@@ -272,7 +217,7 @@ impl Owner {
         let mut runs = one.lane.take_runs(RunsOf::AllFrames);
         runs.append(&mut one.parked);
         for run in &runs {
-            self.parts.get_mut(run.part).add_down(lane, Refusal::NodeDown);
+            self.add_down(run.part, lane, Refusal::NodeDown);
         }
         self.close(&runs);
     }
@@ -358,14 +303,17 @@ impl Owner {
             return lane.gather(&mut self.parts, (key, None), &(0..u32::MAX), &self.label_limits);
         }
         self.split_part(key);
+        if !self.behind.is_empty() {
+            self.note_behind(key);
+        }
         let may_hint = self.may_hint(key, Refusal::Overloaded);
-        for (lane, series) in (0u16..).zip(&self.split) {
+        for lane in 0..self.lane_count() {
             let one = &mut self.lanes[usize::from(lane)];
-            match series.as_slice() {
+            match self.split[usize::from(lane)].as_slice() {
                 [] => {}
-                _ if one.is_down => self.parts.get_mut(key).add_down(lane, Refusal::NodeDown),
+                _ if one.is_down => self.add_down(key, lane, Refusal::NodeDown),
                 _ if may_hint && one.lane.held_bytes() > self.lane_bytes_max => {
-                    self.parts.get_mut(key).add_down(lane, Refusal::Overloaded);
+                    self.add_down(key, lane, Refusal::Overloaded);
                 }
                 series if one.lane.held_bytes() > self.lane_bytes_max => {
                     let part = self.parts.get_mut(key);
@@ -400,6 +348,10 @@ impl Owner {
         let runs = self.lane_mut(lane).take_runs(of);
         for run in &runs {
             let wanted = run.ordinals();
+            if of == RunsOf::AllFrames {
+                // The node may have them, and newer ones: it must not call them late now.
+                self.parts.get_mut(run.part).lateness = Lateness::Backfill;
+            }
             let place = usize::from(lane);
             if self.route.is_single() {
                 let one = &mut self.lanes[place].lane;
@@ -438,7 +390,7 @@ impl Owner {
                     self.send_with_labels(lane, one, place);
                 }
                 Some(sample) if self.may_hint(run.part, sample.reason) => {
-                    self.parts.get_mut(run.part).add_down(lane, sample.reason);
+                    self.add_down(run.part, lane, sample.reason);
                 }
                 Some(sample) => {
                     self.parts.get_mut(run.part).refuse(place..place + 1, sample.reason);
@@ -472,29 +424,12 @@ impl Owner {
     fn refuse(&mut self, lane: u16, runs: &[PartRun], reason: Refusal) {
         for run in runs {
             if self.may_hint(run.part, reason) {
-                self.parts.get_mut(run.part).add_down(lane, reason);
+                self.add_down(run.part, lane, reason);
             } else {
                 self.refuse_run(lane, run, reason);
             }
         }
         self.close(runs);
-    }
-
-    /// Whether an owner that refuses for `reason` is as good as down: another may have the samples,
-    /// and this one gets them when it can take them.
-    fn may_hint(&self, key: PartKey, reason: Refusal) -> bool {
-        self.keeps_hints
-            && self.route.replication() > 1
-            && self.parts.get(key).hint.is_none()
-            && matches!(
-                reason,
-                Refusal::Overloaded
-                    | Refusal::HeadFull
-                    | Refusal::DiskFull
-                    | Refusal::LogFailed
-                    | Refusal::Replaying
-                    | Refusal::Draining
-            )
     }
 
     fn refuse_run(&mut self, lane: u16, run: &PartRun, reason: Refusal) {
@@ -536,7 +471,9 @@ impl Owner {
     /// Answers the parts of which no lane holds a sample any more, and which no owner lacks.
     fn settle(&mut self) {
         while let Some(key) = self.parts.poll_settled() {
-            if !self.parts.get(key).down.is_empty() && self.settle_down(key) {
+            let part = self.parts.get(key);
+            let is_short = !part.down.is_empty() || !part.behind.is_empty();
+            if is_short && self.settle_short(key) {
                 continue;
             }
             match self.parts.finish(key) {
@@ -550,56 +487,6 @@ impl Owner {
             }
         }
     }
-
-    /// What owners that are down lack of a part is to be hinted if another owner has it, and
-    /// refused if none has. Whether hints have to become durable first.
-    fn settle_down(&mut self, key: PartKey) -> bool {
-        self.split_part(key);
-        let down = std::mem::take(&mut self.parts.get_mut(key).down);
-        let refused = self.parts.get(key).refused_places();
-        let mut is_hinting = false;
-        for &lane in &down {
-            let series = std::mem::take(&mut self.split[usize::from(lane)]);
-            let mut pieces = Vec::new();
-            for &index in &series {
-                let part = self.parts.get(key);
-                let samples = part.samples_of(index);
-                if self.keeps_hints && self.has_other_owner(part, index, &down) {
-                    pieces.extend(without(samples, &refused).map(|samples| (index, samples)));
-                } else {
-                    let reason = part.down_reason.unwrap_or(Refusal::NodeDown);
-                    self.parts.get_mut(key).refuse(samples, reason);
-                }
-            }
-            self.split[usize::from(lane)] = series;
-            if !pieces.is_empty() {
-                self.push_hint(key, lane, pieces);
-                is_hinting = true;
-            }
-        }
-        is_hinting
-    }
-
-    /// Whether a series of a part has an owner that is not among `down`.
-    fn has_other_owner(&self, part: &OpenPart, index: u32, down: &[u16]) -> bool {
-        let at = (&part.batch, index as usize);
-        let lanes = self.route.lanes_of(part.tenant, at, &part.bytes);
-        part.hint.is_none() && lanes.as_slice().iter().any(|lane| !down.contains(lane))
-    }
-
-    fn push_hint(&mut self, key: PartKey, lane: u16, pieces: Vec<(u32, Range<u32>)>) {
-        let part = self.parts.get(key);
-        let ticket = self.next_ticket;
-        self.next_ticket += 1;
-        let hint =
-            HintPart::of_samples((part.tenant, part.lateness), (&part.batch, &part.bytes), &pieces);
-        let held_bytes = (hint.batch.memory_bytes() + hint.bytes.memory_bytes()) as u64;
-        self.hinting_bytes += held_bytes;
-        self.hints.push_back(HintOut { ticket, lane, part: hint });
-        let samples = pieces.into_iter().map(|(_, samples)| samples).collect();
-        self.hinting.insert(ticket, Hinting { key, samples, held_bytes });
-        self.parts.open_run(key);
-    }
 }
 
 /// What the node refused of a run, and takes it out of `refused`, which ascends.
@@ -612,19 +499,6 @@ fn refused_of(
     let end = rest.partition_point(|sample| sample.index < run.end);
     *refused = rest[end..].iter();
     rest[start..end].to_vec()
-}
-
-/// The stretches of `samples` outside `refused`, which ascends and is apart.
-fn without(samples: Range<u32>, refused: &[Range<u32>]) -> impl Iterator<Item = Range<u32>> {
-    let Range { mut start, end } = samples;
-    let first = refused.partition_point(|refused| refused.end <= start);
-    let mut stretches: Vec<Range<u32>> = Vec::new();
-    for refused in refused[first..].iter().take_while(|refused| refused.start < end) {
-        stretches.push(start..refused.start.max(start));
-        start = refused.end;
-    }
-    stretches.push(start..end.max(start));
-    stretches.into_iter().filter(|stretch| !stretch.is_empty())
 }
 
 #[cfg(test)]

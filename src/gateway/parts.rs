@@ -40,6 +40,9 @@ pub struct OpenPart {
     pub down: Vec<u16>,
     /// Why the last of them was added.
     pub down_reason: Option<Refusal>,
+    /// Nodes that older hints are still to reach, and the newest timestamp of those: what is not
+    /// newer has to reach them behind the hints too.
+    pub behind: Vec<(NodeId, i64)>,
     /// Rises; the greater, the later it came.
     pub opened: u64,
     /// Samples that one owner at least has made durable, where that is enough.
@@ -154,6 +157,7 @@ impl Parts {
         part.is_open = false;
         part.down.clear();
         part.down_reason = None;
+        part.behind.clear();
         part.bytes = Arc::default();
         if part.covered.count > 0 {
             part.forgive_covered();
@@ -257,6 +261,11 @@ impl OpenPart {
         if !self.down.contains(&lane) {
             self.down.push(lane);
         }
+    }
+
+    /// The newest timestamp in it, Unix milliseconds.
+    pub fn newest_ms(&self) -> i64 {
+        self.batch.timestamp_ms.iter().copied().max().unwrap_or(i64::MIN)
     }
 
     /// Samples in it.

@@ -85,6 +85,20 @@ impl Route {
         self.placed.as_ref().map_or(0, |placed| placed.placement.document().epoch)
     }
 
+    /// The node that a lane leads to, if the placement has it.
+    pub fn node_of(&self, lane: u16) -> Option<NodeId> {
+        let placed = self.placed.as_ref()?;
+        let node = placed.lanes.iter().position(|lanes| lanes.contains(&lane))?;
+        Some(placed.placement.document().nodes[node].id)
+    }
+
+    /// The lanes to the shards of a node; `None` if the placement does not have it.
+    pub fn lanes_to(&self, node: NodeId) -> Option<&[u16]> {
+        let placed = self.placed.as_ref()?;
+        let node = placed.placement.document().find(node)?;
+        Some(&placed.lanes[node])
+    }
+
     /// The lanes of the series at `index`.
     pub fn lanes_of(
         &self,
@@ -112,9 +126,7 @@ impl Route {
         batch: &SeriesBatch,
         series: &mut [Vec<u32>],
     ) -> bool {
-        let Some(placed) = &self.placed else { return false };
-        let Some(node) = placed.placement.document().find(node) else { return false };
-        let lanes = &placed.lanes[node];
+        let Some(lanes) = self.lanes_to(node) else { return false };
         let shard_count = u32::try_from(lanes.len()).expect("at most 1024");
         for (place, hash) in (0u32..).zip(&batch.hash) {
             let lane = lanes[hash.slot().shard(shard_count) as usize];

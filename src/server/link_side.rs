@@ -41,6 +41,8 @@ pub struct HintWay {
     pub events: flume::Receiver<HintEvent>,
     /// Nodes for which hints were found on the disk.
     pub waiting: Vec<NodeId>,
+    /// When, Unix milliseconds.
+    pub started_ms: i64,
 }
 
 impl LinkSide {
@@ -51,14 +53,14 @@ impl LinkSide {
         fleets: flume::Receiver<FleetMail>,
         hints: HintWay,
     ) -> Self {
-        let HintWay { sender, events, waiting } = hints;
+        let HintWay { sender, events, waiting, started_ms } = hints;
         Self {
             links,
             sockets: Vec::new(),
             parked: Vec::new(),
             fleets,
             has_fleet: false,
-            hints: HintSide::new(shard, waiting),
+            hints: HintSide::new(shard, waiting, started_ms),
             keeper: sender,
             hint_events: events,
             shard,
@@ -177,8 +179,7 @@ impl LinkSide {
     }
 
     fn work_hints(&mut self, now: Instant, owner: &mut Owner) {
-        let links = &self.links;
-        self.hints.work(now, owner, |lane| links.node_of(lane));
+        self.hints.work(now, owner);
         while let Some(command) = self.hints.poll_command() {
             if let Err(command) = self.keeper.try_send(command) {
                 self.hints.handle_command_delayed(command);

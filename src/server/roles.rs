@@ -4,6 +4,7 @@
 use crate::background::folder::{FolderLock, lock_folder};
 use crate::background::hints::{FoundHints, HintBoard, Hints, HintsConfig, StartedHints};
 use crate::base::chance::Chance;
+use crate::base::time::unix_now_ms;
 use crate::control::config::Config;
 use crate::control::config::role::Role;
 use crate::gateway::fleet::FleetMail;
@@ -123,7 +124,13 @@ impl Roles {
             }
         }
         let waiting: Vec<NodeId> = found.iter().map(|found| found.node).collect();
-        let way = |events| HintWay { sender: sender.clone(), events, waiting: waiting.clone() };
+        let started_ms = unix_now_ms();
+        let way = |events| HintWay {
+            sender: sender.clone(),
+            events,
+            waiting: waiting.clone(),
+            started_ms,
+        };
         let ways = receivers.into_iter().map(way).collect();
         Ok((Some(KeptHints { hints, board, _lock: lock }), ways))
     }

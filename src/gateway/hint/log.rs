@@ -566,7 +566,8 @@ impl HintLog {
                 Some(LogEvent::Record { shard, record })
             });
         }
-        if !self.segments.is_empty() {
+        // A file that is not gone for good would be handed out again by the next start.
+        if !self.segments.is_empty() || !self.removals.is_empty() {
             return None;
         }
         let shard = *self.readers.difference(&self.told_drained).next()?;

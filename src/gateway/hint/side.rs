@@ -24,6 +24,8 @@ pub struct HintSide {
     shard: u32,
     commands: VecDeque<HintCommand>,
     nodes: BTreeMap<NodeId, Reading>,
+    /// What the owner is to be told of hints that the start found.
+    found: Vec<(NodeId, i64)>,
     is_draining: bool,
     /// Samples of hints that nodes will never take.
     refused: RefusalCounts,
@@ -38,11 +40,14 @@ struct Reading {
 }
 
 impl HintSide {
-    /// The end of `shard`. `waiting` are the nodes for which hints were found on the disk.
-    pub fn new(shard: u32, waiting: impl IntoIterator<Item = NodeId>) -> Self {
-        let nodes = waiting.into_iter().map(|node| (node, Reading::default())).collect();
+    /// The end of `shard`. `waiting` are the nodes for which a start at `now_ms` found hints on the
+    /// disk; whatever a client writes again from before that has to get behind them.
+    pub fn new(shard: u32, waiting: impl IntoIterator<Item = NodeId>, now_ms: i64) -> Self {
+        let waiting: Vec<NodeId> = waiting.into_iter().collect();
+        let nodes = waiting.iter().map(|node| (*node, Reading::default())).collect();
+        let found = waiting.into_iter().map(|node| (node, now_ms)).collect();
         let (commands, refused) = (VecDeque::new(), RefusalCounts::default());
-        Self { shard, commands, nodes, is_draining: false, refused }
+        Self { shard, commands, nodes, found, is_draining: false, refused }
     }
 
     /// How the nodes are: those of the placement, with whether all links of the shard to them are
@@ -80,16 +85,19 @@ impl HintSide {
                 let hint = HintOrigin { node, number: record.number };
                 owner.handle_hint(hint, record.part);
             }
-            HintEvent::Drained { .. } => {}
+            HintEvent::Drained { node } => owner.handle_drained(node),
         }
     }
 
     /// Carries on: hints out of the owner, and what became of those that came back.
-    pub fn work(&mut self, now: Instant, owner: &mut Owner, node_of: impl Fn(u16) -> NodeId) {
+    pub fn work(&mut self, now: Instant, owner: &mut Owner) {
         let shard = self.shard;
+        for (node, until_ms) in self.found.drain(..) {
+            owner.handle_waiting(node, until_ms);
+        }
         while let Some(out) = owner.poll_hint() {
             let ticket = HintTicket { shard, number: out.ticket };
-            let node = node_of(out.lane);
+            let node = out.node;
             // It may leave the placement before anybody asks how it is.
             self.nodes.entry(node).or_default();
             self.commands.push_back(HintCommand::Append { node, ticket, part: out.part });

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use super::tests::{part, view};
 use super::*;
+use crate::gateway::hint::HintPart;
 use crate::gateway::part::PartAnswer;
+use crate::gateway::parts::HintOrigin;
 use crate::gateway::route::Route;
 use crate::model::placement::{NodeId, PlacedNode, Placement, PlacementDocument, Strategy};
 use crate::model::series::SeriesId;
@@ -219,7 +221,7 @@ fn what_an_owner_that_is_down_lacks_is_hinted_once_another_has_it() {
     ack(&mut owner, 0, (sequence, new), &[(2, Refusal::TooOld)]);
     assert_eq!(answers(&mut owner), []);
     let hint = owner.poll_hint().expect("for the owner that is down");
-    assert_eq!((hint.lane, hint.part.batch.len(), hint.part.sample_count()), (1, 7, 7));
+    assert_eq!((hint.node, hint.part.batch.len(), hint.part.sample_count()), (NodeId(2), 7, 7));
     owner.handle_hinted(hint.ticket, Ok(()));
     assert_eq!(answers(&mut owner), [(1, 1)]);
     eight(&mut owner, 2, 6);
@@ -247,7 +249,7 @@ fn what_a_node_had_in_flight_is_hinted_when_it_goes() {
     assert_eq!(answers(&mut owner), []);
     owner.handle_lane_down(1);
     let hint = owner.poll_hint().expect("a hint");
-    assert_eq!((hint.lane, hint.part.sample_count()), (1, 8));
+    assert_eq!((hint.node, hint.part.sample_count()), (NodeId(2), 8));
     owner.handle_hinted(hint.ticket, Ok(()));
     assert_eq!(answers(&mut owner), [(1, 0)]);
 }
@@ -286,6 +288,103 @@ fn a_hint_is_delivered_to_its_node_alone() {
     assert_eq!(outcome.refused.get(Refusal::OlderThanRetention), 1);
 }
 
+/// Red when what a client writes again is not kept behind the hint that it replaces (the owner then
+/// gets the old value last), or everything is kept while a hint waits.
+#[test]
+fn what_is_written_again_has_the_last_word() {
+    let mut owner = one_of_two_is_down();
+    let first = owner.poll_hint().expect("a hint");
+    owner.handle_hinted(first.ticket, Ok(()));
+    assert_eq!(answers(&mut owner), [(1, 0)]);
+    owner.handle_lane_up(1, 101);
+    let both = |owner: &mut Owner, refused: &[(u32, Refusal)]| {
+        for lane in 0..2 {
+            let (sequence, _, new) = send(owner, lane);
+            ack(owner, lane, (sequence, new), refused);
+        }
+    };
+    eight(&mut owner, 2, 5);
+    both(&mut owner, &[(3, Refusal::OlderThanRetention)]);
+    assert_eq!(answers(&mut owner), [], "not durable behind the hint");
+    let again = owner.poll_hint().expect("a hint");
+    assert_eq!((again.node, again.part.sample_count()), (NodeId(2), 7));
+    owner.handle_hinted(again.ticket, Ok(()));
+    assert_eq!(answers(&mut owner), [(2, 1)]);
+    // Of a series with older and newer samples the older ones alone.
+    owner.handle_part(part(3, &[("a", &[(6, 1.0), (5, 1.0), (4, 1.0), (7, 1.0)])]));
+    both(&mut owner, &[]);
+    let again = owner.poll_hint().expect("a hint");
+    assert_eq!(again.part.batch.timestamp_ms, [5, 4]);
+    owner.handle_hinted(again.ticket, Err(Refusal::HintsFull));
+    assert_eq!(answers(&mut owner), [(3, 2)]);
+    eight(&mut owner, 4, 6);
+    both(&mut owner, &[]);
+    assert_eq!(answers(&mut owner), [(4, 0)], "newer than all hints");
+    owner.handle_drained(NodeId(2));
+    eight(&mut owner, 5, 5);
+    both(&mut owner, &[]);
+    assert_eq!(answers(&mut owner), [(5, 0)], "no hint is left");
+    assert!(owner.poll_hint().is_none());
+}
+
+/// Red when a node counts as drained while what is to be hinted for it still waits for the other
+/// owner, or for the disk.
+#[test]
+fn a_node_is_not_drained_while_hints_are_in_the_making() {
+    let mut owner = owner(2, 2, AckPolicy::All).with_hints();
+    owner.handle_lane_down(1);
+    eight(&mut owner, 1, 5);
+    owner.handle_lane_up(1, 101);
+    owner.handle_drained(NodeId(2));
+    eight(&mut owner, 2, 5);
+    let (sequence, times, new) = send(&mut owner, 0);
+    assert_eq!(times.len(), 16);
+    ack(&mut owner, 0, (sequence, new), &[]);
+    owner.handle_drained(NodeId(2));
+    let (sequence, times, new) = send(&mut owner, 1);
+    assert_eq!(times.len(), 8);
+    ack(&mut owner, 1, (sequence, new), &[]);
+    let hints = [owner.poll_hint(), owner.poll_hint()].map(|hint| hint.expect("of each part"));
+    owner.handle_drained(NodeId(2));
+    hints.iter().for_each(|hint| owner.handle_hinted(hint.ticket, Ok(())));
+    assert_eq!(answers(&mut owner), [(1, 0), (2, 0)]);
+}
+
+/// Red when hints that a start found, for a node that has left, may undo what comes now.
+#[test]
+fn hints_of_a_node_that_left_undo_nothing() {
+    let mut owner = owner(2, 2, AckPolicy::All).with_hints();
+    owner.handle_waiting(NodeId(9), 5);
+    eight(&mut owner, 1, 5);
+    for lane in 0..2 {
+        let (sequence, _, new) = send(&mut owner, lane);
+        ack(&mut owner, lane, (sequence, new), &[]);
+    }
+    let hint = owner.poll_hint().expect("a hint");
+    assert_eq!((hint.node, hint.part.sample_count()), (NodeId(9), 8));
+}
+
+/// Red when what a node may have is sent again as if it were new: the node has newer samples by
+/// then, and would call it too old.
+#[test]
+fn what_is_sent_again_may_be_late() {
+    let mut owner = owner(2, 2, AckPolicy::All);
+    eight(&mut owner, 1, 5);
+    let is_late = |owner: &mut Owner, lane: u16| {
+        let frame = owner.poll_frame(lane).expect("a frame");
+        let flags = check_frame(&frame.bytes).expect("sealed").flags;
+        owner.lane_mut(lane).handle_frame_sent(frame);
+        flags & crate::wire::frame::FLAG_BACKFILL != 0
+    };
+    assert!(!is_late(&mut owner, 0) && !is_late(&mut owner, 1));
+    owner.handle_ids_forgotten(0);
+    assert!(is_late(&mut owner, 0));
+    owner.handle_route(Route::placed(placement(2, 2, 2), vec![vec![0], vec![1]]));
+    assert!(is_late(&mut owner, 0) && is_late(&mut owner, 1));
+    eight(&mut owner, 2, 6);
+    assert!(!is_late(&mut owner, 0), "new ones may not");
+}
+
 /// Red when the places of a run's samples are looked up for each sample that is refused: a frame
 /// that a node refuses whole, or an owner that is down while every other sample is refused, then
 /// takes minutes instead of milliseconds, and the shard does nothing else meanwhile.
@@ -320,7 +419,7 @@ fn many_refusals_are_no_more_than_one_pass() {
         assert_eq!((refused, seen), (share, SERIES), "lane {lane}: {reason:?}");
     }
     let hint = owner.poll_hint().expect("for the owner that is down");
-    assert_eq!((hint.lane, hint.part.sample_count()), (2, u64::from(SERIES) / 2));
+    assert_eq!((hint.node, hint.part.sample_count()), (NodeId(3), u64::from(SERIES) / 2));
     owner.handle_hinted(hint.ticket, Ok(()));
     assert_eq!(answers(&mut owner), [(1, u64::from(SERIES) / 2)]);
     assert!(owner.is_idle());
@@ -394,7 +493,7 @@ fn what_an_owner_cannot_take_now_is_hinted_once_another_has_it() {
     assert_eq!(answers(&mut owner), []);
     ack(&mut owner, 0, (sequence, new), &[]);
     let hint = owner.poll_hint().expect("for the owner whose disk is full");
-    assert_eq!((hint.lane, hint.part.sample_count()), (1, 8));
+    assert_eq!((hint.node, hint.part.sample_count()), (NodeId(2), 8));
     owner.handle_hinted(hint.ticket, Ok(()));
     assert_eq!(answers(&mut owner), [(1, 0)]);
     // Both of them: nobody has it, and the client hears why.

@@ -34,18 +34,18 @@ fn a_side_that_drains_takes_no_more_hints() {
     let lane = owner.add_lane(0);
     owner.handle_lane_up(lane, 1);
     let now = monotonic_now();
-    let mut side = HintSide::new(0, [NODE]);
+    let mut side = HintSide::new(0, [NODE], 0);
     side.handle_nodes(&BTreeMap::from([(NODE, true)]));
-    side.work(now, &mut owner, |_| NODE);
+    side.work(now, &mut owner);
     assert_eq!(commands(&mut side), ["read"]);
     side.handle_event(record(0), &mut owner);
-    side.work(now, &mut owner, |_| NODE);
+    side.work(now, &mut owner);
     assert_eq!(commands(&mut side), ["delivered"]);
     side.drain();
     assert_eq!(commands(&mut side), ["pause"]);
     side.handle_event(record(1), &mut owner);
     side.handle_nodes(&BTreeMap::from([(NODE, true)]));
-    side.work(now + AGAIN_AFTER, &mut owner, |_| NODE);
+    side.work(now + AGAIN_AFTER, &mut owner);
     assert_eq!(commands(&mut side), Vec::<&str>::new());
     assert!(owner.is_idle());
 }
@@ -56,10 +56,10 @@ fn a_side_that_drains_takes_no_more_hints() {
 fn hints_of_a_node_that_leaves_at_once_are_read() {
     let mut owner = fleet_tests::one_of_two_is_down();
     let now = monotonic_now();
-    let mut side = HintSide::new(0, []);
-    side.work(now, &mut owner, |_| NODE);
+    let mut side = HintSide::new(0, [], 0);
+    side.work(now, &mut owner);
     assert_eq!(commands(&mut side), ["append"]);
     side.handle_nodes(&BTreeMap::new());
-    side.work(now, &mut owner, |_| NODE);
+    side.work(now, &mut owner);
     assert_eq!(commands(&mut side), ["read"]);
 }
