@@ -379,10 +379,13 @@ fn what_is_sent_again_may_be_late() {
     assert!(!is_late(&mut owner, 0) && !is_late(&mut owner, 1));
     owner.handle_ids_forgotten(0);
     assert!(is_late(&mut owner, 0));
-    owner.handle_route(Route::placed(placement(2, 2, 2), vec![vec![0], vec![1]]));
-    assert!(is_late(&mut owner, 0) && is_late(&mut owner, 1));
     eight(&mut owner, 2, 6);
     assert!(!is_late(&mut owner, 0), "new ones may not");
+    let mut owner = self::owner(2, 2, AckPolicy::All);
+    eight(&mut owner, 1, 5);
+    assert!(!is_late(&mut owner, 0));
+    owner.handle_route(Route::placed(placement(2, 2, 2), vec![vec![0], vec![1]]));
+    assert!(is_late(&mut owner, 0) && is_late(&mut owner, 1));
 }
 
 /// Red when the places of a run's samples are looked up for each sample that is refused: a frame
