@@ -401,11 +401,9 @@ impl Lane {
                 }
             }
             let index = index_of(place);
-            let all = samples_at(gathering.part, index);
-            let start_wanted = wanted.start.saturating_sub(ordinal).min(all.end - all.start);
-            let end_wanted = wanted.end.saturating_sub(ordinal).min(all.end - all.start);
-            let (mut start, end) = (all.start + start_wanted, all.start + end_wanted);
-            let first = ordinal + start_wanted;
+            let all = gathering.part.batch.samples_of(index);
+            let Range { mut start, end } = wanted_of(&all, ordinal, wanted);
+            let first = ordinal + (start - all.start);
             ordinal += all.end - all.start;
             if start >= end {
                 continue;
@@ -430,8 +428,7 @@ impl Lane {
             while start < end {
                 let room = self.gather.sample_room(&series);
                 if room == 0 {
-                    let copied = Stretch { ..stretch };
-                    self.copy_stretch_of(gathering.key, part, &copied, &mut gathering.runs_opened);
+                    self.copy_stretch_of(gathering.key, part, &stretch, &mut gathering.runs_opened);
                     stretch.first += stretch.end - stretch.start;
                     stretch.start = stretch.end;
                     self.seal_gather();
@@ -521,11 +518,14 @@ struct Stretch {
     first: u32,
 }
 
+/// Those of a series' samples that are `wanted`, by places; `wanted` counts as [`PartRun::first`]
+/// does, and the first of `samples` has the number `ordinal` there.
 #[inline]
-fn samples_at(part: &OpenPart, index: usize) -> Range<u32> {
-    let end = &part.batch.sample_end;
-    let start = if index == 0 { 0 } else { end[index - 1] };
-    start..end[index]
+pub fn wanted_of(samples: &Range<u32>, ordinal: u32, wanted: &Range<u32>) -> Range<u32> {
+    let place = |number: u32| {
+        samples.start + number.saturating_sub(ordinal).min(samples.end - samples.start)
+    };
+    place(wanted.start)..place(wanted.end)
 }
 
 /// How a series is named in a frame; its labels are looked at only if it has no id.

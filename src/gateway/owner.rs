@@ -13,7 +13,7 @@ use std::ops::Range;
 
 use hashbrown::HashMap;
 
-use crate::gateway::lane::{Frame, Lane, PartRun, RunsOf};
+use crate::gateway::lane::{Frame, Lane, PartRun, RunsOf, wanted_of};
 use crate::gateway::part::{Lateness, Part, PartAnswer};
 use crate::gateway::parts::{Finished, PartKey, Parts};
 use crate::gateway::route::Route;
@@ -318,7 +318,7 @@ impl Owner {
                 series if one.lane.held_bytes() > self.lane_bytes_max => {
                     let part = self.parts.get_mut(key);
                     for &index in series {
-                        part.refuse(part.samples_of(index), Refusal::Overloaded);
+                        part.refuse(part.batch.samples_of(index as usize), Refusal::Overloaded);
                     }
                 }
                 series => {
@@ -449,14 +449,12 @@ impl Owner {
         let mut ordinal = 0;
         let mut found = Vec::new();
         for &index in &self.split[usize::from(lane)] {
-            let samples = part.samples_of(index);
-            let count = samples.end - samples.start;
-            let start = wanted.start.saturating_sub(ordinal).min(count);
-            let end = wanted.end.saturating_sub(ordinal).min(count);
-            if start < end {
-                found.push(samples.start + start..samples.start + end);
+            let samples = part.batch.samples_of(index as usize);
+            let places = wanted_of(&samples, ordinal, &wanted);
+            if !places.is_empty() {
+                found.push(places);
             }
-            ordinal += count;
+            ordinal += samples.end - samples.start;
         }
         found
     }

@@ -272,13 +272,6 @@ impl OpenPart {
     pub fn sample_count(&self) -> u32 {
         self.batch.sample_end.last().copied().unwrap_or(0)
     }
-
-    /// The samples of the series at `index`.
-    pub fn samples_of(&self, index: u32) -> Range<u32> {
-        let end = &self.batch.sample_end;
-        let start = if index == 0 { 0 } else { end[index as usize - 1] };
-        start..end[index as usize]
-    }
 }
 
 impl Covered {

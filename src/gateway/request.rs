@@ -1,6 +1,8 @@
 //! A decoded request: the series that each shard owns, as columns over the request's own bytes. No
 //! label is copied.
 
+use std::ops::Range;
+
 use crate::model::refusal::{Refusal, RefusalCounts};
 use crate::model::series::SeriesHash;
 
@@ -60,8 +62,7 @@ impl RequestBytes {
 /// The series of one request that one shard owns. Struct of arrays; cleared and used again, never
 /// freed.
 ///
-/// Series `i` has the samples `sample_end[i - 1]..sample_end[i]` of the two sample columns (from 0
-/// for the first).
+/// Which samples a series has: [`SeriesBatch::samples_of`].
 #[derive(Debug, Default)]
 pub struct SeriesBatch {
     /// Identity.
@@ -103,6 +104,13 @@ impl SeriesBatch {
     /// Whether it holds no series.
     pub fn is_empty(&self) -> bool {
         self.hash.is_empty()
+    }
+
+    /// The samples of the series at `index`, by their places in the two sample columns.
+    #[inline]
+    pub fn samples_of(&self, index: usize) -> Range<u32> {
+        let start = if index == 0 { 0 } else { self.sample_end[index - 1] };
+        start..self.sample_end[index]
     }
 
     /// Closes the series whose samples were just pushed to the columns.

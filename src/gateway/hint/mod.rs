@@ -53,24 +53,6 @@ pub struct HintPart {
 }
 
 impl HintPart {
-    /// The series of `batch` at `series`. No label is copied.
-    pub fn of_series(
-        (tenant, lateness): (TenantId, Lateness),
-        batch: &SeriesBatch,
-        bytes: &Arc<RequestBytes>,
-        series: &[u32],
-    ) -> Self {
-        let mut chosen = SeriesBatch::default();
-        for &index in series {
-            let index = index as usize;
-            let samples = samples_of(batch, index);
-            chosen.timestamp_ms.extend_from_slice(&batch.timestamp_ms[samples.clone()]);
-            chosen.value.extend_from_slice(&batch.value[samples]);
-            chosen.push_series(batch.hash[index], batch.labels[index]);
-        }
-        Self { tenant, lateness, batch: chosen, bytes: Arc::clone(bytes) }
-    }
-
     /// Samples of `batch`, by their series and their places in its columns. No label is copied.
     pub fn of_samples(
         (tenant, lateness): (TenantId, Lateness),
@@ -94,7 +76,8 @@ impl HintPart {
 
     /// The samples of the series at `index`.
     pub fn samples_of(&self, index: usize) -> Range<usize> {
-        samples_of(&self.batch, index)
+        let samples = self.batch.samples_of(index);
+        samples.start as usize..samples.end as usize
     }
 
     /// Samples from `from` on, before `to`.
@@ -115,9 +98,4 @@ impl HintPart {
         let labels = self.batch.labels.iter().map(|span| self.bytes.labels(*span).len());
         labels.max().unwrap_or(0)
     }
-}
-
-fn samples_of(batch: &SeriesBatch, index: usize) -> Range<usize> {
-    let start = if index == 0 { 0 } else { batch.sample_end[index - 1] };
-    start as usize..batch.sample_end[index] as usize
 }

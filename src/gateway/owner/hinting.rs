@@ -175,7 +175,7 @@ impl Owner {
             let mut pieces = Vec::new();
             for &index in &series {
                 let part = self.parts.get(key);
-                let samples = part.samples_of(index);
+                let samples = part.batch.samples_of(index as usize);
                 if self.keeps_hints && self.has_other_owner(part, index, &down) {
                     pieces.extend(without(samples, &refused).map(|samples| (index, samples)));
                 } else {
@@ -219,7 +219,7 @@ impl Owner {
         };
         let mut pieces: Vec<(u32, Range<u32>)> = Vec::new();
         for index in series {
-            for place in without(part.samples_of(index), refused).flatten() {
+            for place in without(part.batch.samples_of(index as usize), refused).flatten() {
                 if part.batch.timestamp_ms[place as usize] > until_ms {
                     continue;
                 }
