@@ -20,6 +20,7 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statvfs::statvfs;
 
 use crate::base::bytes::{AlignedBuffer, BUFFER_ALIGN_BYTES};
+use crate::base::chance::Chance;
 use crate::node::log::LogIdentity;
 
 use super::blocks::block::parse_block_file_name;
@@ -325,7 +326,9 @@ fn make_first(folder: &Path, shards: u32) -> Result<Manifest, FolderFault> {
     }
     make_shard_folders(&incarnation, shards)?;
     sync_folder(folder)?;
-    let manifest = Manifest { node: random_node_id()?, incarnation: 1, shards };
+    let mut chance = Chance::open().map_err(fault("draw the id of the node of", folder))?;
+    let node = u128::from_le_bytes(chance.draw());
+    let manifest = Manifest { node, incarnation: 1, shards };
     write_manifest(folder, &manifest)?;
     Ok(manifest)
 }
@@ -359,14 +362,6 @@ fn write_manifest(folder: &Path, manifest: &Manifest) -> Result<(), FolderFault>
     written.map_err(fault("write", &temporary))?;
     fs::rename(&temporary, &path).map_err(fault("rename", &temporary))?;
     sync_folder(folder)
-}
-
-fn random_node_id() -> Result<u128, FolderFault> {
-    let path = Path::new("/dev/urandom");
-    let mut bytes = [0; 16];
-    let read = File::open(path).and_then(|mut file| file.read_exact(&mut bytes));
-    read.map_err(fault("read", path))?;
-    Ok(u128::from_le_bytes(bytes))
 }
 
 fn sync_folder(path: &Path) -> Result<(), FolderFault> {
