@@ -46,25 +46,25 @@ pub struct QueryReport {
 }
 
 /// Picks one number of a report.
-type Read = fn(&ShardReport) -> u64;
+type Read<R> = fn(&R) -> u64;
 
-/// A number that every shard has one of.
-struct Number {
+/// A number that every report has one of: of a shard, a link, a node.
+struct Number<R> {
     name: &'static str,
     kind: FamilyKind,
     help: &'static str,
-    read: Read,
+    read: Read<R>,
 }
 
-const fn counter(name: &'static str, help: &'static str, read: Read) -> Number {
+const fn counter<R>(name: &'static str, help: &'static str, read: Read<R>) -> Number<R> {
     Number { name, kind: FamilyKind::Counter, help, read }
 }
 
-const fn gauge(name: &'static str, help: &'static str, read: Read) -> Number {
+const fn gauge<R>(name: &'static str, help: &'static str, read: Read<R>) -> Number<R> {
     Number { name, kind: FamilyKind::Gauge, help, read }
 }
 
-const NUMBERS: [Number; 25] = [
+const NUMBERS: [Number<ShardReport>; 25] = [
     counter("tidegate_received_bytes_total", "Bytes received from clients", |r| {
         r.network.received_bytes
     }),
@@ -124,7 +124,7 @@ struct Group {
     kind: FamilyKind,
     help: &'static str,
     label: &'static str,
-    members: &'static [(&'static str, Read)],
+    members: &'static [(&'static str, Read<ShardReport>)],
 }
 
 const GROUPS: [Group; 6] = [
@@ -275,8 +275,7 @@ fn render_process(page: &mut Exposition, input: &MetricsInput) {
 /// The blocks of the node.
 fn render_store(page: &mut Exposition, store: &StoreReport) {
     use FamilyKind::{Counter, Gauge};
-    type Read = fn(&(BlockMeta, u64)) -> u64;
-    let by_level: [(&str, &str, Read); 4] = [
+    let by_level: [(&str, &str, Read<(BlockMeta, u64)>); 4] = [
         ("tidegate_blocks", "Blocks on disk, by how often they were merged", |_| 1),
         ("tidegate_block_bytes", "Bytes of blocks on disk", |block| block.1),
         ("tidegate_block_samples", "Samples in blocks", |block| block.0.samples),

@@ -5,107 +5,46 @@ use crate::control::report::{LinkPortReport, LinkReport, ShardReport};
 use crate::gateway::hint::log::HintFigures;
 use crate::model::placement::NodeId;
 
-/// A number that every link has one of.
-struct OfLink {
-    name: &'static str,
-    kind: FamilyKind,
-    help: &'static str,
-    read: fn(&LinkReport) -> u64,
-}
+use super::{Number, counter, gauge};
 
-/// A number that every link port has one of.
-struct OfPort {
-    name: &'static str,
-    kind: FamilyKind,
-    help: &'static str,
-    read: fn(&LinkPortReport) -> u64,
-}
+const OF_LINK: [Number<LinkReport>; 10] = [
+    gauge("tidegate_link_up", "1 while the node is heard", |one| one.is_up.into()),
+    counter("tidegate_link_frames_total", "Frames sent to node shards", |one| one.frames),
+    counter("tidegate_link_frame_bytes_total", "Bytes of frames sent to node shards", |one| {
+        one.frame_bytes
+    }),
+    counter("tidegate_link_rows_total", "Samples sent to node shards", |one| one.rows),
+    counter("tidegate_link_refused_samples_total", "Samples that nodes refused", |one| one.refused),
+    counter("tidegate_link_connections_total", "Connections that nodes took", |one| {
+        one.connections
+    }),
+    gauge("tidegate_link_in_flight_frames", "Frames sent and not acknowledged", |one| {
+        one.in_flight_frames
+    }),
+    gauge("tidegate_link_in_flight_bytes", "Bytes sent and not acknowledged", |one| {
+        one.in_flight_bytes
+    }),
+    gauge("tidegate_link_credit_bytes", "Bytes that the node has room for", |one| one.credit_bytes),
+    gauge("tidegate_link_known_series", "Series whose ids are known", |one| one.known_series),
+];
 
-const fn link(
-    name: &'static str,
-    kind: FamilyKind,
-    help: &'static str,
-    read: fn(&LinkReport) -> u64,
-) -> OfLink {
-    OfLink { name, kind, help, read }
-}
-
-const fn port(
-    name: &'static str,
-    kind: FamilyKind,
-    help: &'static str,
-    read: fn(&LinkPortReport) -> u64,
-) -> OfPort {
-    OfPort { name, kind, help, read }
-}
-
-const OF_LINK: [OfLink; 10] = {
-    use FamilyKind::{Counter, Gauge};
-    [
-        link("tidegate_link_up", Gauge, "1 while the node is heard", |one| one.is_up.into()),
-        link("tidegate_link_frames_total", Counter, "Frames sent to node shards", |one| one.frames),
-        link(
-            "tidegate_link_frame_bytes_total",
-            Counter,
-            "Bytes of frames sent to node shards",
-            |one| one.frame_bytes,
-        ),
-        link("tidegate_link_rows_total", Counter, "Samples sent to node shards", |one| one.rows),
-        link("tidegate_link_refused_samples_total", Counter, "Samples that nodes refused", |one| {
-            one.refused
-        }),
-        link("tidegate_link_connections_total", Counter, "Connections that nodes took", |one| {
-            one.connections
-        }),
-        link("tidegate_link_in_flight_frames", Gauge, "Frames sent and not acknowledged", |one| {
-            one.in_flight_frames
-        }),
-        link("tidegate_link_in_flight_bytes", Gauge, "Bytes sent and not acknowledged", |one| {
-            one.in_flight_bytes
-        }),
-        link("tidegate_link_credit_bytes", Gauge, "Bytes that the node has room for", |one| {
-            one.credit_bytes
-        }),
-        link("tidegate_link_known_series", Gauge, "Series whose ids are known", |one| {
-            one.known_series
-        }),
-    ]
-};
-
-const OF_PORT: [OfPort; 9] = {
-    use FamilyKind::{Counter, Gauge};
-    [
-        port("tidegate_link_port_connections", Gauge, "Connections of gateways open", |one| {
-            one.connections
-        }),
-        port("tidegate_link_port_links", Gauge, "Links remembered", |one| one.links),
-        port("tidegate_link_port_frames_total", Counter, "Frames taken from gateways", |one| {
-            one.frames
-        }),
-        port("tidegate_link_port_frame_bytes_total", Counter, "Bytes of frames taken", |one| {
-            one.frame_bytes
-        }),
-        port("tidegate_link_port_frames_refused_total", Counter, "Frames refused whole", |one| {
-            one.frames_refused
-        }),
-        port(
-            "tidegate_link_port_frames_stale_total",
-            Counter,
-            "Frames of an old placement",
-            |one| one.frames_stale,
-        ),
-        port("tidegate_link_port_memory_bytes", Gauge, "Memory of the links", |one| {
-            one.memory_bytes
-        }),
-        port(
-            "tidegate_link_port_window_bytes",
-            Gauge,
-            "Bytes that a link may have in flight",
-            |one| one.window_bytes,
-        ),
-        port("tidegate_link_port_epoch", Gauge, "Placement that is in force", |one| one.epoch),
-    ]
-};
+const OF_PORT: [Number<LinkPortReport>; 9] = [
+    gauge("tidegate_link_port_connections", "Connections of gateways open", |one| one.connections),
+    gauge("tidegate_link_port_links", "Links remembered", |one| one.links),
+    counter("tidegate_link_port_frames_total", "Frames taken from gateways", |one| one.frames),
+    counter("tidegate_link_port_frame_bytes_total", "Bytes of frames taken", |one| one.frame_bytes),
+    counter("tidegate_link_port_frames_refused_total", "Frames refused whole", |one| {
+        one.frames_refused
+    }),
+    counter("tidegate_link_port_frames_stale_total", "Frames of an old placement", |one| {
+        one.frames_stale
+    }),
+    gauge("tidegate_link_port_memory_bytes", "Memory of the links", |one| one.memory_bytes),
+    gauge("tidegate_link_port_window_bytes", "Bytes that a link may have in flight", |one| {
+        one.window_bytes
+    }),
+    gauge("tidegate_link_port_epoch", "Placement that is in force", |one| one.epoch),
+];
 
 /// Writes them.
 pub(super) fn render(page: &mut Exposition, shards: &[(&str, &ShardReport)]) {
@@ -124,7 +63,7 @@ pub(super) fn render(page: &mut Exposition, shards: &[(&str, &ShardReport)]) {
             }
         }
     }
-    for OfLink { name, kind, help, read } in &OF_LINK {
+    for Number { name, kind, help, read } in &OF_LINK {
         page.family(name, *kind, help);
         for_each_link(shards, |labels, link| page.sample(labels, read(link)));
     }
@@ -136,7 +75,7 @@ pub(super) fn render(page: &mut Exposition, shards: &[(&str, &ShardReport)]) {
     if shards.iter().all(|(_, report)| report.link_port.is_none()) {
         return;
     }
-    for OfPort { name, kind, help, read } in &OF_PORT {
+    for Number { name, kind, help, read } in &OF_PORT {
         page.family(name, *kind, help);
         for (shard, report) in shards {
             if let Some(port) = &report.link_port {
@@ -160,38 +99,36 @@ fn for_each_link(
 
 /// Writes what a gateway keeps for nodes that are down.
 pub(super) fn render_hints(page: &mut Exposition, hints: &[(NodeId, HintFigures)]) {
-    use FamilyKind::{Counter, Gauge};
-    type Read = fn(&HintFigures) -> u64;
-    let numbers: [(&str, FamilyKind, &str, Read); 7] = [
-        ("tidegate_hint_bytes", Gauge, "Disk of hints that wait for a node", |one| one.bytes),
-        ("tidegate_hint_samples", Gauge, "Samples that wait for a node", |one| one.samples),
-        ("tidegate_hint_appended_samples_total", Counter, "Samples kept for a node", |one| {
+    let numbers: [Number<HintFigures>; 7] = [
+        gauge("tidegate_hint_bytes", "Disk of hints that wait for a node", |one| one.bytes),
+        gauge("tidegate_hint_samples", "Samples that wait for a node", |one| one.samples),
+        counter("tidegate_hint_appended_samples_total", "Samples kept for a node", |one| {
             one.appended_samples
         }),
-        ("tidegate_hint_delivered_samples_total", Counter, "Kept samples delivered", |one| {
+        counter("tidegate_hint_delivered_samples_total", "Kept samples delivered", |one| {
             one.delivered_samples
         }),
-        ("tidegate_hint_refused_samples_total", Counter, "Samples that found no room", |one| {
+        counter("tidegate_hint_refused_samples_total", "Samples that found no room", |one| {
             one.refused_samples
         }),
-        ("tidegate_hint_lost_samples_total", Counter, "Kept samples found damaged", |one| {
+        counter("tidegate_hint_lost_samples_total", "Kept samples found damaged", |one| {
             one.samples_lost
         }),
-        ("tidegate_hint_forgotten_samples_total", Counter, "Given up with their node", |one| {
+        counter("tidegate_hint_forgotten_samples_total", "Given up with their node", |one| {
             one.forgotten_samples
         }),
     ];
     if hints.is_empty() {
         return;
     }
-    for (name, kind, help, read) in numbers {
+    for Number { name, kind, help, read } in numbers {
         page.family(name, kind, help);
         for (node, figures) in hints {
             page.sample(&[("node", &node.to_string())], read(figures));
         }
     }
     let help = "When the oldest that waits was made, Unix seconds";
-    page.family("tidegate_hint_oldest_timestamp_seconds", Gauge, help);
+    page.family("tidegate_hint_oldest_timestamp_seconds", FamilyKind::Gauge, help);
     for (node, figures) in hints {
         if let Some(at_ms) = figures.oldest_ms {
             page.sample_f64(&[("node", &node.to_string())], at_ms as f64 / 1000.0);
