@@ -1,6 +1,7 @@
 //! DRIVER: how the gateway half and the node half of a shard meet: by a function call in one
 //! process, by links where they are apart.
 
+use crate::background::folder::Manifest;
 use crate::gateway::lane::Frame;
 use crate::gateway::part::ShardMessage;
 use crate::model::refusal::Refusal;
@@ -10,7 +11,6 @@ use crate::ring::{BufferLease, Errno, ReceiveEnd};
 use crate::server::link_port::LinkPort;
 use crate::server::link_side::LinkSide;
 use crate::server::shard::{Shard, TokenKind};
-use crate::server::threads::NodeIdentity;
 use crate::wire::link::{ConnectionId, ReceiverConfig, SilenceLimits, WindowLimits};
 use std::os::fd::OwnedFd;
 
@@ -112,9 +112,9 @@ impl Shard {
     }
 
     /// The node half is there: gateways may come.
-    pub(super) fn open_link_port(&mut self, identity: NodeIdentity) {
+    pub(super) fn open_link_port(&mut self, manifest: &Manifest) {
         let Halves::Node(port) = &mut self.halves else { return };
-        let config = receiver_config(identity, self.index, self.link_first_port);
+        let config = receiver_config(manifest, self.index, self.link_first_port);
         port.open(config, &mut self.ring);
     }
 
@@ -246,9 +246,9 @@ impl Shard {
     }
 }
 
-/// How a node says on port `shard` who it is.
-pub fn receiver_config(identity: NodeIdentity, shard: u32, first_port: u16) -> ReceiverConfig {
-    let NodeIdentity { node, incarnation, shard_count } = identity;
+/// How a node whose data folder has `manifest` says on port `shard` who it is.
+pub fn receiver_config(manifest: &Manifest, shard: u32, first_port: u16) -> ReceiverConfig {
+    let Manifest { node, incarnation, shards: shard_count } = *manifest;
     // One for each shard, and the one for reads.
     let ports = (0..=shard_count).map(|shard| u32::from(first_port) + shard);
     ReceiverConfig {

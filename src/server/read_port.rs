@@ -1,5 +1,6 @@
 //! DRIVER: a node's port for reads, in the control plane: opened when the node has replayed.
 
+use crate::background::folder::Manifest;
 use crate::base::time::Duration;
 use crate::control::config::Config;
 use crate::control::readiness::{Readiness, ServerState};
@@ -75,16 +76,16 @@ impl PlacedPort {
     pub fn open(
         self,
         config: &Config,
-        (identity, shards): (threads::NodeIdentity, Shards),
+        (manifest, shards): (Manifest, Shards),
         (state, handle): (Arc<ServerState>, &Handle),
     ) -> Result<(), RecoverFault> {
         let Self { port: ReadPort { listener, secret, epoch }, placement } = self;
-        let receiver = receiver_config(identity, identity.shard_count, config.link.port());
+        let receiver = receiver_config(&manifest, manifest.shards, config.link.port());
         let limits = AnsweringLimits {
             selects_max: config.query_concurrency_max,
             wait_max: config.query_wait_max.duration(),
         };
-        let who = NodeIdentity { node: identity.node, incarnation: identity.incarnation };
+        let who = NodeIdentity { node: manifest.node, incarnation: manifest.incarnation };
         let answering = Answering::new(shards, who, limits).with_others(placement);
         let look = move || NodeStanding {
             state: node_state(&state),

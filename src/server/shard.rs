@@ -318,9 +318,9 @@ impl Shard {
 
     fn handle_mail(&mut self) {
         if let Ok(handover) = self.mail.node.try_recv() {
-            let NodeHandover { node, background, identity } = handover;
+            let NodeHandover { node, background, manifest } = handover;
             self.node.handle_node(node, background, self.now);
-            self.open_link_port(identity);
+            self.open_link_port(&manifest);
         }
         // As many as lay there at first: what arrives meanwhile is for the next turn.
         for _ in 0..self.mail.gateway.len() {

@@ -5,7 +5,7 @@
 //! and what to do.
 
 use crate::background::executor::Background;
-use crate::background::folder::{DataFolder, DirectIo, FolderFault};
+use crate::background::folder::{DataFolder, DirectIo, FolderFault, Manifest};
 use crate::background::hints::HintsFault;
 use crate::base::time::{Duration, unix_now_ms};
 use crate::control::api::{self, ApiState};
@@ -24,8 +24,7 @@ use crate::server::roles::{GatewayRole, KeptHints, Roles};
 use crate::server::rules::{self, NodeRules};
 use crate::server::signals;
 use crate::server::threads::{
-    BackgroundQueue, NodeHandover, NodeIdentity, Process, ShardThreads, bind_listeners,
-    start_shards,
+    BackgroundQueue, NodeHandover, Process, ShardThreads, bind_listeners, start_shards,
 };
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -152,9 +151,9 @@ fn serve_node(role: Role, config: &Config) -> Result<(), StartFault> {
         let node = folder.manifest().node;
         let keep = |port: ReadPort| port.keep_placement(&reads_config, node, &handle);
         let placed_port = read_port.map(keep).transpose()?;
-        let (thread, identity) = run_recovery(folder, &rules, &state, queues)?;
+        let (thread, manifest) = run_recovery(folder, &rules, &state, queues)?;
         if let Some(port) = placed_port {
-            port.open(&reads_config, (identity, handles), (state, &handle))?;
+            port.open(&reads_config, (manifest, handles), (state, &handle))?;
         }
         tracing::info!("ready");
         Ok(thread)
@@ -318,28 +317,23 @@ fn run_recovery(
     rules: &NodeRules,
     state: &Arc<ServerState>,
     (events, handovers, blocks): (&[BackgroundQueue], &[flume::Sender<NodeHandover>], BlockQueues),
-) -> Result<(Background, NodeIdentity), RecoverFault> {
+) -> Result<(Background, Manifest), RecoverFault> {
     let Recovered { nodes, background, sender } =
         recover(&mut folder, rules, state, (events, blocks))?;
-    let manifest = folder.manifest();
-    let identity = NodeIdentity {
-        node: manifest.node,
-        incarnation: manifest.incarnation,
-        shard_count: manifest.shards,
-    };
+    let manifest = *folder.manifest();
     for ((node, handover), queue) in nodes.into_iter().zip(handovers).zip(events) {
         // A shard that has ended by now needs no node.
         let _ = handover.send(NodeHandover {
             node: Box::new(node),
             background: sender.clone(),
-            identity,
+            manifest,
         });
         queue.wake();
     }
     state.set_ready();
     // The lock on the folder lasts until the process ends.
     std::mem::forget(folder);
-    Ok((background, identity))
+    Ok((background, manifest))
 }
 
 /// Waits for a signal and then for the shards; gives the background thread back, if recovery had

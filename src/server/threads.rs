@@ -6,6 +6,7 @@
 
 use crate::background::command::BackgroundEvent;
 use crate::background::executor::BackgroundSender;
+use crate::background::folder::Manifest;
 use crate::base::queue::{QueueSender, Wake};
 use crate::base::time::{Duration, Now};
 use crate::control::config::Config;
@@ -49,19 +50,8 @@ pub struct NodeHandover {
     pub node: Box<NodeShard>,
     /// For segments and snapshots.
     pub background: BackgroundSender,
-    /// Whose it is.
-    pub identity: NodeIdentity,
-}
-
-/// A node, as it says who it is.
-#[derive(Clone, Copy, Debug)]
-pub struct NodeIdentity {
-    /// Its id.
-    pub node: u128,
-    /// Of the ids that it gives.
-    pub incarnation: u64,
-    /// How many shards it has.
-    pub shard_count: u32,
+    /// Whose it is, and of how many.
+    pub manifest: Manifest,
 }
 
 /// What all threads of the process see.
