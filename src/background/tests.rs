@@ -12,7 +12,7 @@ use super::command::{BackgroundEvent, SegmentCommand, SnapshotCommand};
 use super::executor::{Background, BackgroundSender, Shard};
 use super::folder::{DataFolder, DirectIo, FolderFault};
 use super::replay::{ReplayFault, ReplayReport, ReplaySink, SnapshotFault, replay_shard};
-use crate::base::queue::{QueueSender, Wake};
+use crate::base::queue::{NoWake, QueueSender};
 use crate::base::time::{Duration, monotonic_now};
 use crate::node::log::{
     Log, LogConfig, LogIdentity, LogOperation, LogPosition, Record, SEGMENT_BYTES_MIN,
@@ -21,12 +21,6 @@ use crate::node::log::{
 
 const IDENTITY: LogIdentity = LogIdentity { node: 77, incarnation: 1, shard: 0 };
 const PATIENCE: Duration = Duration::from_secs(60);
-
-struct NoWake;
-
-impl Wake for NoWake {
-    fn wake(&self) {}
-}
 
 /// A shard without a ring: one log over one folder, its files written with plain calls.
 struct PlainShard {

@@ -12,6 +12,15 @@ pub trait Wake: Send + Sync {
     fn wake(&self);
 }
 
+/// Of a reader that waits on the channel itself.
+#[cfg(test)]
+pub(crate) struct NoWake;
+
+#[cfg(test)]
+impl Wake for NoWake {
+    fn wake(&self) {}
+}
+
 /// The sending end: push, then wake.
 pub struct QueueSender<T> {
     sender: flume::Sender<T>,

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::base::queue::{QueueSender, Wake};
+use crate::base::queue::{NoWake, QueueSender};
 use crate::base::varint::write_varint;
 use crate::control::report::ShardReport;
 use crate::control::shards::{Done, ShardHandle, ShardRequest};
@@ -15,12 +15,6 @@ use crate::model::sample::Sample;
 use crate::model::series::{SeriesHash, SeriesId};
 use crate::node::registry::RegistrySlice;
 use crate::wire::select::{SelectAnswer, SelectFault, SelectRequest, SelectWant, SelectedSeries};
-
-pub(super) struct NoWake;
-
-impl Wake for NoWake {
-    fn wake(&self) {}
-}
 
 pub(super) fn canonical(labels: &[(&str, &str)]) -> Box<[u8]> {
     let mut bytes = Vec::new();

@@ -156,16 +156,10 @@ mod tests {
     use axum::routing::get;
 
     use super::*;
-    use crate::base::queue::Wake;
+    use crate::base::queue::NoWake;
     use crate::control::api::body::from_pieces;
 
     const SOON: Duration = Duration::from_secs(10);
-
-    struct NoWake;
-
-    impl Wake for NoWake {
-        fn wake(&self) {}
-    }
 
     /// Tells when it is dropped.
     struct Told(flume::Sender<()>);

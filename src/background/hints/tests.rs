@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{HintCommand, HintEvent, HintSender, Hints, HintsConfig, StartedHints};
-use crate::base::queue::{QueueSender, Wake};
+use crate::base::queue::{NoWake, QueueSender};
 use crate::gateway::hint::HintPart;
 use crate::gateway::hint::log::{HintLimits, HintTicket};
 use crate::gateway::part::Lateness;
@@ -15,12 +15,6 @@ use crate::model::series::{SeriesHash, TenantId};
 
 const NODE: NodeId = NodeId(0xd0e);
 const QUEUE: usize = 64;
-
-struct Awake;
-
-impl Wake for Awake {
-    fn wake(&self) {}
-}
 
 /// A running thread, and the queues of the shards.
 struct Rig {
@@ -39,7 +33,7 @@ impl Rig {
         let config = HintsConfig { folder: folder.join("hints"), limits };
         let (senders, events) =
             (0..shards).map(|_| flume::bounded(QUEUE)).unzip::<_, _, Vec<_>, _>();
-        let senders = senders.into_iter().map(|sender| QueueSender::new(sender, Arc::new(Awake)));
+        let senders = senders.into_iter().map(|sender| QueueSender::new(sender, Arc::new(NoWake)));
         let started = Hints::start(&config, senders.collect()).expect("an empty folder will do");
         Self { started, events }
     }

@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use super::*;
-use crate::base::queue::QueueSender;
+use crate::base::queue::{NoWake, QueueSender};
 use crate::control::exposition::tests::check_page;
-use crate::control::fake_shards::{NoWake, series, spawn_shard};
+use crate::control::fake_shards::{series, spawn_shard};
 use crate::control::shards::ShardHandle;
 use crate::model::sample::STALE_NAN_BITS;
 

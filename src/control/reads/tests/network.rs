@@ -198,8 +198,8 @@ pub fn shards(handles: impl IntoIterator<Item = ShardHandle>) -> Vec<ShardHandle
 /// A shard whose answers are endless. Tells when there was no room for one for a while, and when
 /// nobody wants more.
 pub fn endless_shard(label: &str) -> (ShardHandle, flume::Receiver<&'static str>) {
-    use crate::base::queue::QueueSender;
-    use crate::control::fake_shards::{NoWake, series};
+    use crate::base::queue::{NoWake, QueueSender};
+    use crate::control::fake_shards::series;
     use crate::control::shards::ShardRequest;
     use crate::wire::select::SelectAnswer;
 
