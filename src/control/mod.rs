@@ -22,6 +22,8 @@ pub mod reads;
 pub mod shards;
 pub mod source;
 
+mod timer;
+
 pub mod fleet;
 
 pub mod exposition;

@@ -23,6 +23,7 @@ use crate::control::discovery::schedule::{
     AskFault, Discovery, DiscoveryCounts, IN_FLIGHT_MAX, Pace, Question, Records, Reply,
     SeedAddress, SeedEvent,
 };
+use crate::control::timer::sleep_until;
 
 /// /etc/resolv.conf and /etc/hosts are read again after this time, as hosts change networks.
 const RESOLVER_AGE_MAX: Duration = Duration::from_secs(60);
@@ -84,12 +85,7 @@ impl Task {
                 });
             }
             self.publish();
-            let timer = async {
-                match self.discovery.poll_timeout() {
-                    Some(due) => tokio::time::sleep_until(due.into()).await,
-                    None => std::future::pending().await,
-                }
-            };
+            let timer = sleep_until(self.discovery.poll_timeout());
             tokio::select! {
                 () = self.addresses.closed() => return,
                 // At the limit of questions in flight only a reply makes room for what is due.

@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 
 use crate::base::time::monotonic_now;
 use crate::control::reads::fault::ReadFault;
+use crate::control::timer::sleep_until;
 use crate::wire::frame::{FrameHeader, Memory};
 use crate::wire::hello::Welcome;
 use crate::wire::link::{Dialler, Reader, ReaderEvent, SilenceLimits};
@@ -135,12 +136,6 @@ impl Conversation {
         let timeout = self.reader.poll_timeout();
         let (mut reading, mut writing) = self.stream.split();
         let rest = self.out.as_ref().map_or(&[][..], |(frame, sent)| &frame[*sent..]);
-        let sleep = async {
-            match timeout {
-                Some(at) => tokio::time::sleep_until(at.into()).await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             count = reading.read(&mut self.received) => match count.map_err(broken)? {
                 0 => return Err(ReadFault::Broken("the node closed it".into())),
@@ -155,7 +150,7 @@ impl Conversation {
                     }
                 }
             }
-            () = sleep => self.reader.handle_timer(monotonic_now()),
+            () = sleep_until(timeout) => self.reader.handle_timer(monotonic_now()),
         }
         Ok(())
     }

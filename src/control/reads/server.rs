@@ -18,6 +18,7 @@ use tokio::task::{JoinError, JoinSet};
 use crate::base::chance::Chance;
 use crate::base::time::{Instant, monotonic_now};
 use crate::control::reads::answering::{AnswerSender, Answering, QuestionFault};
+use crate::control::timer::sleep_until;
 use crate::wire::frame::Memory;
 use crate::wire::health::NodeState;
 use crate::wire::link::{ConnectionId, Receiver, ReceiverConfig, ReceiverEvent};
@@ -228,12 +229,6 @@ impl Connection {
         let timeout = [self.receiver.poll_timeout(), self.over_at].into_iter().flatten().min();
         let (mut reading, mut writing) = self.stream.split();
         let rest = self.out.as_ref().map_or(&[][..], |(frame, sent)| &frame[*sent..]);
-        let sleep = async {
-            match timeout {
-                Some(at) => tokio::time::sleep_until(at.into()).await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             count = writing.write(rest), if !rest.is_empty() => Wake::Sent(count),
             count = reading.read(&mut self.received), if self.over_at.is_none() => {
@@ -244,7 +239,7 @@ impl Connection {
                 Wake::Question(done)
             }
             Ok(()) = self.standing.changed() => Wake::Standing,
-            () = sleep => Wake::Timer,
+            () = sleep_until(timeout) => Wake::Timer,
         }
     }
 
