@@ -1,4 +1,4 @@
-//! DRIVER: `cluster`: asks a gateway over HTTP how the fleet is, or to change it, and prints what
+//! `cluster`: asks a gateway over HTTP how the fleet is, or to change it, and prints what
 //! it says, for people (`render`) or as JSON.
 
 use std::io::Write;
@@ -6,17 +6,19 @@ use std::io::Write;
 use serde_json::Value;
 
 use super::fault::OfflineFault;
+use super::http::{self, AnswerLimits, HttpAnswer, HttpRequest};
 use crate::base::time::Duration;
 use crate::control::config::cluster_command::{ClusterCommand, ClusterRequest};
 use crate::control::fleet::report::{PlanReport, StatusReport};
 
 mod render;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// A gateway gives a change up before.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
-/// A document is at most 1 MiB, and what is said of its nodes about as long.
-const ANSWER_BYTES_MAX: u64 = 16 << 20;
+const LIMITS: AnswerLimits = AnswerLimits {
+    // A gateway gives a change up before.
+    timeout: Duration::from_secs(60),
+    // A document is at most 1 MiB, and what is said of its nodes about as long.
+    body_bytes_max: 16 << 20,
+};
 
 /// Runs the command; false: it was answered, and something needs a look.
 ///
@@ -58,26 +60,8 @@ pub fn run(command: &ClusterCommand, out: &mut impl Write) -> Result<bool, Offli
 /// The `data` of the answer; with a body it is a POST.
 fn ask(url: &str, body: Option<&str>) -> Result<Value, OfflineFault> {
     let fault = |cause: String| OfflineFault::Gateway { url: url.into(), cause };
-    if !url.starts_with("http://") {
-        return Err(fault("an address begins with http://, and TLS is not spoken".into()));
-    }
-    let config = ureq::Agent::config_builder()
-        // The gateway says in its body what is wrong.
-        .http_status_as_error(false)
-        // Whoever may change a fleet reaches its gateways directly.
-        .proxy(None)
-        .timeout_connect(Some(CONNECT_TIMEOUT))
-        .timeout_recv_response(Some(ANSWER_TIMEOUT))
-        .build();
-    let agent = ureq::Agent::new_with_config(config);
-    let answer = match body {
-        None => agent.get(url).call(),
-        Some(body) => agent.post(url).content_type("application/json").send(body),
-    };
-    let mut answer = answer.map_err(|error| fault(error.to_string()))?;
-    let status = answer.status();
-    let body = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string();
-    let body = body.map_err(|error| fault(error.to_string()))?;
+    let request = body.map_or(HttpRequest::Get, HttpRequest::PostJson);
+    let HttpAnswer { status, body } = http::ask(url, request, LIMITS).map_err(fault)?;
     let mut read: Value = serde_json::from_str(&body).unwrap_or_default();
     if !status.is_success() {
         let cause = match read["error"].as_str() {
