@@ -3,7 +3,8 @@
 use libdeflater::{CompressionLvl, Compressor};
 
 use super::*;
-use crate::gateway::decode::mutation::Chance;
+use crate::base::random::Random;
+use crate::gateway::decode::mutation::mutate;
 
 #[derive(Clone, Copy, Debug)]
 enum Encoding {
@@ -43,8 +44,8 @@ fn unpack(
 const ALL: [Encoding; 3] = [Encoding::Snappy, Encoding::Gzip, Encoding::Zlib];
 
 fn contents() -> Vec<Vec<u8>> {
-    let mut chance = Chance(1);
-    let noise = (0..70_000).map(|_| chance.draw().to_le_bytes()[0]).collect();
+    let mut random = Random(1);
+    let noise = (0..70_000).map(|_| random.next().to_le_bytes()[0]).collect();
     vec![vec![], b"x".to_vec(), b"abcabcabc".repeat(5000), vec![0; 1 << 20], noise]
 }
 
@@ -127,7 +128,7 @@ fn damaged_bodies_never_panic() {
         let mut refused = 0;
         for seed in 0..10_000 {
             let mut bad = packed.clone();
-            Chance(seed).mutate(&mut bad);
+            mutate(&mut Random(seed), &mut bad);
             refused += u32::from(unpack(encoding, &bad, &mut out, 1 << 16).is_err());
             assert!(out.len() <= 1 << 16, "seed {seed}");
         }

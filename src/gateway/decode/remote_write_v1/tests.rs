@@ -2,8 +2,9 @@
 //! does.
 
 use super::*;
+use crate::base::random::Random;
 use crate::base::varint::write_varint;
-use crate::gateway::decode::mutation::Chance;
+use crate::gateway::decode::mutation::mutate;
 use crate::model::labels::{encode_label, iterate};
 use crate::model::sample::STALE_NAN_BITS;
 use crate::model::series::TenantId;
@@ -245,9 +246,9 @@ fn mutated_bodies_and_both_ways_agree() {
     let mut decoder = RemoteWriteDecoder::default();
     let mut whole = 0;
     for seed in 0..10_000 {
-        let mut chance = Chance(seed);
+        let mut random = Random(seed);
         let mut bytes = RequestBytes { body: example.clone(), labels: Vec::new() };
-        chance.mutate(&mut bytes.body);
+        mutate(&mut random, &mut bytes.body);
         let mut request = DecodedRequest::new(2);
         let result = decoder.decode(&RULES, &mut bytes, &mut request);
         let got = (describe(&bytes, &request), request.refused, request.samples);

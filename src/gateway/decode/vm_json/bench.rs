@@ -6,16 +6,16 @@ use std::fmt::Write;
 use std::hint::black_box;
 
 use super::*;
+use crate::base::random::Random;
 use crate::base::time::monotonic_now;
-use crate::gateway::decode::mutation::Chance;
 use crate::model::series::TenantId;
 
 const LINES: usize = 200;
 const POINTS: usize = 100;
 
 /// Lines of eleven labels and a hundred points, their values made by `value`.
-fn example(mut value: impl FnMut(&mut Chance) -> f64) -> Vec<u8> {
-    let mut chance = Chance(1);
+fn example(mut value: impl FnMut(&mut Random) -> f64) -> Vec<u8> {
+    let mut random = Random(1);
     let mut body = String::new();
     for line in 0..LINES {
         write!(
@@ -30,7 +30,7 @@ fn example(mut value: impl FnMut(&mut Chance) -> f64) -> Vec<u8> {
         );
         body.push_str(r#""region":"eu-central-1","team":"infrastructure"},"values":["#);
         for point in 0..POINTS {
-            write!(body, "{}{}", if point == 0 { "" } else { "," }, value(&mut chance))
+            write!(body, "{}{}", if point == 0 { "" } else { "," }, value(&mut random))
                 .expect("a String");
         }
         body.push_str(r#"],"timestamps":["#);
@@ -67,9 +67,9 @@ fn measure(what: &str, reader: LineReader, body: &[u8]) -> f64 {
 #[test]
 #[ignore = "measurement"]
 fn points() {
-    let whole = |chance: &mut Chance| chance.below(100_000) as f64;
-    let short = |chance: &mut Chance| chance.below(10_000_000) as f64 / 1000.0;
-    let random = |chance: &mut Chance| chance.draw() as f64 / u64::MAX as f64;
+    let whole = |random: &mut Random| random.index(100_000) as f64;
+    let short = |random: &mut Random| random.index(10_000_000) as f64 / 1000.0;
+    let random = |random: &mut Random| random.next() as f64 / u64::MAX as f64;
     for (what, body) in [
         ("whole numbers", example(whole)),
         ("three decimals", example(short)),

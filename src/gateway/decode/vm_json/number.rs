@@ -175,7 +175,7 @@ fn eight_digits(word: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gateway::decode::mutation::Chance;
+    use crate::base::random::Random;
 
     #[track_caller]
     fn check(text: &str, want_end: usize) {
@@ -216,16 +216,16 @@ mod tests {
         ] {
             check(text, text.len());
         }
-        let mut chance = Chance(3);
+        let mut random = Random(3);
         for _ in 0..50_000 {
-            let number = f64::from_bits(chance.draw());
+            let number = f64::from_bits(random.next());
             if number.is_finite() {
                 let text = number.to_string();
                 check(&text, text.len());
             }
-            let digits = chance.draw() >> chance.below(64);
+            let digits = random.next() >> random.index(64);
             let mut text = digits.to_string();
-            text.insert(chance.below(text.len()) + 1, '.');
+            text.insert(random.index(text.len()) + 1, '.');
             text.push('5');
             if !text.starts_with('0') || text.starts_with("0.") {
                 check(&text, text.len());

@@ -3,7 +3,8 @@
 use std::fmt::Write;
 
 use super::*;
-use crate::gateway::decode::mutation::Chance;
+use crate::base::random::Random;
+use crate::gateway::decode::mutation::mutate;
 use crate::model::labels::format_labels;
 use crate::model::sample::{NORMAL_NAN, STALE_NAN_BITS};
 use crate::model::series::TenantId;
@@ -214,39 +215,39 @@ fn bounded_lines_and_samples() {
 }
 
 /// A line as clients write them, in many variants.
-fn push_line(body: &mut String, chance: &mut Chance) {
-    let space = |chance: &mut Chance| ["", "", "", " ", "\t "][chance.below(5)];
-    let points = 1 + chance.below(5);
-    let list = |chance: &mut Chance, element: fn(&mut Chance) -> String| {
+fn push_line(body: &mut String, random: &mut Random) {
+    let space = |random: &mut Random| ["", "", "", " ", "\t "][random.index(5)];
+    let points = 1 + random.index(5);
+    let list = |random: &mut Random, element: fn(&mut Random) -> String| {
         let elements: Vec<_> =
-            (0..points).map(|_| format!("{}{}", element(chance), space(chance))).collect();
-        format!("[{}{}]", space(chance), elements.join(","))
+            (0..points).map(|_| format!("{}{}", element(random), space(random))).collect();
+        format!("[{}{}]", space(random), elements.join(","))
     };
-    let values = list(chance, |chance| match chance.below(9) {
+    let values = list(random, |random| match random.index(9) {
         0 => "null".into(),
         1 => "\"-Infinity\"".into(),
-        2 => f64::from_bits(chance.draw() & !(1 << 62)).to_string(),
-        3 => format!("{:e}", f64::from_bits(chance.draw() & !(1 << 62))),
-        4 => format!("-{}", chance.below(1000)),
-        5 => (chance.draw() >> chance.below(64)).to_string(),
-        6 => format!("{}{}", chance.draw(), chance.draw()),
-        _ => (chance.below(1_000_000) as f64 / 1000.0).to_string(),
+        2 => f64::from_bits(random.next() & !(1 << 62)).to_string(),
+        3 => format!("{:e}", f64::from_bits(random.next() & !(1 << 62))),
+        4 => format!("-{}", random.index(1000)),
+        5 => (random.next() >> random.index(64)).to_string(),
+        6 => format!("{}{}", random.next(), random.next()),
+        _ => (random.index(1_000_000) as f64 / 1000.0).to_string(),
     });
-    let timestamps = list(chance, |chance| match chance.below(6) {
-        0 => (1_600_000_000 + chance.below(1000)).to_string(),
-        1 => format!("1600000000.{}", chance.below(10_000)),
-        _ => (1_600_000_000_000 + chance.below(1_000_000)).to_string(),
+    let timestamps = list(random, |random| match random.index(6) {
+        0 => (1_600_000_000 + random.index(1000)).to_string(),
+        1 => format!("1600000000.{}", random.index(10_000)),
+        _ => (1_600_000_000_000 + random.index(1_000_000)).to_string(),
     });
-    let label = ["x", "a\\\"b", "ü", "", "a value with spaces", "12345678"][chance.below(6)];
-    let metric = format!(r#"{{"__name__":"up","job"{}:"{label}"}}"#, space(chance));
+    let label = ["x", "a\\\"b", "ü", "", "a value with spaces", "12345678"][random.index(6)];
+    let metric = format!(r#"{{"__name__":"up","job"{}:"{label}"}}"#, space(random));
     let mut parts = [
         format!("\"metric\":{metric}"),
         format!("\"values\":{values}"),
         format!("\"timestamps\":{timestamps}"),
     ];
-    parts.rotate_left(chance.below(9).saturating_sub(6));
-    let end = ["\n", "\n", "\r\n", "\n\n"][chance.below(4)];
-    write!(body, "{}{{{}}}{end}", space(chance), parts.join(",")).expect("a String takes all");
+    parts.rotate_left(random.index(9).saturating_sub(6));
+    let end = ["\n", "\n", "\r\n", "\n\n"][random.index(4)];
+    write!(body, "{}{{{}}}{end}", space(random), parts.join(",")).expect("a String takes all");
 }
 
 #[test]
@@ -254,9 +255,9 @@ fn both_readers_agree_on_generated_lines() {
     let mut taken = 0;
     for seed in 0..5000 {
         let mut body = String::new();
-        let mut chance = Chance(seed);
+        let mut random = Random(seed);
         for _ in 0..3 {
-            push_line(&mut body, &mut chance);
+            push_line(&mut body, &mut random);
         }
         let (lines, request) = decode_both(body.as_bytes());
         assert_eq!(request.failed_lines, 0, "seed {seed}: {:?}", request.failed_line_texts);
@@ -270,10 +271,10 @@ fn both_readers_agree_on_mutated_lines() {
     let mut failed = 0;
     for seed in 0..10_000 {
         let mut body = String::new();
-        let mut chance = Chance(seed);
-        push_line(&mut body, &mut chance);
+        let mut random = Random(seed);
+        push_line(&mut body, &mut random);
         let mut body = body.into_bytes();
-        chance.mutate(&mut body);
+        mutate(&mut random, &mut body);
         failed += decode_both(&body).1.failed_lines;
     }
     assert!((3000..9700).contains(&failed), "{failed}");

@@ -2,47 +2,28 @@
 //! fault.
 
 use super::*;
+use crate::base::random::Random;
 
-/// SplitMix64: enough for tests, and the seed in a message repeats a run.
-struct Chance(u64);
-
-impl Chance {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        usize::try_from(self.next() % end as u64).expect("below a usize")
-    }
-
-    fn pick<'a>(&mut self, choices: &[&'a str]) -> &'a str {
-        choices[self.below(choices.len())]
-    }
-
-    fn bytes(&mut self, len_max: usize) -> Vec<u8> {
-        (0..self.below(len_max + 1)).map(|_| self.next().to_le_bytes()[0]).collect()
-    }
+fn random_bytes(random: &mut Random, len_max: usize) -> Vec<u8> {
+    (0..random.index(len_max + 1)).map(|_| random.next().to_le_bytes()[0]).collect()
 }
 
 /// A valid request as bytes, and what must be seen of it.
-fn random_request(chance: &mut Chance) -> (Vec<u8>, Vec<Seen>) {
-    let method = chance.pick(&["GET", "POST", "PUT", "OPTIONS", "x-custom"]);
-    let path = chance.pick(&["/", "/api/v1/write", "/a//b/", "/%00"]);
-    let query = chance.pick(&["", " ?", " ?a=b&c=%20", " ?match[]={a=\"b\"}"]).trim_end();
+fn random_request(random: &mut Random) -> (Vec<u8>, Vec<Seen>) {
+    let method = random.pick(&["GET", "POST", "PUT", "OPTIONS", "x-custom"]);
+    let path = random.pick(&["/", "/api/v1/write", "/a//b/", "/%00"]);
+    let query = random.pick(&["", " ?", " ?a=b&c=%20", " ?match[]={a=\"b\"}"]).trim_end();
     let target = format!("{path}{}", query.trim_start().replace(' ', "+"));
     let mut head = format!("{method} {path}{query} 1.1");
     let mut bytes = format!("{method} {target} HTTP/1.1\r\nHost: h\r\n").into_bytes();
-    for _ in 0..chance.below(4) {
-        let name = chance.pick(&["x-a", "Accept", "User-Agent", "Content-Typ"]);
-        let value = chance.pick(&["", "a", "text/html, b;q=0.1", " \t spaced \t"]);
+    for _ in 0..random.index(4) {
+        let name = random.pick(&["x-a", "Accept", "User-Agent", "Content-Typ"]);
+        let value = random.pick(&["", "a", "text/html, b;q=0.1", " \t spaced \t"]);
         bytes.extend_from_slice(format!("{name}:{value}\r\n").as_bytes());
     }
-    let body = chance.bytes(60);
+    let body = random_bytes(random, 60);
     let mut seen = Vec::new();
-    match chance.below(3) {
+    match random.index(3) {
         0 => bytes.extend_from_slice(b"\r\n"),
         1 => {
             head.extend([" length=", &body.len().to_string()]);
@@ -53,7 +34,7 @@ fn random_request(chance: &mut Chance) -> (Vec<u8>, Vec<Seen>) {
         _ => {
             head.push_str(" chunked");
             bytes.extend_from_slice(b"Transfer-Encoding: chunked\r\n\r\n");
-            extend_chunked(&mut bytes, &body, chance);
+            extend_chunked(&mut bytes, &body, random);
             seen.push(Seen::Body(body));
         }
     }
@@ -63,25 +44,25 @@ fn random_request(chance: &mut Chance) -> (Vec<u8>, Vec<Seen>) {
     (bytes, seen)
 }
 
-fn extend_chunked(bytes: &mut Vec<u8>, body: &[u8], chance: &mut Chance) {
+fn extend_chunked(bytes: &mut Vec<u8>, body: &[u8], random: &mut Random) {
     let mut rest = body;
     while !rest.is_empty() {
-        let (chunk, behind) = rest.split_at(1 + chance.below(rest.len()));
-        let extension = chance.pick(&["", ";", ";a=b", "; a=\"b\""]);
+        let (chunk, behind) = rest.split_at(1 + random.index(rest.len()));
+        let extension = random.pick(&["", ";", ";a=b", "; a=\"b\""]);
         bytes.extend_from_slice(format!("{:X}{extension}\r\n", chunk.len()).as_bytes());
         bytes.extend_from_slice(chunk);
         bytes.extend_from_slice(b"\r\n");
         rest = behind;
     }
-    let trailer = chance.pick(&["", "A: b\r\n", "A:\r\nB: c\r\n"]);
+    let trailer = random.pick(&["", "A: b\r\n", "A:\r\nB: c\r\n"]);
     bytes.extend_from_slice(format!("0\r\n{trailer}\r\n").as_bytes());
 }
 
 /// A few requests behind one another.
-fn random_pipeline(chance: &mut Chance) -> (Vec<u8>, Vec<Seen>) {
+fn random_pipeline(random: &mut Random) -> (Vec<u8>, Vec<Seen>) {
     let (mut bytes, mut seen) = (Vec::new(), Vec::new());
-    for _ in 0..=chance.below(4) {
-        let (more_bytes, more_seen) = random_request(chance);
+    for _ in 0..=random.index(4) {
+        let (more_bytes, more_seen) = random_request(random);
         bytes.extend(more_bytes);
         seen.extend(more_seen);
     }
@@ -89,12 +70,12 @@ fn random_pipeline(chance: &mut Chance) -> (Vec<u8>, Vec<Seen>) {
 }
 
 /// `input` in pieces of random length, empty ones among them.
-fn random_pieces<'a>(input: &'a [u8], chance: &mut Chance) -> Vec<&'a [u8]> {
-    let piece_bytes_max = [1, 3, 20, 200][chance.below(4)];
+fn random_pieces<'a>(input: &'a [u8], random: &mut Random) -> Vec<&'a [u8]> {
+    let piece_bytes_max = [1, 3, 20, 200][random.index(4)];
     let mut pieces = Vec::new();
     let mut rest = input;
     while !rest.is_empty() {
-        let len = chance.below(piece_bytes_max + 1).min(rest.len());
+        let len = random.index(piece_bytes_max + 1).min(rest.len());
         pieces.push(&rest[..len]);
         rest = &rest[len..];
     }
@@ -108,9 +89,9 @@ fn limits() -> HttpLimits {
 #[test]
 fn random_pipelines_survive_random_splits() {
     for seed in 0..3_000 {
-        let chance = &mut Chance(seed);
-        let (bytes, want) = random_pipeline(chance);
-        let pieces = random_pieces(&bytes, chance);
+        let random = &mut Random(seed);
+        let (bytes, want) = random_pipeline(random);
+        let pieces = random_pieces(&bytes, random);
         assert_eq!(read_pieces(limits(), pieces), want, "seed {seed}");
     }
 }
@@ -120,21 +101,21 @@ fn random_damage_is_a_fault_at_worst() {
     const BYTES: &[u8] = b"\r\n\0 \t:;,0aF+-x\x7f\xff";
     let mut fault_count = 0;
     for seed in 0..20_000 {
-        let chance = &mut Chance(seed);
-        let (mut bytes, _) = random_pipeline(chance);
-        for _ in 0..=chance.below(4) {
-            let at = chance.below(bytes.len());
-            let byte = BYTES[chance.below(BYTES.len())];
-            match chance.below(4) {
+        let random = &mut Random(seed);
+        let (mut bytes, _) = random_pipeline(random);
+        for _ in 0..=random.index(4) {
+            let at = random.index(bytes.len());
+            let byte = BYTES[random.index(BYTES.len())];
+            match random.index(4) {
                 0 => bytes[at] = byte,
                 1 => bytes.insert(at, byte),
                 2 if bytes.len() > 1 => drop(bytes.remove(at)),
-                _ => bytes[at] ^= 1 << chance.below(8),
+                _ => bytes[at] ^= 1 << random.index(8),
             }
         }
         // read_pieces loops for ever if the reader neither takes, nor speaks, nor asks for more.
         let whole = read_pieces(limits(), [bytes.as_slice()]);
-        let pieces = random_pieces(&bytes, chance);
+        let pieces = random_pieces(&bytes, random);
         assert_eq!(read_pieces(limits(), pieces), whole, "seed {seed}");
         fault_count += usize::from(matches!(whole.last(), Some(Seen::Fault(_))));
     }
