@@ -46,6 +46,22 @@ pub(in crate::gateway) fn one_of_two_is_down() -> Owner {
     owner
 }
 
+/// An owner of two lanes that know eight series; a second part of them, at 6, is durable on lane 1
+/// and waits for lane 0.
+fn one_of_two_has_it() -> Owner {
+    let mut owner = owner(2, 2, AckPolicy::All);
+    eight(&mut owner, 1, 5);
+    for lane in 0..2 {
+        let (sequence, _, new) = send(&mut owner, lane);
+        ack(&mut owner, lane, (sequence, new), &[]);
+    }
+    assert_eq!(answers(&mut owner), [(1, 0)]);
+    eight(&mut owner, 2, 6);
+    let (other, ..) = send(&mut owner, 1);
+    ack(&mut owner, 1, (other, 0), &[]);
+    owner
+}
+
 /// A part with one sample of each of eight series, at `time`.
 fn eight(owner: &mut Owner, slot: u32, time: i64) {
     let sample = [(time, 1.0)];
@@ -150,16 +166,7 @@ fn a_node_that_is_down_refuses_its_share_alone() {
 /// Red when frames in flight are lost with the ids, when they name old ids, or their order changes.
 #[test]
 fn a_node_with_other_ids_gets_everything_again_in_order() {
-    let mut owner = owner(2, 2, AckPolicy::All);
-    eight(&mut owner, 1, 5);
-    for lane in 0..2 {
-        let (sequence, _, new) = send(&mut owner, lane);
-        ack(&mut owner, lane, (sequence, new), &[]);
-    }
-    assert_eq!(answers(&mut owner), [(1, 0)]);
-    eight(&mut owner, 2, 6);
-    let (other, ..) = send(&mut owner, 1);
-    ack(&mut owner, 1, (other, 0), &[]);
+    let mut owner = one_of_two_has_it();
     send(&mut owner, 0);
     eight(&mut owner, 3, 7);
     owner.handle_lane_up(0, 200);
@@ -258,11 +265,7 @@ fn what_a_node_had_in_flight_is_hinted_when_it_goes() {
 /// before its ack, or when one that the node cannot take now is forgotten.
 #[test]
 fn a_hint_is_delivered_to_its_node_alone() {
-    let mut owner = owner(2, 2, AckPolicy::All).with_hints();
-    owner.handle_lane_down(1);
-    eight(&mut owner, 1, 5);
-    let (sequence, _, new) = send(&mut owner, 0);
-    ack(&mut owner, 0, (sequence, new), &[]);
+    let mut owner = one_of_two_is_down();
     let hint = owner.poll_hint().expect("a hint");
     owner.handle_hinted(hint.ticket, Ok(()));
     let number = crate::gateway::hint::replay::HintNumber { segment: 1, index: 0 };
@@ -432,16 +435,7 @@ fn many_refusals_are_no_more_than_one_pass() {
 /// one of two neighbours is forgotten, or a part is answered while one is on its way again.
 #[test]
 fn what_a_node_does_not_know_travels_again_with_labels() {
-    let mut owner = owner(2, 2, AckPolicy::All);
-    eight(&mut owner, 1, 5);
-    for lane in 0..2 {
-        let (sequence, _, new) = send(&mut owner, lane);
-        ack(&mut owner, lane, (sequence, new), &[]);
-    }
-    assert_eq!(answers(&mut owner), [(1, 0)]);
-    eight(&mut owner, 2, 6);
-    let (other, ..) = send(&mut owner, 1);
-    ack(&mut owner, 1, (other, 0), &[]);
+    let mut owner = one_of_two_has_it();
     let (first, ..) = send(&mut owner, 0);
     eight(&mut owner, 3, 7);
     let (second, ..) = send(&mut owner, 0);
