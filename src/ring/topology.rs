@@ -1,9 +1,9 @@
-//! DRIVER: which CPUs there are, how many we may use, and in which order shards take them. Asked
-//! once, at start.
+//! DRIVER: which CPUs there are, which we may use, and in which order shards take them. Asked once,
+//! at start.
 //!
-//! In: the thread's affinity, cgroup quotas, and `hwloc` (feature) or sysfs. Out: CPU numbers in
-//! shard order: NUMA node by node, within it L3 by L3, and the second threads of all cores only
-//! after every first one.
+//! In: the thread's affinity, and `hwloc` (feature) or sysfs. Out: CPU numbers in shard order: NUMA
+//! node by node, within it L3 by L3, and the second threads of all cores only after every first
+//! one. Not here: how many shards there are (`control/host`).
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -30,21 +30,6 @@ pub fn allowed_cpus() -> Vec<usize> {
         return Vec::new();
     };
     (0..CpuSet::count()).filter(|cpu| set.is_set(*cpu).unwrap_or(false)).collect()
-}
-
-/// Shards to run by default: the CPUs allowed by affinity and by cgroup quotas, rounded up, at
-/// least one.
-pub fn default_shard_count() -> usize {
-    shard_count(allowed_cpus().len(), cgroup_quota_cpus(Path::new("/")))
-}
-
-fn shard_count(allowed: usize, quota_cpus: Option<f64>) -> usize {
-    let quota = quota_cpus.map_or(usize::MAX, |quota| {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates")]
-        let cpus = quota.ceil() as usize;
-        cpus
-    });
-    allowed.min(quota).max(1)
 }
 
 /// The allowed CPUs in shard order.
@@ -177,51 +162,6 @@ fn parse_cpu_list(text: &str) -> Vec<usize> {
         Some(first.trim().parse().ok()?..=end.min(CpuSet::count()))
     };
     text.split(',').filter_map(range_of).flatten().collect()
-}
-
-/// The tightest CPU quota on the way from our cgroup up to the root, in CPUs. `None` if there is
-/// none.
-fn cgroup_quota_cpus(root: &Path) -> Option<f64> {
-    let membership = read_trimmed(&root.join("proc/self/cgroup"))?;
-    let mut quotas = Vec::new();
-    for line in membership.lines() {
-        let mut fields = line.splitn(3, ':').skip(1);
-        let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else {
-            continue;
-        };
-        let path = Path::new(path.trim_start_matches('/'));
-        let is_cpu = controllers.split(',').any(|controller| controller == "cpu");
-        let mounts = root.join("sys/fs/cgroup");
-        // The group and its parents. In a container the path may lie above what is mounted; then
-        // the mount is the root.
-        for group in path.ancestors() {
-            if controllers.is_empty() {
-                quotas.extend(quota_v2(&mounts.join(group)));
-            } else if is_cpu {
-                quotas.extend(quota_v1(&mounts.join(controllers).join(group)));
-                quotas.extend(quota_v1(&mounts.join("cpu").join(group)));
-            }
-        }
-    }
-    quotas.into_iter().reduce(f64::min)
-}
-
-/// `cpu.max`: `max 100000` or `150000 100000`.
-fn quota_v2(group: &Path) -> Option<f64> {
-    let text = read_trimmed(&group.join("cpu.max"))?;
-    let (quota, period) = text.split_once(' ')?;
-    quota_of(quota, period)
-}
-
-fn quota_v1(group: &Path) -> Option<f64> {
-    let quota = read_trimmed(&group.join("cpu.cfs_quota_us"))?;
-    quota_of(&quota, &read_trimmed(&group.join("cpu.cfs_period_us"))?)
-}
-
-fn quota_of(quota_us: &str, period_us: &str) -> Option<f64> {
-    let quota: f64 = quota_us.parse().ok()?;
-    let period: f64 = period_us.parse().ok()?;
-    (quota > 0.0 && period > 0.0).then(|| quota / period)
 }
 
 #[cfg(test)]

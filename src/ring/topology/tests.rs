@@ -1,4 +1,4 @@
-//! Made-up hosts in temporary folders: orders, quotas, and what is missing.
+//! Made-up hosts in temporary folders: orders, and what is missing.
 
 use super::*;
 
@@ -83,57 +83,9 @@ fn without_sysfs_each_cpu_is_a_core() {
 }
 
 #[test]
-fn shard_counts() {
-    #[track_caller]
-    fn check(allowed: usize, quota_cpus: Option<f64>, want: usize) {
-        assert_eq!(shard_count(allowed, quota_cpus), want, "{allowed} {quota_cpus:?}");
-    }
-    check(8, None, 8);
-    check(8, Some(2.5), 3);
-    check(8, Some(0.1), 1);
-    check(2, Some(64.0), 2);
-    check(0, None, 1);
-    check(4, Some(1e300), 4);
-}
-
-#[test]
-fn the_tightest_quota_up_the_tree_counts() {
-    #[track_caller]
-    fn check(membership: &str, files: &[(&str, &str)], want: Option<f64>) {
-        let host = made_up_host();
-        write(host.path(), "proc/self/cgroup", membership);
-        for (path, text) in files {
-            write(host.path(), &format!("sys/fs/cgroup/{path}"), text);
-        }
-        assert_eq!(cgroup_quota_cpus(host.path()), want, "{membership:?} {files:?}");
-    }
-    let v2 = "0::/system.slice/tidegate.service\n";
-    check(v2, &[], None);
-    check(v2, &[("system.slice/tidegate.service/cpu.max", "max 100000\n")], None);
-    check(v2, &[("system.slice/tidegate.service/cpu.max", "150000 100000\n")], Some(1.5));
-    let parent_is_tighter = [
-        ("system.slice/tidegate.service/cpu.max", "400000 100000\n"),
-        ("system.slice/cpu.max", "100000 50000\n"),
-    ];
-    check(v2, &parent_is_tighter, Some(2.0));
-    // A container that sees its own group as the root.
-    check("0::/\n", &[("cpu.max", "50000 100000\n")], Some(0.5));
-    check(v2, &[("system.slice/cpu.max", "nonsense")], None);
-    let v1 = "5:memory:/docker/x\n4:cpu,cpuacct:/docker/x\n0::/\n";
-    let docker = [
-        ("cpu,cpuacct/docker/x/cpu.cfs_quota_us", "300000\n"),
-        ("cpu,cpuacct/docker/x/cpu.cfs_period_us", "100000\n"),
-        ("cpu,cpuacct/cpu.cfs_quota_us", "-1\n"),
-        ("cpu,cpuacct/cpu.cfs_period_us", "100000\n"),
-    ];
-    check(v1, &docker, Some(3.0));
-}
-
-#[test]
 fn this_host() {
     let allowed = allowed_cpus();
     assert!(!allowed.is_empty());
-    assert!((1..=allowed.len()).contains(&default_shard_count()));
     let mut ordered = ordered_cpus();
     ordered.sort_unstable();
     assert_eq!(ordered, allowed);
