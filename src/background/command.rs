@@ -8,8 +8,6 @@ use crate::node::log::LogPosition;
 /// Longest piece of a snapshot: a series is never split, and one may hold millions of samples. A
 /// longer piece fails its snapshot, and the log is kept.
 pub const SNAPSHOT_PIECE_BYTES_MAX: usize = 1 << 30;
-/// Pieces that a shard may send before the first of them is written.
-pub const SNAPSHOT_PIECES_AHEAD_MAX: usize = 2;
 
 /// From a shard to the job that makes segments; done in order.
 #[derive(Debug)]

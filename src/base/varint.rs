@@ -1,8 +1,5 @@
 //! Protobuf's base-128 varints: little-endian groups of seven bits, at most ten bytes for 64 bits.
 
-/// Longest varint of a `u64`.
-pub const VARINT_BYTES_MAX: usize = 10;
-
 /// Reads a varint at `bytes[*offset..]` and moves `offset` behind it.
 ///
 /// `None` if it is cut off, longer than ten bytes or above `u64::MAX`; `offset` is then

@@ -368,11 +368,6 @@ impl Lane {
         self.table.len() as u64
     }
 
-    /// Memory of the series table.
-    pub fn table_bytes(&self) -> u64 {
-        self.table.memory_bytes()
-    }
-
     /// Frames that wait for room at the node, and frames without an ack.
     pub fn frames_waiting(&self) -> (u64, u64) {
         (self.ready.len() as u64, self.in_flight.len() as u64)

@@ -210,11 +210,6 @@ impl Parts {
     pub fn is_empty(&self) -> bool {
         self.places.len() == self.free.len()
     }
-
-    /// How many are open.
-    pub fn len(&self) -> usize {
-        self.places.len() - self.free.len()
-    }
 }
 
 impl OpenPart {

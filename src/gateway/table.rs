@@ -98,7 +98,8 @@ impl SeriesTable {
     }
 
     /// Memory in use.
-    pub fn memory_bytes(&self) -> u64 {
+    #[cfg(test)]
+    fn memory_bytes(&self) -> u64 {
         let capacity = self.entries.capacity() + self.aged.capacity();
         (capacity * (size_of::<Entry>() + 1)) as u64
     }

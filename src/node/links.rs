@@ -173,14 +173,6 @@ impl NodeLinks {
         self.receiver.handle_credit(0);
     }
 
-    /// Closes everything; to be called when the node is idle and the acks have left.
-    pub fn close_all(&mut self) {
-        let open: Vec<_> = self.connections.keys().copied().collect();
-        for connection in open {
-            self.handle_broken(connection);
-        }
-    }
-
     /// Moves frames into `node`, and acks out of it. `low`: why no sample can be taken now, though
     /// the node would.
     pub fn work(&mut self, node: &mut NodeShard, low: Option<Refusal>) {

@@ -12,7 +12,7 @@ use crate::base::latency::LatencyBuckets;
 use crate::base::time::Instant;
 use crate::model::refusal::Refusal;
 use crate::node::flush::{FlushCourse, FlushStats, FlushStep};
-use crate::node::head::{Head, IDLE_MS, LeftSeries, RetireCourse, RetireStats};
+use crate::node::head::{Head, IDLE_MS, LeftSeries, RetireCourse};
 use crate::node::log::{Log, LogOperation, LogRefusal, LogState, SegmentRequest};
 use crate::node::receiver::{Receipt, Receiver};
 use crate::node::snapshot::{SnapshotCourse, SnapshotStep};
@@ -272,11 +272,6 @@ impl NodeShard {
     /// Whether the next step of that waits for nothing but a turn.
     pub fn wants_retire_step(&self) -> bool {
         self.retire.is_ready(&self.head) && !self.snapshot.is_walking()
-    }
-
-    /// What became of series without samples.
-    pub fn retire_stats(&self) -> RetireStats {
-        self.retire.stats()
     }
 
     /// Everything in the head is to go to blocks; it has when [`NodeShard::flushes_answered`] is

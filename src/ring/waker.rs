@@ -44,11 +44,6 @@ impl RingWaker {
     pub(super) fn announce_awake(&self) {
         self.sleeping.store(false, Ordering::Relaxed);
     }
-
-    /// Whether the ring's thread sleeps or is about to.
-    pub fn is_sleeping(&self) -> bool {
-        self.sleeping.load(Ordering::SeqCst)
-    }
 }
 
 impl Wake for RingWaker {

@@ -62,7 +62,7 @@ pub use flush::{FlushCut, TakenSeries};
 pub use grace::Reader;
 pub(in crate::node) use read::TimeRange;
 use retire::LeftRows;
-pub use retire::{IDLE_MS, LeftSeries, RetireCourse, RetireStats};
+pub use retire::{IDLE_MS, LeftSeries, RetireCourse};
 pub use snapshot::{SnapshotFault, SnapshotPiece, SnapshotSeries};
 
 /// What a head may hold and take.

@@ -52,15 +52,6 @@ pub(super) struct LeftRows {
     labels: LeftLabels,
 }
 
-/// What sweeps did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RetireStats {
-    /// Sweeps that are over.
-    pub sweeps: u64,
-    /// Series that left.
-    pub series: u64,
-}
-
 /// The sweeps of one head.
 #[derive(Debug)]
 pub struct RetireCourse {
@@ -69,14 +60,12 @@ pub struct RetireCourse {
     sweep: Option<(Row, i64)>,
     seconds: u32,
     drop_generation: u64,
-    stats: RetireStats,
 }
 
 impl RetireCourse {
     /// Sweeps that take out what has no sample newer than `idle_ms`.
     pub fn new(idle_ms: i64) -> Self {
-        let stats = RetireStats::default();
-        Self { idle_ms, sweep: None, seconds: 0, drop_generation: 0, stats }
+        Self { idle_ms, sweep: None, seconds: 0, drop_generation: 0 }
     }
 
     /// Once a second: sees whether a sweep is due.
@@ -101,16 +90,8 @@ impl RetireCourse {
     pub fn poll(&mut self, head: &mut Head, left: &mut Vec<LeftSeries>) {
         head.take_back_rows(GENERATIONS_A_TURN);
         let Some((next, newest_max_ms)) = self.sweep else { return };
-        let before = left.len();
         let next = head.retire_from(next, newest_max_ms, left);
-        self.stats.series += (left.len() - before) as u64;
         self.sweep = Some((next, newest_max_ms)).filter(|_| next.0 < head.row_count());
-        self.stats.sweeps += u64::from(self.sweep.is_none());
-    }
-
-    /// What sweeps did.
-    pub fn stats(&self) -> RetireStats {
-        self.stats
     }
 }
 
