@@ -402,8 +402,9 @@ impl Links {
         if let Some(found) = self.lanes.iter().position(is_it) {
             return u16::try_from(found).expect("as many as lanes");
         }
-        let lane = owner.add_lane(node_shard);
-        assert!(usize::from(lane) == self.lanes.len(), "a link for each lane");
+        // One that leads nowhere any more, and has no connection left, serves again.
+        let is_free = |link: &Link| link.is_retired && matches!(link.stage, Stage::Waiting(_));
+        let free = self.lanes.iter().position(is_free);
         let nonce = (self.nonces)();
         let incarnation = nonce.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
         let config = SenderConfig {
@@ -419,7 +420,7 @@ impl Links {
             kept_bytes_max: self.config.kept_bytes_max,
             silence: self.config.silence,
         };
-        self.lanes.push(Link {
+        let link = Link {
             node,
             node_shard,
             shard_count,
@@ -431,7 +432,16 @@ impl Links {
             parked_since: None,
             unacked: None,
             stats: LinkStats::default(),
-        });
+        };
+        let Some(free) = free else {
+            self.lanes.push(link);
+            let lane = owner.add_lane(node_shard);
+            assert!(usize::from(lane) + 1 == self.lanes.len(), "a link for each lane");
+            return lane;
+        };
+        self.lanes[free] = link;
+        let lane = u16::try_from(free).expect("as many as lanes");
+        owner.reuse_lane(lane, node_shard);
         lane
     }
 
@@ -597,3 +607,6 @@ impl Link {
         self.again_after = (self.again_after * 2).min(DIAL_AGAIN_LAST);
     }
 }
+
+#[cfg(test)]
+mod tests;

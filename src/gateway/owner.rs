@@ -233,6 +233,13 @@ impl Owner {
         one.lane = Lane::new(0);
     }
 
+    /// A lane that was retired leads to another `node_shard` from now on, which is down.
+    pub fn reuse_lane(&mut self, lane: u16, node_shard: u32) {
+        let one = &mut self.lanes[usize::from(lane)];
+        assert!(one.is_down && one.lane.held_bytes() == Lane::new(0).held_bytes(), "retired");
+        one.lane = Lane::new(node_shard);
+    }
+
     /// Whether no sample goes this way now.
     pub fn is_lane_down(&self, lane: u16) -> bool {
         self.lanes[usize::from(lane)].is_down

@@ -205,8 +205,17 @@ impl<D: Disk> HintStore<D> {
                 self.tell("remove", node, segment, outcome.err());
                 self.logs.log_mut(node).handle_removed(now_ms, outcome);
             }
-            if self.load(now_ms, node).await == Work::More {
+            if self.load_piece(now_ms, node).await == Work::More {
                 work = Work::More;
+            }
+        }
+        while let Some((node, segment)) = self.logs.poll_load(now_ms) {
+            match self.begin_load(node, segment).await {
+                Ok(load) => {
+                    self.loads.insert(node, load);
+                    work = Work::More;
+                }
+                Err(errno) => self.end_load(now_ms, (node, segment), Err(errno)),
             }
         }
         work
@@ -265,12 +274,9 @@ impl<D: Disk> HintStore<D> {
     }
 
     /// Reads the next piece of the segment that is wanted, if one is.
-    async fn load(&mut self, now_ms: i64, node: NodeId) -> Work {
-        if let Some(segment) = self.logs.log_mut(node).poll_load(now_ms) {
-            match self.begin_load(node, segment).await {
-                Ok(load) => drop(self.loads.insert(node, load)),
-                Err(errno) => self.end_load(now_ms, (node, segment), Err(errno)),
-            }
+    async fn load_piece(&mut self, now_ms: i64, node: NodeId) -> Work {
+        if !self.logs.log_mut(node).has_loaded() {
+            self.loads.remove(&node);
         }
         let Some(load) = self.loads.get_mut(&node) else { return Work::Done };
         let offset = load.bytes.len() as u64;

@@ -476,17 +476,34 @@ impl HintLog {
         }
     }
 
+    /// Whether a segment is in memory, or about to be.
+    pub fn has_loaded(&self) -> bool {
+        !matches!(self.reading, Reading::Nothing)
+    }
+
+    /// Takes a segment that nobody reads now out of memory: it is loaded again for whoever does.
+    pub fn unload_unread(&mut self) -> bool {
+        let is_unread = self.has_loaded() && self.readers.is_empty();
+        if is_unread {
+            self.reading = Reading::Nothing;
+        }
+        is_unread
+    }
+
+    /// Whether [`HintLog::poll_load`] would name one.
+    pub fn wants_load(&self, now_ms: i64) -> bool {
+        let is_asked = !self.readers.is_empty() && now_ms >= self.load_at_ms;
+        let Some(first) = self.segments.front() else { return false };
+        let mut unwritten = self.sealed.iter().chain(&self.gathering);
+        is_asked && !self.has_loaded() && unwritten.all(|group| group.segment != first.number)
+    }
+
     /// The segment to be loaded whole, for [`HintLog::handle_loaded`].
     pub fn poll_load(&mut self, now_ms: i64) -> Option<u64> {
-        let is_asked = !self.readers.is_empty() && now_ms >= self.load_at_ms;
-        if !is_asked || !matches!(self.reading, Reading::Nothing) {
+        if !self.wants_load(now_ms) {
             return None;
         }
         let first = self.segments.front()?.number;
-        let waits = self.sealed.iter().chain(&self.gathering).any(|group| group.segment == first);
-        if waits {
-            return None;
-        }
         if self.segments.len() == 1 {
             // What comes now goes to the next one: a segment that is handed out does not grow.
             self.is_open = false;

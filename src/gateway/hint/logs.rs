@@ -7,18 +7,23 @@ use crate::model::placement::NodeId;
 use super::HintPart;
 use super::log::{FoundSegment, HintFigures, HintLimits, HintLog, HintTicket, LogEvent};
 
+/// Segments in memory at once, of all nodes: when many come back together they take turns.
+pub const LOADED_SEGMENTS_MAX: usize = 4;
+
 /// One log per node that hints were kept for since the start.
 #[derive(Debug)]
 pub struct HintLogs {
     limits: HintLimits,
     shard_count: u32,
     logs: BTreeMap<NodeId, HintLog>,
+    /// Nodes in the order in which a segment of theirs was loaded last.
+    loaded: Vec<NodeId>,
 }
 
 impl HintLogs {
     /// No log yet, for a gateway with `shard_count` shards.
     pub fn new(limits: HintLimits, shard_count: u32) -> Self {
-        Self { limits, shard_count, logs: BTreeMap::new() }
+        Self { limits, shard_count, logs: BTreeMap::new(), loaded: Vec::new() }
     }
 
     /// A start found hints of `node`, oldest first.
@@ -45,6 +50,22 @@ impl HintLogs {
         let log = self.log_mut(node);
         let other_bytes = all - log.bytes();
         log.handle_append(now_ms, ticket, part, other_bytes);
+    }
+
+    /// The next segment to be loaded, for [`HintLog::handle_loaded`]: of the node that has waited
+    /// longest, while there is room in memory.
+    pub fn poll_load(&mut self, now_ms: i64) -> Option<(NodeId, u64)> {
+        let waits = self.logs.iter().filter(|(_, log)| log.wants_load(now_ms));
+        let turn = |node: NodeId| self.loaded.iter().position(|loaded| *loaded == node);
+        let next = waits.map(|(node, _)| *node).min_by_key(|node| turn(*node))?;
+        let in_memory = self.logs.values().filter(|log| log.has_loaded()).count();
+        if in_memory >= LOADED_SEGMENTS_MAX && !self.logs.values_mut().any(HintLog::unload_unread) {
+            return None;
+        }
+        let segment = self.log_mut(next).poll_load(now_ms)?;
+        self.loaded.retain(|node| *node != next);
+        self.loaded.push(next);
+        Some((next, segment))
     }
 
     /// Bytes of all nodes.

@@ -3,6 +3,7 @@
 
 mod bytes;
 mod decisions;
+mod many;
 
 use std::sync::Arc;
 
