@@ -275,17 +275,17 @@ fn render_process(page: &mut Exposition, input: &MetricsInput) {
 /// The blocks of the node.
 fn render_store(page: &mut Exposition, store: &StoreReport) {
     use FamilyKind::{Counter, Gauge};
-    let by_level: [(&str, &str, Read<(BlockMeta, u64)>); 4] = [
-        ("tidegate_blocks", "Blocks on disk, by how often they were merged", |_| 1),
-        ("tidegate_block_bytes", "Bytes of blocks on disk", |block| block.1),
-        ("tidegate_block_samples", "Samples in blocks", |block| block.0.samples),
-        ("tidegate_block_series", "Series in blocks, counted in each", |block| block.0.series),
+    let by_level: [Number<(BlockMeta, u64)>; 4] = [
+        gauge("tidegate_blocks", "Blocks on disk, by how often they were merged", |_| 1),
+        gauge("tidegate_block_bytes", "Bytes of blocks on disk", |block| block.1),
+        gauge("tidegate_block_samples", "Samples in blocks", |block| block.0.samples),
+        gauge("tidegate_block_series", "Series in blocks, counted in each", |block| block.0.series),
     ];
     let mut levels: Vec<u32> = store.blocks.iter().map(|(meta, _)| meta.level).collect();
     levels.sort_unstable();
     levels.dedup();
-    for (name, help, read) in by_level {
-        page.family(name, Gauge, help);
+    for Number { name, kind, help, read } in by_level {
+        page.family(name, kind, help);
         for level in &levels {
             let own = store.blocks.iter().filter(|(meta, _)| meta.level == *level);
             page.sample(&[("level", &level.to_string())], own.map(read).sum::<u64>());
