@@ -1,5 +1,5 @@
-//! What everything stands on: bytes, varints, checksums, latencies, time, bounded queues. No I/O,
-//! no domain noun.
+//! What everything stands on: bytes, varints, checksums, latencies, bounded queues, and the only
+//! clock and the only chance, which are its only I/O. No domain noun.
 
 pub mod bytes;
 pub mod chance;

@@ -3,10 +3,12 @@
 //!
 //! `config` is the configuration, `host` what the machine allows. `server` runs the threads and
 //! passes requests from shards to `api`, the axum router; `shards` asks the shards, `gather` puts
-//! their answers together, `reads` carries them from nodes to gateways; `readiness` says whether
-//! clients should come; `report` is what a shard tells about itself and `metrics` prints it.
+//! their answers together, `reads` carries them from nodes to gateways; `source` is where the API
+//! reads, this process or the fleet; `readiness` says whether clients should come; `report` is what
+//! a shard tells about itself, and `metrics` prints it in the text format of `exposition`.
 //!
-//! `discovery` turns the names of nodes into addresses, and keeps them current.
+//! `discovery` turns the names of nodes into addresses, and keeps them current; `fleet` follows and
+//! changes who owns what.
 
 pub mod config;
 pub mod host;

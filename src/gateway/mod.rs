@@ -2,8 +2,11 @@
 //! answers out.
 //!
 //! On the shard that received it: `endpoint` -> `decompress` -> `decode` -> `requests`, which waits
-//! for its parts. On the shard that owns the series: `part` (the handoff) -> `owner`, with `table`
-//! -> frame -> ack -> answer. Back where it came from: `reply`.
+//! for its parts. On the shard that owns the series: `part` (the handoff) -> `owner`, which keeps
+//! it in `parts` -> `route` -> a `lane`, with `table`, for each node shard -> frame -> ack ->
+//! answer. Back where it came from: `reply`.
+//!
+//! `links` carry frames to nodes of a `fleet`; `hint` keeps what nodes that are down lack.
 
 pub mod endpoint;
 

@@ -3,7 +3,8 @@
 //!
 //! frame -> `receiver` -> `head` and `log` -> ack (`shard`); `snapshot` bounds the log; `select`
 //! answers queries from `head` by way of `index`, `cardinality` what there is most of; `flush` lets
-//! samples go to blocks (`block`).
+//! samples go to blocks (`block`). `links` is how gateways reach it, `registry` how they learn its
+//! ids, `replay` what makes a head of a log.
 
 pub mod block;
 pub mod cardinality;
