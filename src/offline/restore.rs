@@ -13,7 +13,7 @@ use super::backup::lock_folder;
 use super::copy::{Contents, check_unserved, copy_file, read_contents, sync_parent, write_text};
 use super::fault::{OfflineFault, errno_fault};
 use super::progress::Progress;
-use super::quantity::{bytes, count, of};
+use super::quantity::{bytes, of};
 use super::source::FileSource;
 use crate::background::blocks::block::block_file_name;
 use crate::background::blocks::store::LIST_NAME;
@@ -51,9 +51,9 @@ pub fn run(
         writeln!(out)?;
     } else {
         let (all, size, samples) =
-            (of(report.blocks, "block"), bytes(report.bytes), count(report.samples));
+            (of(report.blocks, "block"), bytes(report.bytes), of(report.samples, "sample"));
         let folder = folder.display();
-        writeln!(out, "{folder}: {all}, {size}, {samples} samples, all checked")?;
+        writeln!(out, "{folder}: {all}, {size}, {samples}, all checked")?;
         writeln!(out, "start it with: tidegate serve --data {folder}")?;
     }
     out.flush()?;
