@@ -1,5 +1,29 @@
 //! Chance for tests, repeatable from its seed.
 
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// What a simulation came to for each seed: those of the environment's `variable` (`first..last`),
+/// else the `usual`. One that fails says how `test` is run with it alone.
+pub fn run_seeds<T>(
+    (variable, test): (&str, &str),
+    usual: Range<u64>,
+    run: impl Fn(u64) -> T,
+) -> impl Iterator<Item = T> {
+    let seeds = std::env::var(variable).map_or(usual, |text| {
+        let (first, last) = text.split_once("..").expect("seeds as first..last");
+        let number = |text: &str| text.parse().expect("a number");
+        number(first)..number(last)
+    });
+    seeds.map(move |seed| {
+        let outcome = catch_unwind(AssertUnwindSafe(|| run(seed)));
+        outcome.unwrap_or_else(|_| {
+            let next = seed + 1;
+            panic!("seed {seed} failed; again: {variable}={seed}..{next} cargo test --lib {test}")
+        })
+    })
+}
+
 /// SplitMix64: the same on every machine.
 pub struct Random(pub u64);
 

@@ -17,7 +17,7 @@ mod pipe;
 
 use std::collections::BTreeMap;
 
-use crate::base::random::Random;
+use crate::base::random::{Random, run_seeds};
 use crate::base::time::{Duration, Instant, monotonic_now};
 use crate::wire::link::SilenceLimits;
 use crate::wire::proof::LinkSecret;
@@ -287,24 +287,15 @@ impl World {
 
 #[test]
 fn what_is_acked_is_durable_whatever_fails() {
-    let seeds = std::env::var("TIDEGATE_LINK_SEEDS").unwrap_or_else(|_| "0..600".into());
-    let (first, last) = seeds.split_once("..").expect("TIDEGATE_LINK_SEEDS=first..last");
-    let number = |text: &str| text.parse::<u64>().expect("a number");
+    let names = ("TIDEGATE_LINK_SEEDS", "what_is_acked_is_durable");
     let mut all = Deeds::default();
-    for seed in number(first)..number(last) {
-        let outcome = std::panic::catch_unwind(|| {
-            let mut world = World::new(seed);
-            world.run();
-            world.deeds.resumed = world.node.resumed;
-            world.deeds
-        });
-        let Ok(deeds) = outcome else {
-            panic!(
-                "seed {seed} failed; again: TIDEGATE_LINK_SEEDS={seed}..{} cargo test --lib {}",
-                seed + 1,
-                "what_is_acked_is_durable"
-            );
-        };
+    let run = |seed| {
+        let mut world = World::new(seed);
+        world.run();
+        world.deeds.resumed = world.node.resumed;
+        world.deeds
+    };
+    for deeds in run_seeds(names, 0..600, run) {
         all.cuts += deeds.cuts;
         all.stalls += deeds.stalls;
         all.flips += deeds.flips;

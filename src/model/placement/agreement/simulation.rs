@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Acceptor, Answer, Ballot, Draft, Outcome, Proposal, Request, Saved};
-use crate::base::random::Random;
+use crate::base::random::{Random, run_seeds};
 use crate::base::time::{Duration, Instant, monotonic_now};
 use crate::model::placement::{NodeId, PlacedNode, PlacementDocument, Strategy};
 
@@ -338,23 +338,14 @@ impl Node {
 
 #[test]
 fn never_two_documents_of_one_epoch_whatever_fails() {
-    let seeds = std::env::var("TIDEGATE_AGREEMENT_SEEDS").unwrap_or_else(|_| "0..400".into());
-    let (first, last) = seeds.split_once("..").expect("TIDEGATE_AGREEMENT_SEEDS=first..last");
-    let number = |text: &str| text.parse::<u64>().expect("a number");
+    let names = ("TIDEGATE_AGREEMENT_SEEDS", "never_two_documents");
     let mut all = Deeds::default();
-    for seed in number(first)..number(last) {
-        let outcome = std::panic::catch_unwind(|| {
-            let mut world = World::new(seed);
-            world.run();
-            world.deeds
-        });
-        let Ok(deeds) = outcome else {
-            panic!(
-                "seed {seed} failed; again: TIDEGATE_AGREEMENT_SEEDS={seed}..{} cargo test --lib \
-                 never_two_documents",
-                seed + 1
-            );
-        };
+    let run = |seed| {
+        let mut world = World::new(seed);
+        world.run();
+        world.deeds
+    };
+    for deeds in run_seeds(names, 0..400, run) {
         all.founded += deeds.founded;
         all.decided += deeds.decided;
         all.completed_for_another += deeds.completed_for_another;
