@@ -281,8 +281,8 @@ impl Lane {
         }
     }
 
-    /// Takes all runs out, oldest first, those of frames in flight too if `of_all`. Frames that
-    /// were made are gone, the sequence goes on as if they had never been.
+    /// Takes all runs out, oldest first. Frames that were made are gone, the sequence goes on as if
+    /// they had never been.
     pub fn take_runs(&mut self, of: RunsOf) -> Vec<PartRun> {
         let mut runs = std::mem::take(&mut self.unknown);
         if of == RunsOf::AllFrames {

@@ -349,7 +349,9 @@ fn a_node_is_not_drained_while_hints_are_in_the_making() {
     ack(&mut owner, 1, (sequence, new), &[]);
     let hints = [owner.poll_hint(), owner.poll_hint()].map(|hint| hint.expect("of each part"));
     owner.handle_drained(NodeId(2));
-    hints.iter().for_each(|hint| owner.handle_hinted(hint.ticket, Ok(())));
+    for hint in &hints {
+        owner.handle_hinted(hint.ticket, Ok(()));
+    }
     assert_eq!(answers(&mut owner), [(1, 0), (2, 0)]);
 }
 
