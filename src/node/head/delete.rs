@@ -6,10 +6,9 @@
 
 use super::buffer::{Buffer, Put};
 use super::points::Points;
-use super::{Head, Row, Sealed};
+use super::{Head, Sealed};
 use crate::model::chunk::Chunk;
 use crate::model::sample::Sample;
-use crate::model::series::SeriesId;
 use crate::node::block::tombstone::HiddenRange;
 use crate::node::select::matching_series;
 use crate::wire::delete::Deletion;
@@ -27,15 +26,7 @@ impl Head {
         }
     }
 
-    /// Deletes the samples of a series in `range`; returns how many.
-    pub fn delete_samples(&mut self, id: SeriesId, range: HiddenRange) -> u64 {
-        match self.row_of(id) {
-            Row::NONE => 0,
-            Row(row) => self.delete_in_row(row, range),
-        }
-    }
-
-    fn delete_in_row(&mut self, row: u32, range: HiddenRange) -> u64 {
+    fn delete_in_row(&mut self, row: u32, range: HiddenRange) {
         let mut deleted = 0;
         let list = std::mem::take(&mut self.sealed[row as usize]);
         self.counts.chunks -= list.len() as u64;
@@ -66,7 +57,6 @@ impl Head {
         self.lower_newest(row, range);
         self.counts.samples = self.counts.samples.saturating_sub(deleted);
         self.drop_generation += 1;
-        deleted
     }
 
     /// The newest point of those in open is the newest of all: writers and snapshots rely on it.

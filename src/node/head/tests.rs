@@ -6,7 +6,6 @@ use super::*;
 use crate::base::random::Random;
 use crate::model::matcher::{MatchOperator, Matcher};
 use crate::model::sample::STALE_NAN_BITS;
-use crate::node::block::tombstone::HiddenRange;
 use crate::node::block::{BLOCK_RANGE_MS, FlushSeries};
 use crate::wire::ack::RefusedSample;
 use crate::wire::delete::Deletion;
@@ -517,7 +516,6 @@ fn samples_of_a_wrong_clock_can_be_deleted() {
         register(&mut head, number);
     });
     // 0: nothing else. 1: points. 2: a chunk, and nothing open. 3: late points, and nothing open.
-    let tomorrow = HiddenRange { start_ms: DAY_MS, end_ms: 2 * DAY_MS };
     head.append(&[1, 2], &[5000, 5000], &[1.0; 2], &mut refused);
     crate::node::tests::flush(&mut head, i64::MIN);
     let cut = FlushCut { chunks_until_ms: i64::MIN, points_until_ms: 5000 };
@@ -527,9 +525,13 @@ fn samples_of_a_wrong_clock_can_be_deleted() {
     head.append(&[0, 1, 2], &[6000; 3], &[3.0; 3], &mut refused);
     assert_eq!(refused.len(), 3, "tomorrow keeps today out");
     refused.clear();
-    (0..4).for_each(|id| {
-        head.delete_samples(SeriesId(id), tomorrow);
-    });
+    let matchers = vec![Matcher {
+        name: "__name__".to_owned(),
+        operator: MatchOperator::NotEqual,
+        value: String::new(),
+    }];
+    let (tenant, start_ms, end_ms) = (TenantId(0), DAY_MS, 2 * DAY_MS);
+    head.delete(&Deletion { id: 1, tenant, matchers, start_ms, end_ms });
     head.append(&[0, 1, 2, 3], &[6000; 4], &[4.0; 4], &mut refused);
     head.append(&[1, 2], &[5000; 2], &[5.0; 2], &mut refused);
     assert_eq!(refused, []);
