@@ -186,6 +186,26 @@ fn the_end_is_told_once() {
     assert_eq!(rig.log.figures().delivered_samples, want as u64);
 }
 
+/// Red when the end is told before the last file is gone for good: a power cut would bring it back,
+/// and nobody would know that what comes after the end has to get behind it.
+#[test]
+fn the_end_is_not_told_before_the_last_file_is_gone() {
+    let mut rig = Rig::new(LIMITS, 1);
+    rig.append(0, &fleet_part(0, 1));
+    rig.write_all();
+    rig.log.handle_read(0);
+    assert!(rig.load());
+    for (_, number) in rig.records() {
+        rig.log.handle_delivered(0, number);
+    }
+    assert!(rig.log.poll_remove(0).is_some() && rig.log.poll_event().is_none());
+    rig.log.handle_removed(0, Err(libc::EIO));
+    assert!(rig.log.poll_event().is_none());
+    assert!(rig.log.poll_remove(i64::MAX).is_some());
+    rig.log.handle_removed(i64::MAX, Ok(()));
+    assert!(matches!(rig.log.poll_event(), Some(LogEvent::Drained { shard: 0 })));
+}
+
 /// A shard that pauses gets what it did not deliver again, in order; others go on.
 #[test]
 fn a_pause_hands_out_again() {
