@@ -21,6 +21,8 @@ pub struct Fleet<'a> {
     cpus: Cpus,
     gateway: Process,
     nodes: Vec<Process>,
+    /// Where the nodes are, and how many of them store each sample.
+    shape: (String, u8),
 }
 
 impl<'a> Fleet<'a> {
@@ -38,14 +40,19 @@ impl<'a> Fleet<'a> {
         for node in &nodes {
             node.wait_until_ready()?;
         }
-        let address = SocketAddr::from((host(0), CLIENT_PORT));
-        let mut command = Command::new(&set_up.server);
-        command.args(["gateway", "--shards", "1", "--no-pin", "--listen", &address.to_string()]);
-        command.args(["--nodes", &links.join(","), "--replication", &replication.to_string()]);
-        command.arg("--data").arg(set_up.scratch("gateway"));
-        let gateway = Process::start(command, cpus, address, set_up.scratch("gateway.log"))?;
+        let shape = (links.join(","), replication);
+        let gateway = start_gateway(set_up, cpus, &shape)?;
         gateway.wait_until_ready()?;
-        Ok(Self { set_up, cpus, gateway, nodes })
+        Ok(Self { set_up, cpus, gateway, nodes, shape })
+    }
+
+    /// Kills the gateway and starts one on an empty disk, which knows nothing; how long until it
+    /// was ready.
+    pub fn replace_gateway(&mut self) -> io::Result<Duration> {
+        self.gateway.kill();
+        std::fs::remove_dir_all(self.set_up.scratch("gateway"))?;
+        self.gateway = start_gateway(self.set_up, self.cpus, &self.shape)?;
+        self.gateway.wait_until_ready()
     }
 
     /// Its last node, to be killed by another thread.
@@ -92,6 +99,19 @@ impl Drop for Fleet<'_> {
         }
         self.set_up.remove();
     }
+}
+
+fn start_gateway(
+    set_up: &SetUp,
+    cpus: Cpus,
+    (nodes, replication): &(String, u8),
+) -> io::Result<Process> {
+    let address = SocketAddr::from((host(0), CLIENT_PORT));
+    let mut command = Command::new(&set_up.server);
+    command.args(["gateway", "--shards", "1", "--no-pin", "--listen", &address.to_string()]);
+    command.args(["--nodes", nodes, "--replication", &replication.to_string()]);
+    command.arg("--data").arg(set_up.scratch("gateway"));
+    Process::start(command, cpus, address, set_up.scratch("gateway.log"))
 }
 
 fn start_node(set_up: &SetUp, cpus: Cpus, node: u8) -> io::Result<Process> {

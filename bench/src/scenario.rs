@@ -44,7 +44,7 @@ pub struct Round<'a> {
 }
 
 /// All, in the order they run.
-pub const ALL: [Scenario; 19] = [
+pub const ALL: [Scenario; 20] = [
     Scenario {
         name: "remote-write-standalone",
         about: "20,000 series of 11 labels, a sample each, 5,000 a request, on CPU 0",
@@ -84,6 +84,11 @@ pub const ALL: [Scenario; 19] = [
         name: "fleet-failover",
         about: "one node of two is killed under load: how long clients see errors",
         measure: fleet::failover,
+    },
+    Scenario {
+        name: "fleet-warm",
+        about: "a new gateway in front of nodes that know 5 million series: ready, and warm",
+        measure: fleet::warm,
     },
     Scenario {
         name: "million-series",

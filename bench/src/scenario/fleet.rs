@@ -18,6 +18,9 @@ const FRAME_BYTES: &str = "tidegate_link_frame_bytes_total";
 const ROWS: &str = "tidegate_link_rows_total";
 const HINTS_WAITING: &str = "tidegate_hint_samples";
 const HINTS_DELIVERED: &str = "tidegate_hint_delivered_samples_total";
+const KNOWN_SERIES: &str = "tidegate_link_known_series";
+/// What the nodes know when a new gateway comes.
+const SERIES: u64 = 5_000_000;
 /// How often the drain is looked at: a scrape costs about a millisecond.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 const DRAIN_WAIT_MAX: Duration = Duration::from_secs(300);
@@ -102,6 +105,31 @@ fn wait_until(
         }
         thread::sleep(LOOK_EVERY);
     }
+}
+
+/// A gateway that knows nothing in front of nodes that know millions of series.
+pub(super) fn warm(round: &Round<'_>) -> io::Result<Vec<Figure>> {
+    let mut fleet = Fleet::start(round.set_up, Cpus::All, (2, 1))?;
+    let fill = format!(
+        "--connections 8 --series {SERIES} --points {SERIES} --step 1s --start-timestamp {}",
+        start_ms()
+    );
+    load::send(round.set_up, &fleet, &fill)?;
+    let known = fleet.metric(KNOWN_SERIES)?;
+    let before = Instant::now();
+    let ready_after = fleet.replace_gateway()?;
+    let deadline = before + DRAIN_WAIT_MAX;
+    while fleet.metric(KNOWN_SERIES)? < known {
+        if Instant::now() > deadline {
+            return Err(io::Error::other("the new gateway does not learn what the nodes know"));
+        }
+        thread::sleep(LOOK_EVERY);
+    }
+    Ok(vec![
+        Figure::new("kill -9 to warm, s", before.elapsed().as_secs_f64()).at_most(10.0),
+        Figure::new("kill -9 to ready, s", ready_after.as_secs_f64()),
+        Figure::new("series", known),
+    ])
 }
 
 /// One node of two is killed in the middle of a steady load that both store.
