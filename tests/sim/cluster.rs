@@ -9,8 +9,11 @@
 //! faults gone every request is answered, and everything comes to rest.
 
 mod client;
+mod end;
 mod faults;
 mod gateway;
+mod keeper;
+mod mail;
 mod net;
 mod node;
 mod plan;
@@ -29,7 +32,10 @@ use crate::random::Random;
 use crate::series::{EPOCH_MS, Pool};
 use crate::steps::Steps;
 use client::{Attempt, Client};
-use gateway::{Answer, Gateway, GatewaySettings, Request};
+use faults::End;
+use gateway::{Gateway, GatewaySettings};
+use keeper::{HintPlace, KeeperSettings};
+use mail::Mail;
 use net::Net;
 use node::{Clock, Node, NodeSettings};
 use plan::{NODES_MAX, Plan};
@@ -45,12 +51,10 @@ const REST_WITHIN: Duration = Duration::from_secs(60);
 /// second, and what was under way.
 const WAITED_FOR: Duration = Duration::from_secs(3);
 
-/// An attempt whose answer nobody reads.
-const NOBODYS: u64 = 0;
-
 /// A place for a gateway: one process after the other.
 struct GatewayPlace {
     running: Option<Gateway>,
+    hints: HintPlace,
     start_at: Instant,
     stopped_until: Instant,
     /// When it was last stopped or started.
@@ -58,14 +62,6 @@ struct GatewayPlace {
     /// When it is told of what is new, and of what.
     fleet_at: Option<Instant>,
     epoch: u64,
-}
-
-/// What travels between a client and a gateway.
-enum Mail {
-    Request(u64),
-    Answer(Answer),
-    /// The client's connection broke.
-    Lost(u64),
 }
 
 struct World {
@@ -149,6 +145,8 @@ fn settings(random: &mut Random, secret: &LinkSecret) -> (NodeSettings, GatewayS
         kept_bytes_max: [8 << 10, 1 << 20][random.below(2)],
         lane_bytes_max: [16 << 10, 1 << 20, 1 << 20][random.below(3)],
         ack: if random.once_in(4) { AckPolicy::One } else { AckPolicy::All },
+        keeper: KeeperSettings::new(random),
+        keeps_hints: !random.once_in(4),
     };
     (node, gateway)
 }
@@ -171,15 +169,17 @@ impl World {
                 Node::new(settings, shards, now, &mut random)
             })
             .collect();
+        let gateway_count = 1 + random.below(GATEWAYS_MAX);
         let place = |_| GatewayPlace {
             running: None,
+            hints: HintPlace::new(&mut random),
             start_at: now,
             stopped_until: now,
             changed_at: now,
             fleet_at: None,
             epoch: 1,
         };
-        let gateways: Vec<_> = (0..=random.below(GATEWAYS_MAX)).map(place).collect();
+        let gateways: Vec<_> = (0..gateway_count).map(place).collect();
         let client_count = 2 * (1 + random.below(3));
         let clients = (0..client_count).map(|index| {
             let series = (index..SERIES).step_by(client_count).collect();
@@ -230,18 +230,10 @@ impl World {
         self.tell_what_is_new();
         self.poll_clients();
         self.deliver_mail();
-        for index in 0..self.gateways.len() {
-            let place = &mut self.gateways[index];
-            if self.now < place.stopped_until {
-                continue;
-            }
-            let Some(gateway) = &mut place.running else { continue };
-            gateway.turn(self.now, &mut self.net, &mut self.random);
-            for answer in std::mem::take(&mut gateway.answers) {
-                self.take_answer(index, answer);
-            }
-        }
         let clock = Clock { now: self.now, unix_ms: self.unix_ms };
+        for index in 0..self.gateways.len() {
+            self.turn_gateway(clock, index);
+        }
         for node in &mut self.nodes {
             if node.flush_at.take_if(|at| *at <= self.now).is_some() {
                 node.flush();
@@ -260,18 +252,50 @@ impl World {
         }
     }
 
-    fn start_what_is_down(&mut self) {
-        for index in 0..self.gateways.len() {
-            let place = &mut self.gateways[index];
-            if place.running.is_none() && self.now >= place.start_at {
-                let settings = GatewaySettings { index, ..self.gateway_settings.clone() };
-                let shards = 1 + self.random.below(SHARDS_MAX);
-                let gateway = Gateway::new(settings, shards, self.now, &mut self.random);
+    fn turn_gateway(&mut self, clock: Clock, index: usize) {
+        let place = &mut self.gateways[index];
+        if self.now < place.stopped_until {
+            return;
+        }
+        let Some(gateway) = &mut place.running else { return };
+        let hints = (&mut place.hints, &self.pool);
+        let outcome = gateway.turn(clock, &mut self.net, hints, &mut self.random);
+        for (node, key) in place.hints.given.drain(..) {
+            self.record.note_hint(plan::index_of(node), key);
+        }
+        for answer in std::mem::take(&mut gateway.answers) {
+            self.take_answer(index, answer);
+        }
+        if outcome.is_none() {
+            self.crash_gateway(index, End::Power);
+        }
+    }
+
+    fn start_gateway(&mut self, index: usize) {
+        let settings = GatewaySettings { index, ..self.gateway_settings.clone() };
+        let shards = 1 + self.random.below(SHARDS_MAX);
+        let place = &mut self.gateways[index];
+        let begin = (shards, self.now);
+        match Gateway::start(settings, begin, &place.hints, &mut self.random) {
+            Some(Ok(gateway)) => {
                 place.running = Some(gateway);
                 self.lives[index] += 1;
                 place.changed_at = self.now;
                 place.stopped_until = self.now;
                 place.fleet_at = Some(self.now + delay(&mut self.random, 300));
+                return;
+            }
+            Some(Err(_)) => place.hints.disk.keep_all(),
+            None => place.hints.disk.restore_power(),
+        }
+        place.start_at = self.now + Duration::from_millis(200);
+    }
+
+    fn start_what_is_down(&mut self) {
+        for index in 0..self.gateways.len() {
+            let place = &self.gateways[index];
+            if place.running.is_none() && self.now >= place.start_at {
+                self.start_gateway(index);
             }
         }
         for index in 0..self.nodes.len() {
@@ -345,92 +369,6 @@ impl World {
         }
     }
 
-    fn poll_clients(&mut self) {
-        for index in 0..self.clients.len() {
-            let is_over = self.is_over || self.now < self.quiet_until;
-            let asked = (self.unix_ms, is_over, &self.lives[..]);
-            let tools = (&mut self.record, &mut self.random);
-            let attempt = self.clients[index].poll(self.now, self.next_attempt, asked, tools);
-            let Some(attempt) = attempt else { continue };
-            let gateway = attempt.gateway;
-            let name = self.next_attempt;
-            self.trace(|| {
-                format!("client {index} attempt {name} to {gateway}: {:?}", attempt.samples)
-            });
-            self.next_attempt += 1;
-            self.attempts.insert(name, (attempt, gateway));
-            let at = self.now + delay(&mut self.random, 10);
-            self.mail.push((at, Mail::Request(name)));
-        }
-    }
-
-    fn deliver_mail(&mut self) {
-        let (due, later): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.mail).into_iter().partition(|(at, _)| *at <= self.now);
-        self.mail = later;
-        for (_, mail) in due {
-            match mail {
-                Mail::Request(name) => self.deliver_request(name),
-                Mail::Answer(answer) => self.deliver_answer(&answer),
-                Mail::Lost(name) => {
-                    if let Some((attempt, _)) = self.attempts.remove(&name) {
-                        self.clients[attempt.client].handle_lost(self.now, name);
-                    }
-                }
-            }
-        }
-    }
-
-    fn deliver_request(&mut self, name: u64) {
-        let Some((attempt, gateway)) = self.attempts.get_mut(&name) else { return };
-        let place = &mut self.gateways[*gateway];
-        let is_stopped = self.now < place.stopped_until;
-        let Some(running) = &mut place.running else {
-            return self.mail.push((self.now, Mail::Lost(name)));
-        };
-        if is_stopped {
-            return self.mail.push((place.stopped_until, Mail::Request(name)));
-        }
-        let shard_count = running.shards.len();
-        let shard = *attempt.shard.get_or_insert_with(|| self.random.below(shard_count));
-        let is_backfill = attempt.is_backfill;
-        let before = std::mem::take(&mut attempt.before);
-        if before.is_empty() {
-            let samples = &attempt.samples[..];
-            let request = Request { attempt: name, samples, is_backfill };
-            running.handle_request(&self.pool, shard, &request);
-            self.arrived.insert(name, self.now);
-        } else {
-            let request = Request { attempt: NOBODYS, samples: &before, is_backfill };
-            running.handle_request(&self.pool, shard, &request);
-            let behind = self.now + delay(&mut self.random, 200);
-            self.mail.push((behind, Mail::Request(name)));
-        }
-    }
-
-    /// A gateway answered; the client hears of it later, or of a broken connection.
-    fn take_answer(&mut self, gateway: usize, answer: Answer) {
-        if answer.attempt == NOBODYS {
-            return;
-        }
-        let arrived = self.arrived.remove(&answer.attempt).expect("it came");
-        self.trace(|| format!("gateway {gateway}: {answer:?}"));
-        *self.answers.entry(answer.status).or_default() += 1;
-        self.check_epochs(gateway, arrived, &answer);
-        let at = self.now + delay(&mut self.random, 10);
-        let is_lost = !self.is_over && self.random.once_in(40);
-        let mail = if is_lost { Mail::Lost(answer.attempt) } else { Mail::Answer(answer) };
-        self.mail.push((at, mail));
-    }
-
-    fn deliver_answer(&mut self, answer: &Answer) {
-        let Some((attempt, _)) = self.attempts.remove(&answer.attempt) else { return };
-        let shards = answer.shard_count;
-        let epoch_of = |series: usize| answer.epochs[&self.pool.shard_of(series, shards)];
-        let tools = (&mut self.record, &mut self.random);
-        self.clients[attempt.client].handle_answer(self.now, answer, epoch_of, tools);
-    }
-
     /// What nodes hold, each by itself.
     fn find(&mut self) -> Vec<Found> {
         let Self { nodes, pool, random, .. } = self;
@@ -466,8 +404,7 @@ impl World {
 
     fn check_found(&mut self, what: &str) {
         let found = self.find();
-        let owners = |epoch, series| self.plan.owners(epoch, &self.pool, series);
-        self.record.check(&found, (self.ack, owners), what);
+        self.record.check(&found, self.ack, (&self.plan, &self.pool), what);
     }
 }
 

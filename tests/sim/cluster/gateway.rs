@@ -1,5 +1,5 @@
 //! A gateway process of the simulated cluster: shards that take requests in, hand parts to each
-//! other, and speak to nodes.
+//! other, and speak to nodes and to the keeper of hints.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tidegate::base::time::{Duration, Instant};
 use tidegate::gateway::endpoint::Endpoint;
 use tidegate::gateway::fleet::Fleet;
+use tidegate::gateway::hint::side::HintSide;
 use tidegate::gateway::links::{LinkAction, LinkNotice, Links, LinksConfig};
 use tidegate::gateway::owner::{AckPolicy, Owner};
 use tidegate::gateway::part::{Lateness, Part, RequestKey, ShardMessage};
@@ -16,8 +17,9 @@ use tidegate::model::labels::LabelLimits;
 use tidegate::wire::link::{LinkFault, SilenceLimits};
 use tidegate::wire::proof::LinkSecret;
 
+use super::keeper::{HintPlace, Keeper, KeeperSettings};
 use super::net::{Event, Net, Port, Way, Wire};
-use super::node::nonce;
+use super::node::{Clock, nonce};
 use crate::random::Random;
 use crate::series::Pool;
 
@@ -33,6 +35,9 @@ pub struct GatewaySettings {
     pub kept_bytes_max: u64,
     pub lane_bytes_max: u64,
     pub ack: AckPolicy,
+    pub keeper: KeeperSettings,
+    /// Whether what owners that are down lack is kept for them.
+    pub keeps_hints: bool,
 }
 
 /// Attempt, and the epoch that each shard followed when it answered its part.
@@ -45,6 +50,7 @@ pub struct Gateway {
     /// The document that its shards follow; 0: none.
     pub epoch: u64,
     open: BTreeMap<(u32, u32, u32), OpenRequest>,
+    pub keeper: Keeper,
     pub answers: Vec<Answer>,
 }
 
@@ -62,6 +68,8 @@ pub struct Answer {
 pub struct Shard {
     pub owner: Owner,
     pub links: Links,
+    pub hints: HintSide,
+    has_fleet: bool,
     requests: Requests,
     mail: VecDeque<ShardMessage>,
     wires: BTreeMap<u16, Wire>,
@@ -86,27 +94,38 @@ pub struct Request<'a> {
 }
 
 impl Gateway {
-    pub fn new(
+    /// A process that starts. `None`: the power was cut; an error: it does not.
+    pub fn start(
         settings: GatewaySettings,
-        shard_count: usize,
-        now: Instant,
+        (shard_count, now): (usize, Instant),
+        place: &HintPlace,
         random: &mut Random,
-    ) -> Self {
+    ) -> Option<Result<Self, String>> {
+        let opened = Keeper::open(settings.keeper, place, (now, shard_count))?;
+        let (keeper, waiting) = match opened {
+            Ok(opened) => opened,
+            Err(fault) => return Some(Err(fault)),
+        };
         let id = u128::from(random.next()) << 64 | u128::from(random.next());
-        let shards = (0..shard_count).map(|shard| {
+        let of = u32::try_from(shard_count).expect("few");
+        let shards = (0..of).map(|shard| {
             let config = LinksConfig {
                 gateway: id,
-                shard: u32::try_from(shard).expect("few"),
-                shard_count: u32::try_from(shard_count).expect("few"),
+                shard,
+                shard_count: of,
                 secret: settings.secret.clone(),
                 silence: SilenceLimits::default(),
                 kept_bytes_max: settings.kept_bytes_max,
             };
             let mut own = Random::new(random.next());
+            let labels = LabelLimits::default();
+            let owner = Owner::placed(labels, settings.lane_bytes_max, settings.ack);
             Shard {
-                owner: Owner::placed(LabelLimits::default(), settings.lane_bytes_max, settings.ack),
+                owner: if settings.keeps_hints { owner.with_hints() } else { owner },
                 links: Links::new(config, Box::new(move || nonce(&mut own))),
-                requests: Requests::new(u32::try_from(shard).expect("few")),
+                hints: HintSide::new(shard, waiting.iter().copied()),
+                has_fleet: false,
+                requests: Requests::new(shard),
                 mail: VecDeque::new(),
                 wires: BTreeMap::new(),
                 nodes: BTreeMap::new(),
@@ -114,13 +133,15 @@ impl Gateway {
             }
         });
         let shards = shards.collect();
-        Self { settings, shards, epoch: 0, open: BTreeMap::new(), answers: Vec::new() }
+        let (open, answers) = (BTreeMap::new(), Vec::new());
+        Some(Ok(Self { settings, shards, epoch: 0, open, keeper, answers }))
     }
 
     pub fn handle_fleet(&mut self, now: Instant, fleet: &Fleet) {
         self.epoch = fleet.placement.document().epoch;
         for shard in &mut self.shards {
             shard.links.handle_fleet(now, fleet, &mut shard.owner);
+            shard.has_fleet = true;
         }
     }
 
@@ -162,13 +183,21 @@ impl Gateway {
         }
     }
 
-    /// A turn of every shard, in some order; [`Gateway::answers`] grows.
-    pub fn turn(&mut self, now: Instant, net: &mut Net, random: &mut Random) {
+    /// A turn of every shard, in some order, and of the keeper; [`Gateway::answers`] grows. `None`:
+    /// the power was cut meanwhile.
+    pub fn turn(
+        &mut self,
+        clock: Clock,
+        net: &mut Net,
+        (place, pool): (&mut HintPlace, &Pool),
+        random: &mut Random,
+    ) -> Option<()> {
         let count = self.shards.len();
         let first = random.below(count);
         for index in (first..count).chain(0..first) {
-            self.turn_shard(now, index, net);
+            self.turn_shard(clock.now, index, net);
         }
+        self.keeper.turn(clock, (place, pool), random)
     }
 
     fn turn_shard(&mut self, now: Instant, index: usize, net: &mut Net) {
@@ -195,8 +224,15 @@ impl Gateway {
         if now >= shard.tick_at {
             shard.tick_at = now + TICK;
             shard.links.handle_timer(now, &mut shard.owner);
+            if shard.has_fleet {
+                shard.hints.handle_nodes(&shard.links.nodes_up(&shard.owner));
+            }
+        }
+        for event in self.keeper.take_events(now, index) {
+            shard.hints.handle_event(event, &mut shard.owner);
         }
         shard.links.work(now, &mut shard.owner);
+        shard.work_hints(now, &mut self.keeper);
         shard.act(now, port, net);
         let mut answers = Vec::new();
         while let Some(answer) = shard.owner.poll_answer() {
@@ -213,7 +249,9 @@ impl Gateway {
 
     /// Whether nothing waits.
     pub fn is_idle(&self) -> bool {
-        self.open.is_empty() && self.shards.iter().all(|shard| shard.owner.is_idle())
+        self.open.is_empty()
+            && self.shards.iter().all(|shard| shard.owner.is_idle())
+            && self.keeper.is_idle()
     }
 
     /// What is wrong with its links, if something is.
@@ -223,7 +261,10 @@ impl Gateway {
     }
 
     pub fn check_bounds(&self, now: Instant) {
+        self.keeper.check_bounds();
         for shard in &self.shards {
+            // What was acknowledged is never refused for good.
+            assert_eq!(shard.hints.refused().total(), 0, "{:?}", shard.hints.refused());
             assert_eq!(shard.requests.open_count() == 0, shard.requests.held_bytes() == 0);
             for lane in 0..shard.owner.lane_count() {
                 let held = shard.owner.lane(lane).held_bytes();
@@ -275,6 +316,17 @@ impl Shard {
                     Event::Sent => self.links.handle_sent(link, true),
                     Event::Broken => self.links.handle_broken(link),
                 }
+            }
+        }
+    }
+
+    fn work_hints(&mut self, now: Instant, keeper: &mut Keeper) {
+        let links = &self.links;
+        self.hints.work(now, &mut self.owner, |lane| links.node_of(lane));
+        while let Some(command) = self.hints.poll_command() {
+            if let Err(command) = keeper.try_send(command) {
+                self.hints.handle_command_delayed(command);
+                break;
             }
         }
     }

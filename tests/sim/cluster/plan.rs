@@ -66,6 +66,12 @@ impl Plan {
         &self.documents[usize::try_from(epoch).expect("small") - 1]
     }
 
+    /// Whether a node is in the document of an epoch.
+    pub fn has_node(&self, epoch: u64, node: usize) -> bool {
+        let nodes = &self.placement(epoch).document().nodes;
+        nodes.iter().any(|one| index_of(one.id) == node)
+    }
+
     /// The nodes that own a series.
     pub fn owners(&self, epoch: u64, pool: &Pool, series: usize) -> Vec<usize> {
         let placement = self.placement(epoch);
@@ -117,7 +123,7 @@ pub fn id_of(node: usize) -> NodeId {
     NodeId(0x0de0 + node as u128)
 }
 
-fn index_of(id: NodeId) -> usize {
+pub fn index_of(id: NodeId) -> usize {
     usize::try_from(id.0 - id_of(0).0).expect("one of ours")
 }
 

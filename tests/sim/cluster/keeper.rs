@@ -1,0 +1,240 @@
+//! A gateway's hints in the simulated cluster: the real store over a disk that outlives the
+//! process, driven as the thread of the hints does, and the simulation's books of what lies there.
+//!
+//! In: commands of the gateway's shards, by a queue with bounds. Out: events, after as long as the
+//! disk takes.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::Path;
+
+use tidegate::background::disk::Disk;
+use tidegate::background::hints::{HintCommand, HintEvent, HintStore, Work};
+use tidegate::base::time::{Duration, Instant};
+use tidegate::gateway::hint::HintPart;
+use tidegate::gateway::hint::log::{HintLimits, LogEvent};
+use tidegate::model::placement::NodeId;
+
+use super::node::Clock;
+use crate::drive::drive;
+use crate::fake_disk::FakeDisk;
+use crate::random::Random;
+use crate::series::Pool;
+
+pub const FOLDER: &str = "/data/hints";
+/// Events that a shard takes in at once.
+const EVENTS_A_TURN: usize = 16;
+/// Records of a node that a shard has without having delivered them.
+const RECORDS_OUT_MAX: usize = 8;
+
+/// A sample of a node's hints: series and time.
+pub type HintKey = (usize, i64);
+
+/// How a gateway keeps hints; stays over all of its starts.
+#[derive(Clone, Copy)]
+pub struct KeeperSettings {
+    pub limits: HintLimits,
+    /// Commands that wait at most.
+    pub commands_max: usize,
+    /// Most that a write with its sync takes.
+    pub sync_ms_max: usize,
+}
+
+/// Where hints lie, whichever process serves the gateway.
+pub struct HintPlace {
+    pub disk: FakeDisk,
+    /// What was given to be kept, by node, since nothing was.
+    pub held: BTreeMap<NodeId, BTreeSet<HintKey>>,
+    /// What was given to be kept since somebody took this.
+    pub given: Vec<(NodeId, HintKey)>,
+}
+
+/// The keeper of a gateway that runs.
+pub struct Keeper {
+    settings: KeeperSettings,
+    store: HintStore<FakeDisk>,
+    commands: VecDeque<HintCommand>,
+    /// By shard: what it is to hear, and when.
+    events: Vec<VecDeque<(Instant, HintEvent)>>,
+    work: Work,
+    /// The disk is at work until then.
+    free_at: Instant,
+    /// Samples that became durable here, and that were refused.
+    pub kept: u64,
+    pub refused: u64,
+}
+
+impl KeeperSettings {
+    pub fn new(random: &mut Random) -> Self {
+        let node_bytes_max = [80 << 10, 400 << 10, 8 << 20][random.below(3)];
+        let limits = HintLimits {
+            node_bytes_max,
+            bytes_max: node_bytes_max * [1, 2][random.below(2)],
+            age_max_ms: [20_000, 1_800_000, 86_400_000][random.below(3)],
+            segment_bytes: [16 << 10, 64 << 10][random.below(2)],
+        };
+        let commands_max = [2, 256][random.below(2)];
+        Self { limits, commands_max, sync_ms_max: [4, 60][random.below(2)] }
+    }
+}
+
+impl HintPlace {
+    /// An empty disk.
+    pub fn new(random: &mut Random) -> Self {
+        let disk = FakeDisk::new(random);
+        let made = drive(&disk, async {
+            disk.make_folder(Path::new("/data")).await?;
+            disk.sync_folder(Path::new("/")).await
+        });
+        made.expect("the power is on").expect("a healthy disk");
+        Self { disk, held: BTreeMap::new(), given: Vec::new() }
+    }
+
+    /// Files of hints that nothing was delivered of, or not all.
+    pub fn files(&self) -> usize {
+        self.disk.files(Path::new(FOLDER)).len()
+    }
+}
+
+impl Keeper {
+    /// The keeper of a process that starts, and the nodes that hints were found for. `None`: the
+    /// power was cut.
+    pub fn open(
+        settings: KeeperSettings,
+        place: &HintPlace,
+        (now, shard_count): (Instant, usize),
+    ) -> Option<Result<(Self, Vec<NodeId>), String>> {
+        let shards = u32::try_from(shard_count).expect("few");
+        let opened = HintStore::open(&place.disk, Path::new(FOLDER), settings.limits, shards);
+        let (store, found) = match drive(&place.disk, opened)? {
+            Ok(opened) => opened,
+            Err(fault) => return Some(Err(fault.to_string())),
+        };
+        let keeper = Self {
+            settings,
+            store,
+            commands: VecDeque::new(),
+            events: (0..shard_count).map(|_| VecDeque::new()).collect(),
+            work: Work::Done,
+            free_at: now,
+            kept: 0,
+            refused: 0,
+        };
+        Some(Ok((keeper, found.iter().map(|found| found.node).collect())))
+    }
+
+    /// Takes a command in, or hands it back: there is no room.
+    #[expect(clippy::result_large_err, reason = "it is what was handed in")]
+    pub fn try_send(&mut self, command: HintCommand) -> Result<(), HintCommand> {
+        if self.commands.len() >= self.settings.commands_max {
+            return Err(command);
+        }
+        self.commands.push_back(command);
+        Ok(())
+    }
+
+    /// What a shard hears now.
+    pub fn take_events(&mut self, now: Instant, shard: usize) -> Vec<HintEvent> {
+        let queue = &mut self.events[shard];
+        let due = queue.iter().take_while(|(at, _)| *at <= now).count();
+        queue.drain(..due.min(EVENTS_A_TURN)).map(|(_, event)| event).collect()
+    }
+
+    /// Does what was asked for. `None`: the power was cut meanwhile.
+    pub fn turn(
+        &mut self,
+        clock: Clock,
+        (place, pool): (&mut HintPlace, &Pool),
+        random: &mut Random,
+    ) -> Option<()> {
+        if !self.is_due(clock) {
+            return Some(());
+        }
+        for command in std::mem::take(&mut self.commands) {
+            if let HintCommand::Append { node, part, .. } = &command {
+                let keys = keys_of(part, pool);
+                place.given.extend(keys.iter().map(|key| (*node, *key)));
+                place.held.entry(*node).or_default().extend(keys);
+            }
+            self.store.handle(clock.unix_ms, command);
+        }
+        self.work = drive(&place.disk, self.store.work(clock.unix_ms))?;
+        let sync_ms = random.below(self.settings.sync_ms_max + 1) as u64;
+        self.free_at = clock.now + Duration::from_millis(sync_ms);
+        while let Some((node, event)) = self.store.poll_event() {
+            self.tell(node, event);
+        }
+        for (node, figures) in self.store.figures() {
+            if figures.bytes == 0 {
+                place.held.remove(&node);
+            }
+        }
+        Some(())
+    }
+
+    fn is_due(&self, clock: Clock) -> bool {
+        let is_asked = !self.commands.is_empty() || self.work == Work::More;
+        let is_late = self.store.poll_timeout_ms().is_some_and(|at_ms| at_ms <= clock.unix_ms);
+        self.free_at <= clock.now && (is_asked || is_late)
+    }
+
+    fn tell(&mut self, node: NodeId, event: LogEvent) {
+        let (shard, event) = match event {
+            LogEvent::Appended { ticket, outcome } => {
+                let ticket_number = ticket.number;
+                match outcome {
+                    Ok(()) => self.kept += 1,
+                    Err(_) => self.refused += 1,
+                }
+                (ticket.shard, HintEvent::Appended { node, ticket: ticket_number, outcome })
+            }
+            LogEvent::Record { shard, record } => (shard, HintEvent::Record { node, record }),
+            LogEvent::Drained { shard } => (shard, HintEvent::Drained { node }),
+        };
+        self.events[shard as usize].push_back((self.free_at, event));
+    }
+
+    /// Whether nothing is kept, and nothing waits.
+    pub fn is_idle(&self) -> bool {
+        let figures = self.store.figures();
+        self.commands.is_empty()
+            && self.events.iter().all(VecDeque::is_empty)
+            && figures.iter().all(|(_, figures)| figures.bytes == 0)
+    }
+
+    /// Records and samples that were found damaged since the start, of each node.
+    pub fn lost(&self) -> Vec<(NodeId, u64)> {
+        let figures = self.store.figures();
+        let lost = figures.iter().map(|(node, it)| (*node, it.records_lost + it.samples_lost));
+        lost.filter(|(_, lost)| *lost > 0).collect()
+    }
+
+    /// Asserts that no limit is passed.
+    pub fn check_bounds(&self) {
+        let limits = &self.settings.limits;
+        let figures = self.store.figures();
+        let all: u64 = figures.iter().map(|(_, figures)| figures.bytes).sum();
+        assert!(all <= limits.bytes_max, "{all} bytes of hints");
+        for (node, figures) in &figures {
+            assert!(figures.bytes <= limits.node_bytes_max, "hints for {node}: {figures:?}");
+        }
+        assert!(self.commands.len() <= self.settings.commands_max);
+        for queue in &self.events {
+            let is_record = |(_, event): &&(Instant, HintEvent)| {
+                matches!(event, HintEvent::Record { .. })
+            };
+            let records = queue.iter().filter(is_record).count();
+            assert!(records <= RECORDS_OUT_MAX * figures.len(), "{records} records wait");
+        }
+    }
+}
+
+fn keys_of(part: &HintPart, pool: &Pool) -> Vec<HintKey> {
+    let mut keys = Vec::new();
+    for (index, hash) in part.batch.hash.iter().enumerate() {
+        let series = pool.series.iter().position(|one| one.hash == *hash);
+        let series = series.expect("a series of ours");
+        let times = part.batch.timestamp_ms[part.samples_of(index)].iter();
+        keys.extend(times.map(|at_ms| (series, *at_ms)));
+    }
+    keys
+}
