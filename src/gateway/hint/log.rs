@@ -492,7 +492,7 @@ impl HintLog {
 
     /// Whether [`HintLog::poll_load`] would name one.
     pub fn wants_load(&self, now_ms: i64) -> bool {
-        let is_asked = !self.readers.is_empty() && now_ms >= self.load_at_ms;
+        let is_asked = !self.readers.is_empty() && is_due(now_ms, self.load_at_ms);
         let Some(first) = self.segments.front() else { return false };
         let mut unwritten = self.sealed.iter().chain(&self.gathering);
         is_asked && !self.has_loaded() && unwritten.all(|group| group.segment != first.number)
@@ -553,7 +553,7 @@ impl HintLog {
             let first = self.segments.pop_front().expect("it is being handed out");
             self.removals.push_back((first.number, first.len_bytes));
         }
-        if self.is_removing || now_ms < self.remove_at_ms {
+        if self.is_removing || !is_due(now_ms, self.remove_at_ms) {
             return None;
         }
         let (segment, _) = *self.removals.front()?;
@@ -650,4 +650,10 @@ impl HintLog {
             ..self.figures
         }
     }
+}
+
+/// Whether what was to be tried again at `at_ms` is tried now. A clock that was set back must not
+/// make it wait for longer than it was to.
+fn is_due(now_ms: i64, at_ms: i64) -> bool {
+    now_ms >= at_ms || at_ms.saturating_sub(now_ms) > RETRY_AFTER_MS
 }

@@ -42,6 +42,10 @@ struct ShardCursor {
     next: u32,
     /// Handed out and not delivered, with its samples.
     out: BTreeMap<u32, u64>,
+    /// Handed out before a pause, from `next` on: its samples, and whether it was delivered since.
+    /// What lies before the first that was not need not be handed out again; all else is, so that
+    /// nothing comes behind what followed it.
+    paused: BTreeMap<u32, (u64, bool)>,
 }
 
 impl Replay {
@@ -64,6 +68,8 @@ impl Replay {
         {
             let index = cursor.next;
             cursor.next += 1;
+            // They follow again: an older value of theirs must not have the last word.
+            cursor.paused.clear();
             if let Some(part) = self.loaded.part(index as usize, shard) {
                 cursor.out.insert(index, part.sample_count());
                 let number = HintNumber { segment: self.segment, index };
@@ -79,16 +85,28 @@ impl Replay {
         if number.segment != self.segment {
             return 0;
         }
-        cursor.out.remove(&number.index).unwrap_or(0)
+        if let Some(samples) = cursor.out.remove(&number.index) {
+            return samples;
+        }
+        let Some((samples, is_delivered)) = cursor.paused.get_mut(&number.index) else { return 0 };
+        *is_delivered = true;
+        let samples = *samples;
+        while let Some(first) = cursor.paused.first_entry()
+            && first.get().1
+        {
+            cursor.next = first.remove_entry().0 + 1;
+        }
+        samples
     }
 
-    /// What `shard` has not delivered is to be handed out again, in order.
+    /// What `shard` has not delivered is to be handed out again, in order; what is delivered from
+    /// now on counts if nothing before it is missing.
     pub fn handle_pause(&mut self, shard: u32) {
         let Some(cursor) = self.shards.get_mut(shard as usize) else { return };
-        if let Some((first, _)) = cursor.out.pop_first() {
-            cursor.next = first;
-            cursor.out.clear();
-        }
+        let Some((&first, _)) = cursor.out.first_key_value() else { return };
+        cursor.next = first;
+        let out = std::mem::take(&mut cursor.out).into_iter();
+        cursor.paused.extend(out.map(|(index, samples)| (index, (samples, false))));
     }
 
     /// When the oldest record was made that some shard has not delivered.
