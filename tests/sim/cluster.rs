@@ -260,8 +260,8 @@ impl World {
         let Some(gateway) = &mut place.running else { return };
         let hints = (&mut place.hints, &self.pool);
         let outcome = gateway.turn(clock, &mut self.net, hints, &mut self.random);
-        for (node, key) in place.hints.given.drain(..) {
-            self.record.note_hint(plan::index_of(node), key);
+        for (node, key, bits) in place.hints.given.drain(..) {
+            self.record.note_hint(plan::index_of(node), key, (index, bits));
         }
         for answer in std::mem::take(&mut gateway.answers) {
             self.take_answer(index, answer);
@@ -275,7 +275,7 @@ impl World {
         let settings = GatewaySettings { index, ..self.gateway_settings.clone() };
         let shards = 1 + self.random.below(SHARDS_MAX);
         let place = &mut self.gateways[index];
-        let begin = (shards, self.now);
+        let begin = (shards, Clock { now: self.now, unix_ms: self.unix_ms });
         match Gateway::start(settings, begin, &place.hints, &mut self.random) {
             Some(Ok(gateway)) => {
                 place.running = Some(gateway);
@@ -404,7 +404,7 @@ impl World {
 
     fn check_found(&mut self, what: &str) {
         let found = self.find();
-        self.record.check(&found, self.ack, (&self.plan, &self.pool), what);
+        self.record.check(&found, (self.ack, &self.plan, &self.pool), what);
     }
 }
 

@@ -182,7 +182,7 @@ impl Client {
         &mut self,
         now: Instant,
         answer: &Answer,
-        epoch_of: impl Fn(usize) -> u64,
+        (gateway, epoch_of): (usize, impl Fn(usize) -> u64),
         (record, random): (&mut Record, &mut Random),
     ) {
         let (pause_ms, may_rewrite) = (self.pause_ms, self.may_rewrite);
@@ -193,8 +193,8 @@ impl Client {
                 assert_eq!(answer.refused, 0, "2xx with refused samples");
                 let is_certain = !job.is_doubtful && may_rewrite;
                 for sample in &job.samples {
-                    let told = (epoch_of(sample.series), is_certain);
-                    record.acknowledge(sample.series, sample.at_ms, told);
+                    let by = (epoch_of(sample.series), gateway);
+                    record.acknowledge((sample.series, sample.at_ms), by, is_certain);
                 }
             }
             503 => {

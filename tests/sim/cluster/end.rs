@@ -90,7 +90,7 @@ impl World {
         let end = self.now + REST_WITHIN;
         while !self.is_at_rest() {
             self.turn();
-            assert!(self.now < end, "no rest: {}", self.unrest());
+            assert!(self.now < end, "no rest at {}: {}", self.unix_ms, self.unrest());
         }
     }
 
@@ -120,7 +120,8 @@ impl World {
                 continue;
             };
             if !gateway.is_idle() {
-                said.push(format!("gateway {index} is not idle"));
+                let hints = gateway.keeper.unrest();
+                said.push(format!("gateway {index} is not idle; hints: {hints}"));
             }
             said.extend(gateway.link_faults(self.now));
         }

@@ -97,7 +97,7 @@ impl Gateway {
     /// A process that starts. `None`: the power was cut; an error: it does not.
     pub fn start(
         settings: GatewaySettings,
-        (shard_count, now): (usize, Instant),
+        (shard_count, Clock { now, unix_ms }): (usize, Clock),
         place: &HintPlace,
         random: &mut Random,
     ) -> Option<Result<Self, String>> {
@@ -123,7 +123,7 @@ impl Gateway {
             Shard {
                 owner: if settings.keeps_hints { owner.with_hints() } else { owner },
                 links: Links::new(config, Box::new(move || nonce(&mut own))),
-                hints: HintSide::new(shard, waiting.iter().copied()),
+                hints: HintSide::new(shard, waiting.iter().copied(), unix_ms),
                 has_fleet: false,
                 requests: Requests::new(shard),
                 mail: VecDeque::new(),
@@ -321,8 +321,7 @@ impl Shard {
     }
 
     fn work_hints(&mut self, now: Instant, keeper: &mut Keeper) {
-        let links = &self.links;
-        self.hints.work(now, &mut self.owner, |lane| links.node_of(lane));
+        self.hints.work(now, &mut self.owner);
         while let Some(command) = self.hints.poll_command() {
             if let Err(command) = keeper.try_send(command) {
                 self.hints.handle_command_delayed(command);

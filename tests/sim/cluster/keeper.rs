@@ -26,6 +26,9 @@ const EVENTS_A_TURN: usize = 16;
 /// Records of a node that a shard has without having delivered them.
 const RECORDS_OUT_MAX: usize = 8;
 
+/// What the thread of the hints waits at most, whatever the clock says.
+const WAIT_MS_MAX: i64 = 5_000;
+
 /// A sample of a node's hints: series and time.
 pub type HintKey = (usize, i64);
 
@@ -44,8 +47,8 @@ pub struct HintPlace {
     pub disk: FakeDisk,
     /// What was given to be kept, by node, since nothing was.
     pub held: BTreeMap<NodeId, BTreeSet<HintKey>>,
-    /// What was given to be kept since somebody took this.
-    pub given: Vec<(NodeId, HintKey)>,
+    /// What was given to be kept since somebody took this, with its bits.
+    pub given: Vec<(NodeId, HintKey, u64)>,
 }
 
 /// The keeper of a gateway that runs.
@@ -150,10 +153,13 @@ impl Keeper {
             return Some(());
         }
         for command in std::mem::take(&mut self.commands) {
+            place.disk.trace(|| format!("hints: {}", text_of(&command)));
             if let HintCommand::Append { node, part, .. } = &command {
-                let keys = keys_of(part, pool);
-                place.given.extend(keys.iter().map(|key| (*node, *key)));
-                place.held.entry(*node).or_default().extend(keys);
+                let held = place.held.entry(*node).or_default();
+                for (key, bits) in samples_of(part, pool) {
+                    held.insert(key);
+                    place.given.push((*node, key, bits));
+                }
             }
             self.store.handle(clock.unix_ms, command);
         }
@@ -161,6 +167,12 @@ impl Keeper {
         let sync_ms = random.below(self.settings.sync_ms_max + 1) as u64;
         self.free_at = clock.now + Duration::from_millis(sync_ms);
         while let Some((node, event)) = self.store.poll_event() {
+            place.disk.trace(|| match &event {
+                LogEvent::Record { shard, record } => {
+                    format!("hints: record {:?} of {node} to shard {shard}", record.number)
+                }
+                other => format!("hints: {other:?} of {node}"),
+            });
             self.tell(node, event);
         }
         for (node, figures) in self.store.figures() {
@@ -173,7 +185,11 @@ impl Keeper {
 
     fn is_due(&self, clock: Clock) -> bool {
         let is_asked = !self.commands.is_empty() || self.work == Work::More;
-        let is_late = self.store.poll_timeout_ms().is_some_and(|at_ms| at_ms <= clock.unix_ms);
+        // A clock that was set back makes the thread wait so long, and no longer.
+        let again_ms = self.store.poll_timeout_ms();
+        let is_late = again_ms.is_some_and(|at_ms| {
+            at_ms <= clock.unix_ms || at_ms - clock.unix_ms > WAIT_MS_MAX
+        });
         self.free_at <= clock.now && (is_asked || is_late)
     }
 
@@ -199,6 +215,14 @@ impl Keeper {
         self.commands.is_empty()
             && self.events.iter().all(VecDeque::is_empty)
             && figures.iter().all(|(_, figures)| figures.bytes == 0)
+    }
+
+    /// What keeps it from being idle.
+    pub fn unrest(&self) -> String {
+        let waiting: Vec<_> = self.events.iter().map(VecDeque::len).collect();
+        let (commands, figures) = (self.commands.len(), self.store.figures());
+        let again_ms = self.store.poll_timeout_ms();
+        format!("{commands} commands, {waiting:?} events, again at {again_ms:?}, {figures:?}")
     }
 
     /// Records and samples that were found damaged since the start, of each node.
@@ -228,13 +252,25 @@ impl Keeper {
     }
 }
 
-fn keys_of(part: &HintPart, pool: &Pool) -> Vec<HintKey> {
-    let mut keys = Vec::new();
+fn samples_of(part: &HintPart, pool: &Pool) -> Vec<(HintKey, u64)> {
+    let mut samples = Vec::new();
     for (index, hash) in part.batch.hash.iter().enumerate() {
         let series = pool.series.iter().position(|one| one.hash == *hash);
         let series = series.expect("a series of ours");
-        let times = part.batch.timestamp_ms[part.samples_of(index)].iter();
-        keys.extend(times.map(|at_ms| (series, *at_ms)));
+        let places = part.samples_of(index);
+        samples.extend(places.map(|place| {
+            let at_ms = part.batch.timestamp_ms[place];
+            ((series, at_ms), part.batch.value[place].to_bits())
+        }));
     }
-    keys
+    samples
+}
+
+fn text_of(command: &HintCommand) -> String {
+    match command {
+        HintCommand::Append { node, ticket, part } => {
+            format!("append {} samples for {node}, {ticket:?}", part.sample_count())
+        }
+        other => format!("{other:?}"),
+    }
 }

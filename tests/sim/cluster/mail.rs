@@ -95,10 +95,10 @@ impl World {
     }
 
     fn deliver_answer(&mut self, answer: &Answer) {
-        let Some((attempt, _)) = self.attempts.remove(&answer.attempt) else { return };
+        let Some((attempt, gateway)) = self.attempts.remove(&answer.attempt) else { return };
         let shards = answer.shard_count;
         let epoch_of = |series: usize| answer.epochs[&self.pool.shard_of(series, shards)];
         let tools = (&mut self.record, &mut self.random);
-        self.clients[attempt.client].handle_answer(self.now, answer, epoch_of, tools);
+        self.clients[attempt.client].handle_answer(self.now, answer, (gateway, epoch_of), tools);
     }
 }

@@ -3,7 +3,8 @@
 //!
 //! A series has one client. It gives a sample another value only if every attempt to write the last
 //! one was answered, by one gateway: what got no answer may still be under way, and arrive late.
-//! Hints of an older value are under way for long, and must do no harm then.
+//! Hints of an older value are under way for long: they must do no harm to what the same gateway
+//! took in since. Two gateways know nothing of each other's hints.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,8 +19,15 @@ use crate::series::Pool;
 /// A value of a sample.
 struct Version {
     bits: u64,
-    /// Under which epoch it was acknowledged.
-    epoch: Option<u64>,
+    /// Under which epoch it was acknowledged, and by which gateway.
+    acked: Option<(u64, usize)>,
+}
+
+/// A gateway was to keep a value.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Hinted {
+    gateway: usize,
+    bits: u64,
 }
 
 #[derive(Default)]
@@ -35,8 +43,8 @@ pub struct Record {
     keys: BTreeMap<(usize, i64), Key>,
     /// Node and sample: its hints are gone, and were told to be.
     lost_hints: BTreeSet<(usize, HintKey)>,
-    /// Node and sample: there was a hint, or may have been.
-    hinted: BTreeSet<(usize, HintKey)>,
+    /// Node and sample: the values of which there were hints, or may have been, and where.
+    hinted: BTreeMap<(usize, HintKey), Vec<Hinted>>,
     next_value: u64,
     /// Samples that were acknowledged.
     pub acknowledged: u64,
@@ -67,18 +75,18 @@ impl Record {
     /// It is sent from now on.
     pub fn begin(&mut self, series: usize, at_ms: i64, bits: u64) {
         let key = self.keys.entry((series, at_ms)).or_default();
-        key.versions.push(Version { bits, epoch: None });
+        key.versions.push(Version { bits, acked: None });
         key.is_settled = false;
     }
 
-    /// Its newest value was acknowledged; `is_certain`: no other attempt is under
-    /// way.
-    pub fn acknowledge(&mut self, series: usize, at_ms: i64, (epoch, is_certain): (u64, bool)) {
-        let key = self.keys.get_mut(&(series, at_ms)).expect("it was sent");
+    /// Its newest value was acknowledged under an epoch by a gateway; `is_certain`: no other attempt
+    /// is under way.
+    pub fn acknowledge(&mut self, at: HintKey, (epoch, gateway): (u64, usize), is_certain: bool) {
+        let key = self.keys.get_mut(&at).expect("it was sent");
         key.is_settled = is_certain;
         self.acknowledged += 1;
         self.rewritten += u64::from(key.versions.len() > 1);
-        key.versions.last_mut().expect("it was sent").epoch = Some(epoch);
+        key.versions.last_mut().expect("it was sent").acked = Some((epoch, gateway));
     }
 
     /// Hints are gone with the disk that they were on.
@@ -88,12 +96,16 @@ impl Record {
         }
     }
 
-    /// A sample is to be kept for a node.
-    pub fn note_hint(&mut self, node: usize, key: HintKey) {
-        self.hinted.insert((node, key));
+    /// A gateway is to keep a value for a node.
+    pub fn note_hint(&mut self, node: usize, key: HintKey, (gateway, bits): (usize, u64)) {
+        let hinted = self.hinted.entry((node, key)).or_default();
+        let one = Hinted { gateway, bits };
+        if !hinted.contains(&one) {
+            hinted.push(one);
+        }
     }
 
-    /// Hints that were ever kept, by node and sample, and those of them that are gone.
+    /// Samples of which there ever were hints, by node, and of those the ones whose hints are gone.
     pub fn hint_counts(&self) -> (usize, usize) {
         (self.hinted.len(), self.lost_hints.len())
     }
@@ -102,50 +114,77 @@ impl Record {
     pub fn check(
         &self,
         found: &[Found],
-        ack: AckPolicy,
-        (plan, pool): (&Plan, &Pool),
+        (ack, plan, pool): (AckPolicy, &Plan, &Pool),
         what: &str,
     ) {
         for (at, key) in &self.keys {
-            let acked = key.versions.iter().rposition(|version| version.epoch.is_some());
+            let acked = key.versions.iter().rposition(|version| version.acked.is_some());
             let Some(acked) = acked else { continue };
-            let epoch = key.versions[acked].epoch.expect("looked for");
+            let (epoch, _) = key.versions[acked].acked.expect("looked for");
             let owners = plan.owners(epoch, pool, at.0);
+            let seen = |node: usize| found[node].get(&at.0)?.get(&at.1).copied();
             let has_it = |node: usize| {
-                let seen = found[node].get(&at.0).and_then(|run| run.get(&at.1));
                 let mut allowed = key.versions[acked..].iter();
-                seen.is_some_and(|seen| allowed.any(|version| version.bits == *seen))
+                seen(node).is_some_and(|seen| allowed.any(|version| version.bits == seen))
+            };
+            let is_undone = |node: usize| {
+                seen(node).is_some_and(|seen| self.is_anothers_hint((node, *at), key, seen))
             };
             let is_right = |node: usize| {
+                let place = (node, *at);
                 has_it(node)
-                    || self.lost_hints.contains(&(node, *at))
-                    || self.went_elsewhere((node, *at), epoch, (plan, pool), has_it)
+                    || self.lost_hints.contains(&place)
+                    || is_undone(node)
+                    || self.went_elsewhere(place, epoch, (plan, pool), has_it)
             };
             let is_kept = match ack {
                 AckPolicy::All => {
-                    owners.iter().any(|node| has_it(*node))
+                    owners.iter().any(|node| has_it(*node) || is_undone(*node))
                         && owners.iter().all(|node| is_right(*node))
                 }
                 AckPolicy::One => (0..found.len()).any(has_it),
             };
-            assert!(
-                is_kept,
-                "{what}: series {} at {}, acknowledged under epoch {epoch} at its value {acked} of \
-                 {:?}; owners {owners:?}; nodes have {:?}; hinted for {:?}",
-                at.0,
-                at.1,
-                key.versions.iter().map(|one| f64::from_bits(one.bits)).collect::<Vec<_>>(),
-                found
-                    .iter()
-                    .map(|found| found.get(&at.0).and_then(|run| run.get(&at.1)))
-                    .map(|seen| seen.copied().map(f64::from_bits))
-                    .collect::<Vec<_>>(),
-                (0..found.len())
-                    .filter(|node| self.hinted.contains(&(*node, *at)))
-                    .collect::<Vec<_>>(),
-            );
+            if !is_kept {
+                let seen: Vec<_> =
+                    (0..found.len()).map(|node| seen(node).map(f64::from_bits)).collect();
+                self.fail((at, key, acked), &(owners, seen), what);
+            }
         }
         self.check_nothing_invented(found, what);
+    }
+
+    fn fail(
+        &self,
+        (at, key, acked): (&HintKey, &Key, usize),
+        (owners, seen): &(Vec<usize>, Vec<Option<f64>>),
+        what: &str,
+    ) -> ! {
+        let versions = key.versions.iter().map(|one| (f64::from_bits(one.bits), one.acked));
+        let hinted = self.hinted.iter().filter(|((_, key), _)| key == at).map(|((node, _), all)| {
+            let all = all.iter().map(|one| (one.gateway, f64::from_bits(one.bits)));
+            (node, all.collect::<Vec<_>>())
+        });
+        panic!(
+            "{what}: series {} at {}: value {acked} of {:?} (with epoch and gateway) was \
+             acknowledged; owners {owners:?}; nodes have {seen:?}; hinted for (by gateway): {:?}",
+            at.0,
+            at.1,
+            versions.collect::<Vec<_>>(),
+            hinted.collect::<Vec<_>>(),
+        );
+    }
+
+    /// Whether a node has an older value of a sample because another gateway than those that
+    /// acknowledged the newer ones held a hint.
+    fn is_anothers_hint(&self, place: (usize, HintKey), key: &Key, seen: u64) -> bool {
+        let Some(old) = key.versions.iter().position(|version| version.bits == seen) else {
+            return false;
+        };
+        let newer = &key.versions[old + 1..];
+        let hinted = self.hinted.get(&place).into_iter().flatten();
+        hinted.filter(|one| one.bits == seen).any(|one| {
+            !newer.iter().any(|version| version.acked.is_some_and(|(_, by)| by == one.gateway))
+        })
     }
 
     /// Whether a hint for a node went to others, which own the series since: the node was not in
@@ -157,7 +196,7 @@ impl Record {
         (plan, pool): (&Plan, &Pool),
         has_it: impl Fn(usize) -> bool,
     ) -> bool {
-        self.hinted.contains(&(node, key))
+        self.hinted.contains_key(&(node, key))
             && (epoch + 1..=plan.newest_epoch()).any(|later| {
                 let owners = plan.owners(later, pool, key.0);
                 !plan.has_node(later, node) && owners.into_iter().all(&has_it)
