@@ -6,9 +6,13 @@
 //! is on all of its owners, once, with its last value, also after a restart of everything; nothing
 //! is invented; nothing waits for a node that is not heard; no frame of an old placement is
 //! acknowledged; no link closes for a reason that would be a bug; memory is bounded; with the
-//! faults gone every request is answered, and everything comes to rest.
+//! faults gone every request is answered, and everything comes to rest. Where a gateway's hints
+//! were lost with its disk, one owner is enough; where a bit flipped on a disk, somebody is told,
+//! and the other owners have it. Busy times take turns with hours in which little happens
+//! (`stretch`).
 
 mod client;
+mod damage;
 mod end;
 mod faults;
 mod gateway;
@@ -18,6 +22,8 @@ mod net;
 mod node;
 mod plan;
 mod record;
+mod stretch;
+mod waits;
 
 use std::collections::BTreeMap;
 
@@ -32,6 +38,7 @@ use crate::random::Random;
 use crate::series::{EPOCH_MS, Pool};
 use crate::steps::Steps;
 use client::{Attempt, Client};
+use damage::Harm;
 use faults::End;
 use gateway::{Gateway, GatewaySettings};
 use keeper::{HintPlace, KeeperSettings};
@@ -40,6 +47,9 @@ use net::Net;
 use node::{Clock, Node, NodeSettings};
 use plan::{NODES_MAX, Plan};
 use record::Record;
+use stretch::Stretch;
+
+pub use waits::simulate as simulate_waits;
 
 const GATEWAYS_MAX: usize = 3;
 const SHARDS_MAX: usize = 3;
@@ -91,13 +101,19 @@ struct World {
     heard: Vec<Vec<Instant>>,
     /// When each request came to its gateway.
     arrived: BTreeMap<u64, Instant>,
-    /// What a gateway was told of the shards of each node.
-    shard_counts: Vec<usize>,
+    /// What gateways are told of each node: how many shards it has, and its host.
+    ways: Vec<(usize, u8)>,
     enabled: u64,
     /// Clients begin nothing new before.
     quiet_until: Instant,
     /// How often each gateway began.
     lives: Vec<u64>,
+    /// Set while little happens.
+    stretch: Option<Stretch>,
+    /// Time that was left out because nothing was due.
+    skipped: Duration,
+    /// What may be damaged.
+    harm: Harm,
     has_trace: bool,
     faults: u64,
     answers: BTreeMap<u16, u64>,
@@ -105,17 +121,23 @@ struct World {
     turns: u64,
 }
 
-/// A run with faults, a calm end, and a restart of everything.
+/// A run with faults, busy times and quiet ones, a calm end, and a restart of everything.
 pub fn simulate(seed: u64) {
     let mut world = World::new(seed);
     let mut steps = Steps::new();
     let turns = 200 + world.random.below(900);
-    for _ in 0..turns {
-        if !steps.take() {
-            break;
+    let stretches = [0, 1, 1, 2][world.random.below(4)];
+    for part in 0..=stretches {
+        for _ in 0..turns / (stretches + 1) {
+            if !steps.take() {
+                break;
+            }
+            world.fail();
+            world.turn();
         }
-        world.fail();
-        world.turn();
+        if part < stretches {
+            world.run_stretch(&mut steps);
+        }
     }
     world.rest();
     world.check_end();
@@ -159,7 +181,7 @@ impl World {
         let (node_settings, gateway_settings) = settings(&mut random, &secret);
         let node_count = 1 + random.below(NODES_MAX);
         let plan = Plan::new(node_count, &mut random);
-        let mut net = Net::new(Random::new(random.next()));
+        let mut net = Net::new(Random::new(random.next()), node_count);
         let nodes: Vec<_> = (0..node_count)
             .map(|index| {
                 let id = plan::id_of(index).0;
@@ -169,6 +191,8 @@ impl World {
                 Node::new(settings, shards, now, &mut random)
             })
             .collect();
+        let way = |node: &Node| (node.shard_count().unwrap_or(0), net.host_of(node.settings.index));
+        let ways = nodes.iter().map(way).collect();
         let gateway_count = 1 + random.below(GATEWAYS_MAX);
         let place = |_| GatewayPlace {
             running: None,
@@ -180,6 +204,7 @@ impl World {
             epoch: 1,
         };
         let gateways: Vec<_> = (0..gateway_count).map(place).collect();
+        let harm = Harm::new((&plan, gateway_settings.ack), &mut random);
         let client_count = 2 * (1 + random.below(3));
         let clients = (0..client_count).map(|index| {
             let series = (index..SERIES).step_by(client_count).collect();
@@ -198,7 +223,7 @@ impl World {
             net,
             node_epoch_at: vec![None; nodes.len()],
             heard: vec![vec![now]; nodes.len()],
-            shard_counts: nodes.iter().map(|node| node.shard_count().unwrap_or(0)).collect(),
+            ways,
             nodes,
             quiet_until: now,
             lives: vec![0; gateways.len()],
@@ -211,6 +236,9 @@ impl World {
             mail: Vec::new(),
             arrived: BTreeMap::new(),
             enabled: random.next() | random.next(),
+            stretch: None,
+            skipped: Duration::ZERO,
+            harm,
             has_trace: std::env::var_os("TIDEGATE_SIM_TRACE").is_some(),
             faults: 0,
             answers: BTreeMap::new(),
@@ -222,9 +250,8 @@ impl World {
 
     /// Time goes by, and whoever is there does what is to be done.
     fn turn(&mut self) {
-        let us = 500 + self.random.below(self.turn_us_max) as u64;
-        self.now += Duration::from_micros(us);
-        self.unix_ms += i64::try_from(us).expect("small") * self.pace / 1_000;
+        let us = self.step_us();
+        self.pass(us);
         self.turns += 1;
         self.start_what_is_down();
         self.tell_what_is_new();
@@ -252,6 +279,11 @@ impl World {
         }
     }
 
+    fn pass(&mut self, us: u64) {
+        self.now += Duration::from_micros(us);
+        self.unix_ms += i64::try_from(us).expect("hours") * self.pace / 1_000;
+    }
+
     fn turn_gateway(&mut self, clock: Clock, index: usize) {
         let place = &mut self.gateways[index];
         if self.now < place.stopped_until {
@@ -274,9 +306,10 @@ impl World {
     fn start_gateway(&mut self, index: usize) {
         let settings = GatewaySettings { index, ..self.gateway_settings.clone() };
         let shards = 1 + self.random.below(SHARDS_MAX);
+        self.stay_awake();
         let place = &mut self.gateways[index];
         let begin = (shards, Clock { now: self.now, unix_ms: self.unix_ms });
-        match Gateway::start(settings, begin, &place.hints, &mut self.random) {
+        match Gateway::start(settings, begin, &mut place.hints, &mut self.random) {
             Some(Ok(gateway)) => {
                 place.running = Some(gateway);
                 self.lives[index] += 1;
@@ -299,28 +332,35 @@ impl World {
             }
         }
         for index in 0..self.nodes.len() {
-            let node = &mut self.nodes[index];
-            if node.running.is_some() || self.now < node.start_at {
-                continue;
+            let node = &self.nodes[index];
+            if node.running.is_none() && self.now >= node.start_at {
+                self.start_node(index);
             }
-            let is_changed = self.enabled & 1 == 1 && self.random.once_in(3);
-            let shards = if is_changed { 1 + self.random.below(SHARDS_MAX) } else { 0 };
-            let wanted = Wanted { shards, are_ids_new: self.random.once_in(3) };
-            if node.start(self.now, &mut self.net, wanted) {
-                if self.enabled & 2 != 0 && !self.is_over && self.random.once_in(3) {
-                    node.crash_at = Some(self.now + delay(&mut self.random, 400));
-                }
-                let shards = node.shard_count().expect("it runs");
-                let incarnation = node.running.as_ref().map(|one| one.incarnation);
-                self.trace(|| {
-                    format!("node {index} starts, {shards} shards, incarnation {incarnation:?}")
-                });
-                if std::mem::replace(&mut self.shard_counts[index], shards) != shards {
-                    self.tell_gateways();
-                }
-            } else {
-                node.start_at = self.now + Duration::from_millis(200);
-            }
+        }
+    }
+
+    fn start_node(&mut self, index: usize) {
+        let is_changed = self.enabled & 1 == 1 && self.random.once_in(3);
+        let shards = if is_changed { 1 + self.random.below(SHARDS_MAX) } else { 0 };
+        let may_be_damaged = self.harm == Harm::Node(index);
+        let wanted = Wanted { shards, are_ids_new: self.random.once_in(3), may_be_damaged };
+        self.stay_awake();
+        let node = &mut self.nodes[index];
+        if !node.start(self.now, &mut self.net, wanted) {
+            node.start_at = self.now + Duration::from_millis(200);
+            return;
+        }
+        if self.enabled & 2 != 0 && !self.is_over && self.random.once_in(3) {
+            node.crash_at = Some(self.now + delay(&mut self.random, 400));
+        }
+        let shards = node.shard_count().expect("it runs");
+        let incarnation = node.running.as_ref().map(|one| one.incarnation);
+        let host = self.net.host_of(index);
+        self.trace(|| {
+            format!("node {index} starts at {host}, {shards} shards, incarnation {incarnation:?}")
+        });
+        if std::mem::replace(&mut self.ways[index], (shards, host)) != (shards, host) {
+            self.tell_gateways();
         }
     }
 
@@ -334,6 +374,7 @@ impl World {
 
     fn tell_what_is_new(&mut self) {
         let newest = self.plan.newest_epoch();
+        let mut is_news = false;
         for place in &mut self.gateways {
             let Some(gateway) = &mut place.running else { continue };
             let heard = gateway.shards.iter().map(|shard| shard.links.epoch_heard()).max();
@@ -342,10 +383,11 @@ impl World {
             }
             if place.fleet_at.is_some_and(|at| at <= self.now) && self.now >= place.stopped_until {
                 place.fleet_at = None;
+                is_news = true;
                 // Now and then what it heard is not the newest.
                 let is_behind = place.epoch < newest && self.random.once_in(4) && !self.is_over;
                 place.epoch = if is_behind { place.epoch } else { newest };
-                let fleet = self.plan.fleet(place.epoch, &self.shard_counts);
+                let fleet = self.plan.fleet(place.epoch, &self.ways);
                 gateway.handle_fleet(self.now, &fleet);
                 if self.has_trace {
                     eprintln!("cluster: a gateway follows {:?} {:?}", place.epoch, fleet.nodes);
@@ -365,20 +407,18 @@ impl World {
                 }
                 let epochs = usize::try_from(newest).expect("small");
                 self.heard[index].resize(epochs, self.now);
+                is_news = true;
             }
+        }
+        if is_news {
+            self.stay_awake();
         }
     }
 
     /// What nodes hold, each by itself.
     fn find(&mut self) -> Vec<Found> {
         let Self { nodes, pool, random, .. } = self;
-        let find = |node: &mut Node| {
-            let running = node.running.as_ref().expect("it runs");
-            let sides: Vec<_> = running.shards.iter().map(|shard| &shard.side).collect();
-            crate::node::find(&node.disk, &running.store, (&sides, pool), random)
-        };
-        let found = nodes.iter_mut().map(find);
-        found.map(|found| found.expect("power").expect("no faults")).collect()
+        nodes.iter_mut().map(|node| node.find(pool, random)).collect()
     }
 
     /// Says what happens, where somebody wants to read it.
@@ -393,18 +433,17 @@ impl World {
     fn say_counts(&self, seed: u64) {
         if std::env::var_os("TIDEGATE_SIM_COUNTS").is_some() {
             let Record { acknowledged, rewritten, .. } = self.record;
+            let (hinted, hints_lost) = self.record.hint_counts();
             let (turns, faults, answers) = (self.turns, self.faults, &self.answers);
             let seconds = self.now.duration_since(self.began).as_secs();
+            let skipped = self.skipped.as_secs();
+            let told = self.nodes.iter().map(|node| node.told).sum::<u64>();
             eprintln!(
-                "counts seed {seed} turns {turns} seconds {seconds} faults {faults} samples \
-                 {acknowledged} rewritten {rewritten} answers {answers:?}"
+                "counts seed {seed} turns {turns} seconds {seconds} skipped {skipped} faults \
+                 {faults} samples {acknowledged} rewritten {rewritten} hinted {hinted} hints-lost \
+                 {hints_lost} damage-told {told} answers {answers:?}"
             );
         }
-    }
-
-    fn check_found(&mut self, what: &str) {
-        let found = self.find();
-        self.record.check(&found, (self.ack, &self.plan, &self.pool), what);
     }
 }
 

@@ -110,7 +110,7 @@ impl Unsynced {
     fn apply(&self, bytes: &mut Vec<u8>) {
         match self {
             Self::Write { offset, bytes: written } => put(bytes, *offset, written),
-            Self::Len(len) => bytes.resize(*len, 0),
+            Self::Len(len) => set_len(bytes, *len),
         }
     }
 }
@@ -118,9 +118,16 @@ impl Unsynced {
 fn put(bytes: &mut Vec<u8>, offset: usize, written: &[u8]) {
     let end = offset + written.len();
     if bytes.len() < end {
-        bytes.resize(end, 0);
+        set_len(bytes, end);
     }
     bytes[offset..end].copy_from_slice(written);
+}
+
+/// Cuts, or adds zeros: at once, as a loop over megabytes takes long without an optimiser.
+fn set_len(bytes: &mut Vec<u8>, len: usize) {
+    bytes.truncate(len);
+    let zeros = vec![0; len - bytes.len()];
+    bytes.extend_from_slice(&zeros);
 }
 
 /// Names that change together: folder, name, what it leads to from then on; and whose names they

@@ -100,3 +100,8 @@ fn hints_tell_damage() {
 fn cluster_keeps_what_it_acknowledged() {
     run_seeds("cluster_keeps_what_it_acknowledged", 200, cluster::simulate);
 }
+
+#[test]
+fn cluster_waits_only_for_what_it_must() {
+    run_seeds("cluster_waits_only_for_what_it_must", 30, cluster::simulate_waits);
+}

@@ -13,6 +13,9 @@ use crate::random::Random;
 /// Seconds of the wall clock between samples.
 const GRID_MS: i64 = 1_000;
 
+/// How long an attempt waits while little happens.
+const LONELY_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// One of them.
 pub struct Client {
     index: usize,
@@ -26,6 +29,8 @@ pub struct Client {
     timeout: Duration,
     /// With one owner that has it, the others may get an old value late, over another gateway.
     may_rewrite: bool,
+    /// Pauses of this length at most, while little happens.
+    lonely_ms: Option<usize>,
 }
 
 /// What it wants written.
@@ -67,6 +72,7 @@ impl Client {
     ) -> Self {
         Self {
             may_rewrite: ack == AckPolicy::All,
+            lonely_ms: None,
             index,
             series,
             focus: 0,
@@ -81,6 +87,32 @@ impl Client {
     /// Whether nothing is to be written any more.
     pub fn is_done(&self) -> bool {
         self.job.is_none()
+    }
+
+    /// Writes now and then only, and does not insist.
+    pub fn slow_down(&mut self, now: Instant, pause_ms: usize, random: &mut Random) {
+        self.lonely_ms = Some(pause_ms);
+        self.next_at = now + Duration::from_millis(random.below(pause_ms + 1) as u64);
+    }
+
+    /// As it was.
+    pub fn hurry_up(&mut self, now: Instant) {
+        self.lonely_ms = None;
+        self.next_at = now;
+        if let Some(job) = &mut self.job {
+            job.again_at = now;
+        }
+    }
+
+    /// Gives no attempt up.
+    pub fn wait_for_long(&mut self) {
+        self.timeout = Duration::from_secs(60);
+    }
+
+    /// When it does something next, unless an answer comes before.
+    pub fn due(&self) -> Instant {
+        let job = self.job.as_ref();
+        job.map_or(self.next_at, |job| job.attempt.map_or(job.again_at, |(_, until)| until))
     }
 
     /// How long it tries already.
@@ -104,11 +136,14 @@ impl Client {
         if job.attempt.is_some_and(|(_, until)| now >= until) {
             job.attempt = None;
             job.is_doubtful = true;
+            let again_ms = self.lonely_ms.map_or(0, |pause_ms| random.below(pause_ms));
+            job.again_at = now + Duration::from_millis(again_ms as u64);
         }
         if job.attempt.is_some() || now < job.again_at {
             return None;
         }
-        job.attempt = Some((attempt, now + self.timeout));
+        let timeout = if self.lonely_ms.is_some() { LONELY_TIMEOUT } else { self.timeout };
+        job.attempt = Some((attempt, now + timeout));
         let is_same = random.once_in(2);
         let gateway = job
             .gateway
@@ -127,7 +162,8 @@ impl Client {
             self.focus = random.below(self.series.len());
         }
         let mut samples: BTreeMap<(usize, i64), u64> = BTreeMap::new();
-        for _ in 0..=random.below(self.samples_max) {
+        let samples_max = if self.lonely_ms.is_some() { 3 } else { self.samples_max };
+        for _ in 0..=random.below(samples_max) {
             let place = self.focus + random.below(3);
             let series = self.series[place % self.series.len()];
             let back = i64::try_from(random.below(900)).expect("small");
@@ -185,7 +221,8 @@ impl Client {
         (gateway, epoch_of): (usize, impl Fn(usize) -> u64),
         (record, random): (&mut Record, &mut Random),
     ) {
-        let (pause_ms, may_rewrite) = (self.pause_ms, self.may_rewrite);
+        let pause_ms = self.lonely_ms.unwrap_or(self.pause_ms);
+        let (may_rewrite, again_ms) = (self.may_rewrite, self.lonely_ms.unwrap_or(300));
         let Some(job) = self.job_of(answer.attempt) else { return };
         job.attempt = None;
         match answer.status {
@@ -198,7 +235,7 @@ impl Client {
                 }
             }
             503 => {
-                job.again_at = now + Duration::from_millis(random.below(300) as u64);
+                job.again_at = now + Duration::from_millis(random.below(again_ms) as u64);
                 return;
             }
             // It never will be; some of its samples may have been written.

@@ -4,6 +4,7 @@
 use tidegate::base::time::Instant;
 use tidegate::gateway::owner::AckPolicy;
 
+use super::damage::Harm;
 use super::gateway::Answer;
 use super::node::Node;
 use super::{REST_WITHIN, WAITED_FOR, World, delay};
@@ -22,8 +23,12 @@ impl World {
             let epoch = answer.epochs[&shard];
             let place = usize::try_from(epoch).expect("small");
             let owners = self.plan.owners(epoch, &self.pool, sample.series);
-            let is_late =
-                |node: &&usize| self.heard[**node].get(place).is_some_and(|heard| *heard < arrived);
+            let key = (sample.series, sample.at_ms);
+            let is_late = |node: &&usize| {
+                let has_heard = self.heard[**node].get(place).is_some_and(|at| *at < arrived);
+                // One that was not there has not seen the sample.
+                has_heard && !self.record.is_hinted(**node, key)
+            };
             let late = owners.iter().filter(is_late).count();
             let bound = if self.ack == AckPolicy::One { owners.len() } else { 1 };
             assert!(
@@ -68,6 +73,9 @@ impl World {
     pub fn rest(&mut self) {
         self.is_over = true;
         self.net.heal(self.now);
+        for (at, _) in &mut self.mail {
+            *at = self.now.min(*at);
+        }
         for place in &mut self.gateways {
             place.hints.disk.heal();
             place.stopped_until = self.now;
@@ -102,6 +110,7 @@ impl World {
                 })
         };
         self.clients.iter().all(super::Client::is_done)
+            && self.attempts.is_empty()
             && self.mail.is_empty()
             && self.gateways.iter().all(is_idle)
             && self.nodes.iter().all(|node| node.running.is_some())
@@ -125,6 +134,8 @@ impl World {
             }
             said.extend(gateway.link_faults(self.now));
         }
+        let (attempts, mail) = (self.attempts.len(), self.mail.len());
+        said.push(format!("{attempts} attempts without an answer, {mail} in the mail"));
         said.join("; ")
     }
 
@@ -136,9 +147,24 @@ impl World {
             let one = &mut self.nodes[node];
             one.crash(self.now, &mut self.net, is_power);
             let shards = self.random.below(super::SHARDS_MAX + 1);
-            let wanted = Wanted { shards, are_ids_new: false };
-            assert!(one.start(self.now, &mut self.net, wanted), "node {node} does not start");
+            let may_be_damaged = self.harm == Harm::Node(node);
+            let wanted = Wanted { shards, are_ids_new: false, may_be_damaged };
+            // One that is damaged gets its files back first.
+            let is_up = one.start(self.now, &mut self.net, wanted)
+                || one.start(self.now, &mut self.net, wanted);
+            assert!(is_up, "node {node} does not start");
         }
         self.check_found("after a restart");
+    }
+
+    fn check_found(&mut self, what: &str) {
+        let found = self.find();
+        let excused = self.record.check(&found, (self.ack, &self.plan, &self.pool), what);
+        for node in excused.nodes {
+            let told = self.nodes[node].told;
+            assert!(told > 0, "{what}: node {node} lost samples to a flipped bit, and says nothing");
+        }
+        let is_told = self.gateways.iter().any(|place| place.hints.is_damage_told);
+        assert!(!excused.hints || is_told, "{what}: hints are damaged, and nobody was told");
     }
 }

@@ -3,12 +3,13 @@
 use tidegate::base::time::Duration;
 use tidegate::model::refusal::Refusal;
 
+use super::damage::Harm;
 use super::keeper::HintPlace;
 use super::net::Way;
 use super::{HOUR_MS, World, delay};
 
 /// Kinds of faults; each run has some of them.
-const KINDS: usize = 20;
+const KINDS: usize = 21;
 
 /// How a process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,9 +27,13 @@ const FAULT_EVERY: usize = 14;
 impl World {
     /// Perhaps something goes wrong.
     pub fn fail(&mut self) {
-        if !self.random.once_in(FAULT_EVERY) {
-            return;
+        if self.random.once_in(FAULT_EVERY) {
+            self.fail_now();
         }
+    }
+
+    /// Something goes wrong, if this run has that kind of fault.
+    pub fn fail_now(&mut self) {
         let kind = self.random.below(KINDS);
         if self.enabled >> (kind + 2) & 1 == 0 {
             return;
@@ -84,8 +89,12 @@ impl World {
                 let room = [None, None, Some(self.random.below(256 << 10) as u64)];
                 self.gateways[gateway].hints.disk.set_room(room[self.random.below(3)]);
             }
-            _ if self.random.once_in(4) => self.crash_gateway(gateway, End::Lost),
-            _ => self.crash_node(node, false),
+            19 => self.move_node(node),
+            _ if self.harm == Harm::Gateways => self.crash_gateway(gateway, End::Lost),
+            _ => {
+                self.crash_gateway(gateway, End::Kill);
+                self.flip_in_hints(gateway);
+            }
         }
         // One whose log failed is started again by somebody.
         if self.nodes[node].has_failed() && self.random.once_in(3) {
@@ -107,7 +116,25 @@ impl World {
         }
     }
 
+    /// A node ends, and comes back somewhere else; perhaps where another one was.
+    fn move_node(&mut self, node: usize) {
+        let other = self.random.below(self.nodes.len());
+        self.crash_node(node, false);
+        if self.nodes[node].running.is_some() {
+            return;
+        }
+        if other != node && self.random.once_in(2) {
+            self.crash_node(other, false);
+            self.net.move_node(node, Some(other));
+        } else {
+            self.net.move_node(node, None);
+        }
+    }
+
     fn long_or_short(&mut self) -> Duration {
+        if self.stretch.is_some() {
+            return delay(&mut self.random, 40 * 60_000);
+        }
         match self.random.below(4) {
             0 => delay(&mut self.random, 12_000),
             1 => delay(&mut self.random, 3_000),
@@ -117,6 +144,7 @@ impl World {
 
     fn crash_node(&mut self, node: usize, is_power: bool) {
         let down = match self.random.below(3) {
+            0 if self.stretch.is_some() => self.long_or_short(),
             0 => delay(&mut self.random, 8_000),
             _ => delay(&mut self.random, 800),
         };
@@ -124,6 +152,7 @@ impl World {
         if one.running.is_some() {
             one.crash(self.now, &mut self.net, is_power);
             one.start_at = self.now + down;
+            self.flip_in_node(node);
         }
     }
 

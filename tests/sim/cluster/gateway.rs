@@ -20,12 +20,16 @@ use tidegate::wire::proof::LinkSecret;
 use super::keeper::{HintPlace, Keeper, KeeperSettings};
 use super::net::{Event, Net, Port, Way, Wire};
 use super::node::{Clock, nonce};
+use super::plan::index_of;
 use crate::random::Random;
 use crate::series::Pool;
 
 const TICK: Duration = Duration::from_millis(250);
 /// What a lane may hold above its limit: the part that passed it.
 const REQUEST_BYTES_MAX: u64 = 24 << 10;
+
+/// What a request of a client holds: labels and columns, at their largest.
+const REQUEST_MEMORY_MAX: u64 = 128 << 10;
 
 /// Settings that stay over all starts of a gateway.
 #[derive(Clone)]
@@ -73,8 +77,6 @@ pub struct Shard {
     requests: Requests,
     mail: VecDeque<ShardMessage>,
     wires: BTreeMap<u16, Wire>,
-    /// Where each link led when it was dialled last.
-    pub nodes: BTreeMap<u16, Port>,
     tick_at: Instant,
 }
 
@@ -94,17 +96,17 @@ pub struct Request<'a> {
 }
 
 impl Gateway {
-    /// A process that starts. `None`: the power was cut; an error: it does not.
+    /// A process that starts. `None`: the power was cut; an errno: it does not.
     pub fn start(
         settings: GatewaySettings,
         (shard_count, Clock { now, unix_ms }): (usize, Clock),
-        place: &HintPlace,
+        place: &mut HintPlace,
         random: &mut Random,
-    ) -> Option<Result<Self, String>> {
+    ) -> Option<Result<Self, i32>> {
         let opened = Keeper::open(settings.keeper, place, (now, shard_count))?;
         let (keeper, waiting) = match opened {
             Ok(opened) => opened,
-            Err(fault) => return Some(Err(fault)),
+            Err(errno) => return Some(Err(errno)),
         };
         let id = u128::from(random.next()) << 64 | u128::from(random.next());
         let of = u32::try_from(shard_count).expect("few");
@@ -128,7 +130,6 @@ impl Gateway {
                 requests: Requests::new(shard),
                 mail: VecDeque::new(),
                 wires: BTreeMap::new(),
-                nodes: BTreeMap::new(),
                 tick_at: now,
             }
         });
@@ -247,7 +248,14 @@ impl Gateway {
         }
     }
 
-    /// Whether nothing waits.
+    /// Whether nobody waits; hints may lie on the disk.
+    pub fn is_quiet(&self) -> bool {
+        self.open.is_empty()
+            && self.shards.iter().all(|shard| shard.owner.is_idle())
+            && self.keeper.is_quiet()
+    }
+
+    /// Whether nothing waits, and no hint is left.
     pub fn is_idle(&self) -> bool {
         self.open.is_empty()
             && self.shards.iter().all(|shard| shard.owner.is_idle())
@@ -265,7 +273,9 @@ impl Gateway {
         for shard in &self.shards {
             // What was acknowledged is never refused for good.
             assert_eq!(shard.hints.refused().total(), 0, "{:?}", shard.hints.refused());
-            assert_eq!(shard.requests.open_count() == 0, shard.requests.held_bytes() == 0);
+            let (open, held) = (shard.requests.open_count(), shard.requests.held_bytes());
+            assert_eq!(open == 0, held == 0);
+            assert!(held <= open * REQUEST_MEMORY_MAX, "{open} requests hold {held} bytes");
             for lane in 0..shard.owner.lane_count() {
                 let held = shard.owner.lane(lane).held_bytes();
                 // What is open is gathered again when a lane comes to a node anew.
@@ -282,11 +292,12 @@ impl Gateway {
     /// Asserts that nothing waits for `node`.
     pub fn check_nothing_waits_for(&self, node: usize) {
         for (index, shard) in self.shards.iter().enumerate() {
-            for (&link, port) in &shard.nodes {
+            for link in 0..shard.owner.lane_count() {
                 let lane = shard.owner.lane(link);
                 let waits = lane.frames_waiting() != (0, 0) || lane.has_frames_to_send();
+                let is_its = index_of(shard.links.node_of(link)) == node;
                 assert!(
-                    port.process != node || !waits,
+                    !is_its || !waits,
                     "gateway {} shard {index} lane {link}: samples wait for node {node}, which \
                      is not there",
                     self.settings.index
@@ -334,9 +345,7 @@ impl Shard {
         while let Some(action) = self.links.poll_action() {
             match action {
                 LinkAction::Dial { link, address } => {
-                    let node = super::plan::port_at(address);
-                    self.nodes.insert(link, node);
-                    net.dial(now, port, link, node);
+                    net.dial(now, port, link, super::plan::place_at(address));
                 }
                 LinkAction::Send { link, bytes } => {
                     if let Some(wire) = self.wires.get(&link) {

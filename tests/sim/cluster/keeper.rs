@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
 
 use tidegate::background::disk::Disk;
-use tidegate::background::hints::{HintCommand, HintEvent, HintStore, Work};
+use tidegate::background::hints::{
+    HintCommand, HintEvent, HintStore, HintStoreFault, Work,
+};
 use tidegate::base::time::{Duration, Instant};
 use tidegate::gateway::hint::HintPart;
 use tidegate::gateway::hint::log::{HintLimits, LogEvent};
@@ -49,6 +51,8 @@ pub struct HintPlace {
     pub held: BTreeMap<NodeId, BTreeSet<HintKey>>,
     /// What was given to be kept since somebody took this, with its bits.
     pub given: Vec<(NodeId, HintKey, u64)>,
+    /// Whether somebody was told that hints are damaged.
+    pub is_damage_told: bool,
 }
 
 /// The keeper of a gateway that runs.
@@ -61,9 +65,6 @@ pub struct Keeper {
     work: Work,
     /// The disk is at work until then.
     free_at: Instant,
-    /// Samples that became durable here, and that were refused.
-    pub kept: u64,
-    pub refused: u64,
 }
 
 impl KeeperSettings {
@@ -89,12 +90,7 @@ impl HintPlace {
             disk.sync_folder(Path::new("/")).await
         });
         made.expect("the power is on").expect("a healthy disk");
-        Self { disk, held: BTreeMap::new(), given: Vec::new() }
-    }
-
-    /// Files of hints that nothing was delivered of, or not all.
-    pub fn files(&self) -> usize {
-        self.disk.files(Path::new(FOLDER)).len()
+        Self { disk, held: BTreeMap::new(), given: Vec::new(), is_damage_told: false }
     }
 }
 
@@ -103,15 +99,17 @@ impl Keeper {
     /// power was cut.
     pub fn open(
         settings: KeeperSettings,
-        place: &HintPlace,
+        place: &mut HintPlace,
         (now, shard_count): (Instant, usize),
-    ) -> Option<Result<(Self, Vec<NodeId>), String>> {
+    ) -> Option<Result<(Self, Vec<NodeId>), i32>> {
         let shards = u32::try_from(shard_count).expect("few");
         let opened = HintStore::open(&place.disk, Path::new(FOLDER), settings.limits, shards);
         let (store, found) = match drive(&place.disk, opened)? {
             Ok(opened) => opened,
-            Err(fault) => return Some(Err(fault.to_string())),
+            Err(HintStoreFault::Io { errno, .. }) => return Some(Err(errno)),
+            Err(fault) => panic!("{fault}"),
         };
+        place.is_damage_told |= found.iter().any(|found| !found.damaged.is_empty());
         let keeper = Self {
             settings,
             store,
@@ -119,8 +117,6 @@ impl Keeper {
             events: (0..shard_count).map(|_| VecDeque::new()).collect(),
             work: Work::Done,
             free_at: now,
-            kept: 0,
-            refused: 0,
         };
         Some(Ok((keeper, found.iter().map(|found| found.node).collect())))
     }
@@ -176,6 +172,7 @@ impl Keeper {
             self.tell(node, event);
         }
         for (node, figures) in self.store.figures() {
+            place.is_damage_told |= figures.records_lost + figures.samples_lost > 0;
             if figures.bytes == 0 {
                 place.held.remove(&node);
             }
@@ -196,12 +193,7 @@ impl Keeper {
     fn tell(&mut self, node: NodeId, event: LogEvent) {
         let (shard, event) = match event {
             LogEvent::Appended { ticket, outcome } => {
-                let ticket_number = ticket.number;
-                match outcome {
-                    Ok(()) => self.kept += 1,
-                    Err(_) => self.refused += 1,
-                }
-                (ticket.shard, HintEvent::Appended { node, ticket: ticket_number, outcome })
+                (ticket.shard, HintEvent::Appended { node, ticket: ticket.number, outcome })
             }
             LogEvent::Record { shard, record } => (shard, HintEvent::Record { node, record }),
             LogEvent::Drained { shard } => (shard, HintEvent::Drained { node }),
@@ -209,11 +201,15 @@ impl Keeper {
         self.events[shard as usize].push_back((self.free_at, event));
     }
 
+    /// Whether nothing is asked of it or of the shards.
+    pub fn is_quiet(&self) -> bool {
+        self.commands.is_empty() && self.events.iter().all(VecDeque::is_empty)
+    }
+
     /// Whether nothing is kept, and nothing waits.
     pub fn is_idle(&self) -> bool {
         let figures = self.store.figures();
-        self.commands.is_empty()
-            && self.events.iter().all(VecDeque::is_empty)
+        self.is_quiet()
             && figures.iter().all(|(_, figures)| figures.bytes == 0)
     }
 
@@ -223,13 +219,6 @@ impl Keeper {
         let (commands, figures) = (self.commands.len(), self.store.figures());
         let again_ms = self.store.poll_timeout_ms();
         format!("{commands} commands, {waiting:?} events, again at {again_ms:?}, {figures:?}")
-    }
-
-    /// Records and samples that were found damaged since the start, of each node.
-    pub fn lost(&self) -> Vec<(NodeId, u64)> {
-        let figures = self.store.figures();
-        let lost = figures.iter().map(|(node, it)| (*node, it.records_lost + it.samples_lost));
-        lost.filter(|(_, lost)| *lost > 0).collect()
     }
 
     /// Asserts that no limit is passed.

@@ -81,6 +81,8 @@ pub struct Net {
     /// Gateway, node, way -> from when until when nothing passes.
     blocked: BTreeMap<(usize, usize, Way), (Instant, Instant)>,
     listening: BTreeMap<Port, bool>,
+    /// By node: where it is.
+    hosts: Vec<u8>,
     bytes_per_ms: usize,
     delay_us_max: usize,
     /// What was done to connections.
@@ -88,7 +90,8 @@ pub struct Net {
 }
 
 impl Net {
-    pub fn new(mut random: Random) -> Self {
+    /// A network between any gateways and so many nodes.
+    pub fn new(mut random: Random, nodes: usize) -> Self {
         let bytes_per_ms = [20, 200, 5_000][random.below(3)];
         let delay_us_max = [500, 5_000, 60_000][random.below(3)];
         Self {
@@ -98,6 +101,7 @@ impl Net {
             dials: Vec::new(),
             blocked: BTreeMap::new(),
             listening: BTreeMap::new(),
+            hosts: (1..=u8::try_from(nodes).expect("few")).collect(),
             bytes_per_ms,
             delay_us_max,
             cuts: 0,
@@ -112,9 +116,35 @@ impl Net {
         }
     }
 
-    pub fn dial(&mut self, now: Instant, gateway: Port, link: u16, node: Port) {
+    /// Where a node is.
+    pub fn host_of(&self, node: usize) -> u8 {
+        self.hosts[node]
+    }
+
+    /// A node that is down comes back at a host that nobody has had, or, if that is down too, at
+    /// that of `other`, which comes back at its old one.
+    pub fn move_node(&mut self, node: usize, other: Option<usize>) {
+        match other {
+            Some(other) => self.hosts.swap(node, other),
+            None => {
+                let last = self.hosts.iter().max().expect("some nodes");
+                self.hosts[node] = last.checked_add(1).expect("few moves");
+            }
+        }
+    }
+
+    /// Everything is fast from now on.
+    pub fn hurry(&mut self) {
+        (self.bytes_per_ms, self.delay_us_max) = (5_000, 500);
+    }
+
+    /// Connects a gateway's shard with a place: whoever is there, if somebody is.
+    pub fn dial(&mut self, now: Instant, gateway: Port, link: u16, (host, shard): (u8, usize)) {
+        let process = self.hosts.iter().position(|one| *one == host);
+        let node = Port { process: process.unwrap_or(usize::MAX), shard };
         let ways = [Way::ToNode, Way::ToGateway];
-        let is_lost = ways.iter().any(|way| self.is_blocked(now, (gateway, node), *way));
+        let is_lost = process.is_none()
+            || ways.iter().any(|way| self.is_blocked(now, (gateway, node), *way));
         let over_at = if is_lost { now + DIAL_WITHIN } else { now + self.delay() };
         self.dials.push(Dial { gateway, link, node, over_at, is_lost });
     }
@@ -328,6 +358,11 @@ impl Net {
                 }
             }
         }
+    }
+
+    /// When ways are open again.
+    pub fn ends_of_blocks(&self) -> impl Iterator<Item = Instant> {
+        self.blocked.values().map(|(_, until)| *until)
     }
 
     /// Since when a gateway has heard nothing of a node, because it is blocked that way.

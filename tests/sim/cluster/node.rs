@@ -12,13 +12,16 @@ use tidegate::node::links::{NodeLinkAction, NodeLinkNotice, NodeLinks};
 use tidegate::wire::link::{ConnectionId, LinkFault, ReceiverConfig, SilenceLimits, WindowLimits};
 use tidegate::wire::proof::LinkSecret;
 
+use super::damage::Flip;
 use super::net::{Event, Net, Port, Way, Wire};
 use crate::drive::drive;
 use crate::fake_disk::FakeDisk;
 use crate::node::recover::{self, Wanted};
 use crate::node::shard::ShardSide;
 use crate::node::{Rules, Store};
+use crate::oracle::Found;
 use crate::random::Random;
+use crate::series::Pool;
 
 const TICK: Duration = Duration::from_millis(250);
 const LINKS_MAX: u32 = 64;
@@ -59,6 +62,10 @@ pub struct Node {
     pub low: Option<Refusal>,
     /// When the process began or ended.
     pub changed_at: Instant,
+    /// Bits that flipped on its disk.
+    pub flips: Vec<Flip>,
+    /// How often damage was told.
+    pub told: u64,
 }
 
 /// The process.
@@ -106,6 +113,8 @@ impl Node {
             sync_ms_max: 4,
             low: None,
             changed_at: now,
+            flips: Vec::new(),
+            told: 0,
         };
         node.running = Some(node.run(now, (store, sides, 1)));
         node
@@ -182,7 +191,8 @@ impl Node {
         assert!(self.running.is_none());
         let disk = self.disk.clone();
         match drive(&disk, recover::start(&disk, &self.settings.rules, wanted)) {
-            Some(Ok(started)) => {
+            Some(Ok((started, told))) => {
+                self.told += told;
                 let running = self.run(now, started);
                 net.listen(self.settings.index, running.shards.len());
                 self.running = Some(running);
@@ -190,14 +200,33 @@ impl Node {
                 self.changed_at = now;
                 true
             }
-            Some(Err(_)) => {
+            Some(Err(errno)) => {
                 disk.keep_all();
+                if errno == recover::DAMAGED {
+                    // Its files are as they were, as if from a backup.
+                    self.told += 1;
+                    self.flips.drain(..).for_each(|flip| flip.apply(&disk));
+                }
                 false
             }
             None => {
                 disk.restore_power();
                 false
             }
+        }
+    }
+
+    /// What queries find. A block that turns out to be damaged is told, and left out.
+    pub fn find(&mut self, pool: &Pool, random: &mut Random) -> Found {
+        let running = self.running.as_ref().expect("it runs");
+        let sides: Vec<_> = running.shards.iter().map(|shard| &shard.side).collect();
+        loop {
+            let found = crate::node::find(&self.disk, &running.store, (&sides, pool), random);
+            if let Ok(found) = found.expect("power") {
+                return found;
+            }
+            assert!(!self.flips.is_empty() && self.told < 1_000, "no faults");
+            self.told += 1;
         }
     }
 

@@ -8,7 +8,6 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use tidegate::gateway::fleet::{Fleet, FleetNode};
 use tidegate::model::placement::{NodeId, PlacedNode, Placement, PlacementDocument, Strategy};
 
-use super::net::Port;
 use super::node::port_of;
 use crate::random::Random;
 use crate::series::Pool;
@@ -66,6 +65,14 @@ impl Plan {
         &self.documents[usize::try_from(epoch).expect("small") - 1]
     }
 
+    pub fn node_count(&self) -> usize {
+        self.documents[EPOCHS_MAX - 1].document().nodes.len()
+    }
+
+    pub fn replication(&self) -> u8 {
+        self.documents[0].document().replication
+    }
+
     /// Whether a node is in the document of an epoch.
     pub fn has_node(&self, epoch: u64, node: usize) -> bool {
         let nodes = &self.placement(epoch).document().nodes;
@@ -81,12 +88,12 @@ impl Plan {
         owners.iter().map(|owner| index_of(nodes[usize::from(*owner)].id)).collect()
     }
 
-    /// What a gateway is told: nodes that nobody has heard of have no shards.
-    pub fn fleet(&self, epoch: u64, shard_counts: &[usize]) -> Fleet {
+    /// What a gateway is told; `ways`: shards and host of each node.
+    pub fn fleet(&self, epoch: u64, ways: &[(usize, u8)]) -> Fleet {
         let placement = Arc::clone(self.placement(epoch));
         let nodes = placement.document().nodes.iter().map(|node| {
-            let index = index_of(node.id);
-            let shards = (0..shard_counts[index]).map(|shard| address_of(index, shard));
+            let (shards, host) = ways[index_of(node.id)];
+            let shards = (0..shards).map(|shard| address_of(host, shard));
             FleetNode { id: node.id, shards: shards.collect() }
         });
         let nodes = nodes.collect();
@@ -127,15 +134,13 @@ pub fn index_of(id: NodeId) -> usize {
     usize::try_from(id.0 - id_of(0).0).expect("one of ours")
 }
 
-fn address_of(node: usize, shard: usize) -> SocketAddr {
+fn address_of(host: u8, shard: usize) -> SocketAddr {
     let (net, port) = port_of(shard);
-    let host = u8::try_from(node + 1).expect("few");
     SocketAddr::new(IpAddr::V4(Ipv4Addr::new(net, 0, 0, host)), port)
 }
 
-/// The shard that listens there.
-pub fn port_at(address: SocketAddr) -> Port {
+/// The host and the shard that an address names.
+pub fn place_at(address: SocketAddr) -> (u8, usize) {
     let IpAddr::V4(ip) = address.ip() else { panic!("made above") };
-    let shard = usize::from(address.port() - port_of(0).1);
-    Port { process: usize::from(ip.octets()[3]) - 1, shard }
+    (ip.octets()[3], usize::from(address.port() - port_of(0).1))
 }

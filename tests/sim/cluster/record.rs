@@ -12,7 +12,7 @@ use tidegate::gateway::owner::AckPolicy;
 use tidegate::model::placement::NodeId;
 
 use super::keeper::HintKey;
-use super::plan::{Plan, index_of};
+use super::plan::{NODES_MAX, Plan, index_of};
 use crate::oracle::Found;
 use crate::series::Pool;
 
@@ -21,6 +21,17 @@ struct Version {
     bits: u64,
     /// Under which epoch it was acknowledged, and by which gateway.
     acked: Option<(u64, usize)>,
+    /// The how manieth that was.
+    number: u64,
+    /// Whether what was sent before it may still be under way, and come behind it.
+    is_doubtful: bool,
+}
+
+/// Who must have been told of damage, because something is missing that only it excuses.
+#[derive(Debug, Default)]
+pub struct Excused {
+    pub nodes: BTreeSet<usize>,
+    pub hints: bool,
 }
 
 /// A gateway was to keep a value.
@@ -43,6 +54,10 @@ pub struct Record {
     keys: BTreeMap<(usize, i64), Key>,
     /// Node and sample: its hints are gone, and were told to be.
     lost_hints: BTreeSet<(usize, HintKey)>,
+    /// Node and sample: a bit flipped in the file of its hint, or may have.
+    damaged_hints: BTreeSet<(usize, HintKey)>,
+    /// By node: how many samples were acknowledged when a bit flipped there.
+    damaged: BTreeMap<usize, u64>,
     /// Node and sample: the values of which there were hints, or may have been, and where.
     hinted: BTreeMap<(usize, HintKey), Vec<Hinted>>,
     next_value: u64,
@@ -50,6 +65,15 @@ pub struct Record {
     pub acknowledged: u64,
     /// Of those, the ones that had an earlier value.
     pub rewritten: u64,
+}
+
+impl Key {
+    /// The oldest value that may be read once the one at `acked` was acknowledged: what was sent
+    /// with it may be late, unless all is answered.
+    fn first_allowed(&self, acked: usize) -> usize {
+        let has_before = acked > 0 && self.versions[acked - 1].acked.is_none();
+        acked - usize::from(has_before && self.versions[acked].is_doubtful)
+    }
 }
 
 impl Record {
@@ -75,7 +99,7 @@ impl Record {
     /// It is sent from now on.
     pub fn begin(&mut self, series: usize, at_ms: i64, bits: u64) {
         let key = self.keys.entry((series, at_ms)).or_default();
-        key.versions.push(Version { bits, acked: None });
+        key.versions.push(Version { bits, acked: None, number: 0, is_doubtful: false });
         key.is_settled = false;
     }
 
@@ -86,7 +110,9 @@ impl Record {
         key.is_settled = is_certain;
         self.acknowledged += 1;
         self.rewritten += u64::from(key.versions.len() > 1);
-        key.versions.last_mut().expect("it was sent").acked = Some((epoch, gateway));
+        let version = key.versions.last_mut().expect("it was sent");
+        (version.acked, version.number) = (Some((epoch, gateway)), self.acknowledged);
+        version.is_doubtful = !is_certain;
     }
 
     /// Hints are gone with the disk that they were on.
@@ -96,6 +122,16 @@ impl Record {
         }
     }
 
+    /// A bit flipped at a node.
+    pub fn note_damage(&mut self, node: usize) {
+        self.damaged.insert(node, self.acknowledged);
+    }
+
+    /// A bit flipped in what holds these hints for a node.
+    pub fn note_hints_damage(&mut self, node: usize, keys: BTreeSet<HintKey>) {
+        self.damaged_hints.extend(keys.into_iter().map(|key| (node, key)));
+    }
+
     /// A gateway is to keep a value for a node.
     pub fn note_hint(&mut self, node: usize, key: HintKey, (gateway, bits): (usize, u64)) {
         let hinted = self.hinted.entry((node, key)).or_default();
@@ -103,6 +139,11 @@ impl Record {
         if !hinted.contains(&one) {
             hinted.push(one);
         }
+    }
+
+    /// Whether a sample was ever to be kept for a node.
+    pub fn is_hinted(&self, node: usize, key: HintKey) -> bool {
+        self.hinted.contains_key(&(node, key))
     }
 
     /// Samples of which there ever were hints, by node, and of those the ones whose hints are gone.
@@ -116,7 +157,8 @@ impl Record {
         found: &[Found],
         (ack, plan, pool): (AckPolicy, &Plan, &Pool),
         what: &str,
-    ) {
+    ) -> Excused {
+        let mut excused = Excused::default();
         for (at, key) in &self.keys {
             let acked = key.versions.iter().rposition(|version| version.acked.is_some());
             let Some(acked) = acked else { continue };
@@ -124,18 +166,20 @@ impl Record {
             let owners = plan.owners(epoch, pool, at.0);
             let seen = |node: usize| found[node].get(&at.0)?.get(&at.1).copied();
             let has_it = |node: usize| {
-                let mut allowed = key.versions[acked..].iter();
+                let mut allowed = key.versions[key.first_allowed(acked)..].iter();
                 seen(node).is_some_and(|seen| allowed.any(|version| version.bits == seen))
             };
             let is_undone = |node: usize| {
-                seen(node).is_some_and(|seen| self.is_anothers_hint((node, *at), key, seen))
+                seen(node).is_some_and(|seen| self.is_anothers_hint(*at, key, seen))
             };
-            let is_right = |node: usize| {
+            let number = key.versions[acked].number;
+            let mut is_right = |node: usize| {
                 let place = (node, *at);
                 has_it(node)
                     || self.lost_hints.contains(&place)
                     || is_undone(node)
                     || self.went_elsewhere(place, epoch, (plan, pool), has_it)
+                    || self.is_damaged(place, number, &mut excused)
             };
             let is_kept = match ack {
                 AckPolicy::All => {
@@ -151,6 +195,18 @@ impl Record {
             }
         }
         self.check_nothing_invented(found, what);
+        excused
+    }
+
+    /// Whether a flipped bit may be why a node lacks a sample.
+    fn is_damaged(&self, place: (usize, HintKey), number: u64, excused: &mut Excused) -> bool {
+        if self.damaged.get(&place.0).is_some_and(|until| number <= *until) {
+            excused.nodes.insert(place.0);
+            return true;
+        }
+        let is_hint = self.damaged_hints.contains(&place);
+        excused.hints |= is_hint;
+        is_hint
     }
 
     fn fail(
@@ -175,13 +231,14 @@ impl Record {
     }
 
     /// Whether a node has an older value of a sample because another gateway than those that
-    /// acknowledged the newer ones held a hint.
-    fn is_anothers_hint(&self, place: (usize, HintKey), key: &Key, seen: u64) -> bool {
+    /// acknowledged the newer ones held a hint; also one for a node that left meanwhile.
+    fn is_anothers_hint(&self, at: HintKey, key: &Key, seen: u64) -> bool {
         let Some(old) = key.versions.iter().position(|version| version.bits == seen) else {
             return false;
         };
         let newer = &key.versions[old + 1..];
-        let hinted = self.hinted.get(&place).into_iter().flatten();
+        let places = (0..NODES_MAX).map(|node| (node, at));
+        let hinted = places.filter_map(|place| self.hinted.get(&place)).flatten();
         hinted.filter(|one| one.bits == seen).any(|one| {
             !newer.iter().any(|version| version.acked.is_some_and(|(_, by)| by == one.gateway))
         })

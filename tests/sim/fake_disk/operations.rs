@@ -5,7 +5,7 @@ use std::path::Path;
 
 use tidegate::background::disk::{DISK_BLOCK_BYTES, Disk, DiskEntry, DiskFile, DiskSpace};
 
-use super::{FakeDisk, FakeFile, Kind, SECTOR_BYTES, Unsynced, keep_some, put};
+use super::{FakeDisk, FakeFile, Kind, SECTOR_BYTES, Unsynced, keep_some, put, set_len};
 use crate::random::Random;
 
 impl Disk for FakeDisk {
@@ -144,7 +144,7 @@ impl DiskFile for FakeFile {
             let state = &mut *self.disk.0.borrow_mut();
             let len = usize::try_from(len).expect("small");
             let file = state.file(self.inode);
-            file.live.resize(len, 0);
+            set_len(&mut file.live, len);
             file.unsynced.push(Unsynced::Len(len));
         });
         self.disk.end(done).await

@@ -5,6 +5,7 @@
 use std::path::Path;
 use std::rc::Rc;
 
+use tidegate::background::blocks::store::StoreFault;
 use tidegate::background::disk::{DISK_BLOCK_BYTES, Disk, DiskFile};
 use tidegate::background::replay::{ReplayFault, ReplayReport, ReplaySink, replay};
 use tidegate::background::snapshots::OpenSnapshot;
@@ -30,7 +31,12 @@ pub struct Wanted {
     pub shards: usize,
     /// New ids, as if they had become scarce.
     pub are_ids_new: bool,
+    /// Bits flipped: what is missing is counted, and not our mistake.
+    pub may_be_damaged: bool,
 }
+
+/// The errno of a start that damage prevents.
+pub const DAMAGED: i32 = libc::EBADMSG;
 
 /// What a replayed shard is.
 struct Replayed {
@@ -93,7 +99,7 @@ pub fn first_start(disk: &FakeDisk, rules: &Rules, shard_count: usize) -> (Store
             make_folders(disk, &shard_folder(1, shard)).await.expect("no faults");
         }
         write_manifest(disk, 1, shard_count).await.expect("no faults");
-        open_store(disk).await.expect("no faults")
+        open_store(disk, false).await.expect("no faults").0
     });
     let start = LogPosition { segment: 1, sequence: 1 };
     let side = |shard| {
@@ -180,9 +186,9 @@ impl World {
                 self.disk.fail_one(&mut self.random);
             }
             let disk = self.disk.clone();
-            let wanted = Wanted { shards: wanted, are_ids_new: false };
+            let wanted = Wanted { shards: wanted, are_ids_new: false, may_be_damaged: false };
             match drive(&disk, start(&disk, &self.rules, wanted)) {
-                Some(Ok((store, shards, incarnation))) => {
+                Some(Ok(((store, shards, incarnation), _))) => {
                     (self.store, self.shards, self.incarnation) = (store, shards, incarnation);
                     break;
                 }
@@ -205,17 +211,29 @@ impl World {
 /// Blocks, shards, the incarnation of ids.
 pub type Started = (Store, Vec<ShardSide>, u64);
 
-/// A start like all but the first.
-pub async fn start(disk: &FakeDisk, rules: &Rules, wanted: Wanted) -> Result<Started, i32> {
+/// A start like all but the first; and how often damage was told.
+pub async fn start(
+    disk: &FakeDisk,
+    rules: &Rules,
+    wanted: Wanted,
+) -> Result<(Started, u64), i32> {
+    let Wanted { shards, are_ids_new, may_be_damaged } = wanted;
     let (incarnation, shard_count) = read_manifest(disk).await?;
     remove_remains(disk, incarnation, shard_count).await?;
-    let store = open_store(disk).await.map_err(|_| libc::EIO)?;
+    let opened = open_store(disk, may_be_damaged).await;
+    let (store, mut told) = opened.map_err(|fault| match fault {
+        StoreFault::Io { .. } => libc::EIO,
+        _ => DAMAGED,
+    })?;
     let applied = store.newest_tombstone();
     let mut replayed = Vec::new();
     for shard in 0..shard_count {
-        replayed.push(replay_one(disk, rules, incarnation, shard).await?);
+        let one = replay_one(disk, rules, (incarnation, shard), may_be_damaged).await?;
+        let report = &one.report;
+        let damage = report.records_lost + report.missing_segments + report.damaged;
+        told += damage + report.damaged_headers + report.torn_tails;
+        replayed.push(one);
     }
-    let Wanted { shards, are_ids_new } = wanted;
     let wanted = if shards == 0 { shard_count } else { shards };
     let is_other = wanted != shard_count || are_ids_new;
     let must_rebuild = is_other || replayed.iter().any(|one| one.loss.must_rebuild());
@@ -223,7 +241,7 @@ pub async fn start(disk: &FakeDisk, rules: &Rules, wanted: Wanted) -> Result<Sta
         let (shards, incarnation) =
             rebuild(disk, rules, (replayed, incarnation, applied), wanted).await?;
         remove_remains(disk, incarnation, wanted).await?;
-        return Ok((Rc::new(store), shards, incarnation));
+        return Ok(((Rc::new(store), shards, incarnation), told));
     }
     let sides = replayed.into_iter().enumerate().map(|(shard, one)| {
         let identity = identity(incarnation, shard);
@@ -232,14 +250,14 @@ pub async fn start(disk: &FakeDisk, rules: &Rules, wanted: Wanted) -> Result<Sta
         ShardSide::new(node, shard_folder(incarnation, shard), identity)
     });
     let sides = sides.collect();
-    Ok((Rc::new(store), sides, incarnation))
+    Ok(((Rc::new(store), sides, incarnation), told))
 }
 
 async fn replay_one(
     disk: &FakeDisk,
     rules: &Rules,
-    incarnation: u64,
-    shard: usize,
+    (incarnation, shard): (u64, usize),
+    may_be_damaged: bool,
 ) -> Result<Replayed, i32> {
     let mut sink = Sink(HeadReplay::new(Head::new(limits(rules))));
     let identity = identity(incarnation, shard);
@@ -247,10 +265,13 @@ async fn replay_one(
     let report =
         replay(disk, &folder, &identity, &mut sink).await.map_err(|fault| match fault {
             ReplayFault::Io { error, .. } => error.raw_os_error().expect("an errno"),
-            fault => panic!("nothing was damaged: {fault}"),
+            fault => {
+                assert!(may_be_damaged, "nothing was damaged: {fault}");
+                DAMAGED
+            }
         })?;
     let (head, loss) = sink.0.finish();
-    assert!(!report.is_loss(), "{report:?}");
+    assert!(may_be_damaged || !report.is_loss(), "{report:?}");
     assert_eq!((loss.pieces, loss.frames), (0, 0), "{loss:?}");
     Ok(Replayed { head, report, loss })
 }
