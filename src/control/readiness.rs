@@ -9,6 +9,7 @@ use crate::node::block::request::StoreHealth;
 const REPLAYING: u8 = 0;
 const READY: u8 = 1;
 const DRAINING: u8 = 2;
+const NO_FLEET: u8 = 3;
 
 /// The process' state, shared by every thread. Starts as replaying nothing.
 #[derive(Debug)]
@@ -30,6 +31,8 @@ pub enum Readiness {
         /// To be read, as far as is known.
         total_bytes: u64,
     },
+    /// A gateway that no node has told which nodes there are.
+    NoFleet,
     /// All is well.
     Ready,
     /// The process shuts down.
@@ -65,10 +68,17 @@ impl ServerState {
         self.replay_done_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Every shard has replayed. Does nothing once draining.
+    /// This process has no log: it waits for what nodes say. To be said before anything else.
+    pub fn set_no_fleet(&self) {
+        self.phase.store(NO_FLEET, Ordering::Release);
+    }
+
+    /// Every shard has replayed, or there is a fleet. Does nothing once draining.
     pub fn set_ready(&self) {
-        let _was_draining =
-            self.phase.compare_exchange(REPLAYING, READY, Ordering::AcqRel, Ordering::Acquire);
+        for before in [REPLAYING, NO_FLEET] {
+            let _was_another =
+                self.phase.compare_exchange(before, READY, Ordering::AcqRel, Ordering::Acquire);
+        }
     }
 
     /// The process shuts down; there is no way back.
@@ -90,6 +100,7 @@ impl ServerState {
     pub fn readiness(&self) -> Readiness {
         match self.phase.load(Ordering::Acquire) {
             DRAINING => return Readiness::Draining,
+            NO_FLEET => return Readiness::NoFleet,
             REPLAYING => {
                 return Readiness::Replaying {
                     done_bytes: self.replay_done_bytes.load(Ordering::Relaxed),
@@ -114,6 +125,9 @@ impl Readiness {
         match self {
             Self::Ready => "ready".into(),
             Self::Draining => "not ready: shutting down".into(),
+            Self::NoFleet => "not ready: no node has said yet which nodes there are; are they up, \
+                              and does --nodes name them? The log says who does not answer"
+                .into(),
             Self::Replaying { done_bytes, total_bytes } => {
                 format!("not ready: replaying the log, {done_bytes} of {total_bytes} bytes")
             }
@@ -139,6 +153,10 @@ mod tests {
         state.add_replay_done(40);
         let replaying = Readiness::Replaying { done_bytes: 40, total_bytes: 100 };
         assert_eq!(state.readiness(), replaying);
+        state.set_ready();
+        assert_eq!(state.readiness(), Readiness::Ready);
+        state.set_no_fleet();
+        assert_eq!(state.readiness(), Readiness::NoFleet);
         state.set_ready();
         assert_eq!(state.readiness(), Readiness::Ready);
         state.set_log_failed(2);

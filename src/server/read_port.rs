@@ -113,7 +113,7 @@ impl PlacedPort {
 fn node_state(state: &ServerState) -> NodeState {
     match state.readiness() {
         Readiness::Ready => NodeState::Ready,
-        Readiness::Replaying { .. } => NodeState::Replaying,
+        Readiness::Replaying { .. } | Readiness::NoFleet => NodeState::Replaying,
         Readiness::Draining => NodeState::Draining,
         Readiness::DiskLow => NodeState::DiskFull,
         Readiness::LogFailed { .. } => NodeState::LogFailed,

@@ -187,6 +187,7 @@ fn serve_gateway(config: &Config) -> Result<(), StartFault> {
     let handles = Shards::new(control.into_iter().map(ShardHandle::new).collect());
     let control_plane = ControlPlane::threads(config.control_threads as usize);
     let control_plane = control_plane.map_err(StartFault::Thread)?;
+    process.state.set_no_fleet();
     let followers = Followers { shards: fleets, state: Arc::clone(&process.state) };
     let (fleet, reads) = follow_fleet(config, identity, followers, control_plane.handle())?;
     let api = api_state(config, handles, &process).with_fleet(reads);

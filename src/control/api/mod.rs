@@ -190,7 +190,9 @@ async fn refuse_in_replay(
     next: Next,
 ) -> Result<Response, ApiError> {
     match state.server.readiness() {
-        readiness @ Readiness::Replaying { .. } => Err(ApiError::Unavailable(readiness.describe())),
+        readiness @ (Readiness::Replaying { .. } | Readiness::NoFleet) => {
+            Err(ApiError::Unavailable(readiness.describe()))
+        }
         _ => Ok(next.run(request).await),
     }
 }
