@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::command::{HintCommand, HintEvent};
-use super::log::HintTicket;
+use super::log::{HintRefusal, HintTicket};
 use crate::base::time::{Duration, Instant};
 use crate::gateway::owner::{Delivered, Owner};
 use crate::gateway::parts::HintOrigin;
@@ -77,7 +77,7 @@ impl HintSide {
     pub fn handle_event(&mut self, event: HintEvent, owner: &mut Owner) {
         match event {
             HintEvent::Appended { ticket, outcome, .. } => {
-                owner.handle_hinted(ticket, outcome.map_err(|_| Refusal::HintsFull));
+                owner.handle_hinted(ticket, outcome.map_err(refusal_of));
             }
             // It was on its way when the keeper heard that no more are wanted.
             HintEvent::Record { .. } if self.is_draining => {}
@@ -136,6 +136,14 @@ impl HintSide {
     /// Samples of hints that nodes will never take, and why.
     pub fn refused(&self) -> &RefusalCounts {
         &self.refused
+    }
+}
+
+/// What the client hears: a full disk is no limit of ours.
+fn refusal_of(refusal: HintRefusal) -> Refusal {
+    match refusal {
+        HintRefusal::Disk(libc::ENOSPC | libc::EDQUOT) => Refusal::DiskFull,
+        _ => Refusal::HintsFull,
     }
 }
 

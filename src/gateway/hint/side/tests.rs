@@ -63,3 +63,16 @@ fn hints_of_a_node_that_leaves_at_once_are_read() {
     side.work(now, &mut owner);
     assert_eq!(commands(&mut side), ["read"]);
 }
+
+/// Red when a gateway whose disk is full names a limit of its configuration to clients.
+#[test]
+fn a_full_disk_is_called_so() {
+    #[track_caller]
+    fn check(refusal: HintRefusal, want: Refusal) {
+        assert_eq!(refusal_of(refusal), want, "{refusal:?}");
+    }
+    check(HintRefusal::Disk(libc::ENOSPC), Refusal::DiskFull);
+    check(HintRefusal::Disk(libc::EDQUOT), Refusal::DiskFull);
+    check(HintRefusal::Disk(libc::EIO), Refusal::HintsFull);
+    check(HintRefusal::Full, Refusal::HintsFull);
+}
