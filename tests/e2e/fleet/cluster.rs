@@ -1,8 +1,9 @@
 //! A fleet of `scripts/cluster`, taken down when dropped.
 
+use crate::body::{REMOTE_WRITE_HEADERS, Series, now_ms, remote_write};
 use crate::http::{Client, Response};
 use crate::loadgen::{self, Sender};
-use crate::process::{tail, wait_for};
+use crate::process::{is_root, tail, wait_for};
 use crate::server::program;
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,10 @@ use tempfile::TempDir;
 const DEADLINE: Duration = Duration::from_secs(60);
 /// Longer than the health timeout and what it takes to connect behind it.
 const READS_DEADLINE: Duration = Duration::from_secs(5);
+/// Room for all that a test sends.
+pub const WIDE_DISK: &str = "1g";
+/// How well a clock is set, on a busy machine.
+const CLOCK_PRECISION_S: f64 = 0.5;
 const CLIENT_PORT: u16 = 8428;
 const HTTP_PORT: u16 = 8429;
 const LINK_PORT: u16 = 9500;
@@ -25,6 +30,16 @@ pub enum Network {
     Loopback,
     /// In network namespaces.
     Namespaces,
+}
+
+/// Whether this host lets us make namespaces, and mount; says so if it does not.
+pub fn has_namespaces() -> bool {
+    let tried = Command::new("unshare").args(["--net", "true"]).output();
+    let has = is_root() && tried.is_ok_and(|output| output.status.success());
+    if !has {
+        eprintln!("SKIPPED: no network namespaces here; they need root, iproute2 and util-linux");
+    }
+    has
 }
 
 /// A running fleet: gateways `g1`.., nodes `n1`...
@@ -41,13 +56,22 @@ struct Tested {
     reads: u64,
 }
 
-/// The commands of `scripts/cluster` that do harm.
-const FAULTS: [&str; 5] = ["kill", "term", "stop", "netem", "partition"];
+/// The commands of `scripts/cluster` that do harm...
+const FAULTS: [&str; 9] =
+    ["kill", "term", "stop", "netem", "partition", "disk", "clock", "move", "dns"];
+/// ...unless they end with one of these words, which mend it.
+const MENDING: [&str; 6] = ["0", "none", "update", "cont", "start", WIDE_DISK];
 
 impl Fleet {
     /// Starts it with these options of `scripts/cluster up`, and waits until all are ready.
     #[track_caller]
     pub fn start(network: Network, options: &str) -> Self {
+        Self::start_with(network, options, &[])
+    }
+
+    /// The same, with options that have blanks.
+    #[track_caller]
+    pub fn start_with(network: Network, options: &str, more: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let fleet = Self { folder, tested: Cell::default() };
         let network = match network {
@@ -58,6 +82,7 @@ impl Fleet {
         let bin = program.to_str().expect("a path of UTF-8");
         let mut words = vec!["up", "--network", network, "--bin", bin];
         words.extend(options.split_ascii_whitespace());
+        words.extend(more);
         fleet.run(&words);
         fleet
     }
@@ -65,7 +90,7 @@ impl Fleet {
     /// Runs a command of `scripts/cluster`, which must succeed; what it says.
     #[track_caller]
     pub fn run(&self, words: &[&str]) -> String {
-        if FAULTS.contains(&words[0]) {
+        if FAULTS.contains(&words[0]) && words.last().is_some_and(|last| !MENDING.contains(last)) {
             let tested = self.tested.get();
             self.tested.set(Tested { faults: tested.faults + 1, ..tested });
         }
@@ -73,6 +98,18 @@ impl Fleet {
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "cluster {words:?}: {}\n{errors}", output.status);
         String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// What a member has said since the fleet was started.
+    pub fn log(&self, name: &str) -> String {
+        std::fs::read_to_string(self.member(name).join("log")).unwrap_or_default()
+    }
+
+    /// Waits until a member has said `text`.
+    #[track_caller]
+    pub fn wait_for_log(&self, name: &str, text: &str) {
+        let said = wait_for(DEADLINE, || self.log(name).contains(text).then_some(()));
+        assert!(said.is_some(), "{name} does not say `{text}`");
     }
 
     /// `kill -9`.
@@ -97,7 +134,9 @@ impl Fleet {
     /// Where gateways reach a node.
     #[track_caller]
     pub fn link(&self, name: &str) -> String {
-        format!("{}:{LINK_PORT}", self.address(name))
+        let path = self.member(name).join("link");
+        let address = std::fs::read_to_string(path).expect("a node has an address for links");
+        format!("{}:{LINK_PORT}", address.trim())
     }
 
     /// For `--url`, of a gateway.
@@ -112,13 +151,58 @@ impl Fleet {
         self.run(&["urls"]).lines().map(str::to_owned).collect()
     }
 
+    /// A connection to a gateway or a node.
+    #[track_caller]
+    pub fn client(&self, name: &str) -> Client {
+        let port = if name.starts_with('g') { CLIENT_PORT } else { HTTP_PORT };
+        let client = Client::connect_to(&self.address(name), port);
+        client.unwrap_or_else(|error| panic!("cannot connect to {name}: {error}"))
+    }
+
     /// One GET, of a gateway or a node.
     #[track_caller]
     pub fn get(&self, name: &str, path: &str) -> Response {
-        let port = if name.starts_with('g') { CLIENT_PORT } else { HTTP_PORT };
-        let answer =
-            Client::connect_to(&self.address(name), port).and_then(|mut client| client.get(path));
+        let answer = self.client(name).get(path);
         answer.unwrap_or_else(|error| panic!("GET {path} of {name}: {error}"))
+    }
+
+    /// The same, if somebody answers.
+    pub fn try_get(&self, name: &str, path: &str) -> Option<Response> {
+        let port = if name.starts_with('g') { CLIENT_PORT } else { HTTP_PORT };
+        Client::connect_to(&self.address(name), port).and_then(|mut it| it.get(path)).ok()
+    }
+
+    /// Sends a sample of each of some series to a gateway, which must answer. They are too many for
+    /// a node to own none of them by chance.
+    #[track_caller]
+    pub fn write(&self, gateway: &str) -> Response {
+        let time_ms = now_ms();
+        let series: Vec<Series> = (0..200)
+            .map(|number| {
+                let number = number.to_string();
+                let labels = [("__name__", "written"), ("gateway", gateway), ("number", &number)];
+                Series::new(&labels, &[(time_ms, 1.0)])
+            })
+            .collect();
+        let body = remote_write(&series);
+        let mut client = self.client(gateway);
+        let answer = client.request("POST", "/api/v1/write", &REMOTE_WRITE_HEADERS, &body);
+        answer.unwrap_or_else(|error| panic!("{gateway} does not answer: {error}"))
+    }
+
+    /// Sets how far a member's clock is off, and waits until its program sees it.
+    #[track_caller]
+    pub fn set_clock(&self, name: &str, offset_s: i32) {
+        self.run(&["clock", name, &offset_s.to_string()]);
+        // The time of an instant query that names none is the server's own.
+        let path = "/api/v1/query?query=1";
+        let is_set = || {
+            let time = self.get(name, path).json()["data"]["result"][0].as_f64()?;
+            let off = time - now_ms() as f64 / 1000.0 - f64::from(offset_s);
+            (off.abs() < CLOCK_PRECISION_S).then_some(())
+        };
+        let done = wait_for(DEADLINE, is_set);
+        assert!(done.is_some(), "{name} does not see its clock: {}", self.get(name, path).text());
     }
 
     /// The sum of a metric of `/metrics`: by its name, and by a label if given: `name{label="v"`.
@@ -137,23 +221,26 @@ impl Fleet {
     /// `tidegate cluster ...`, asked of gateway `g1`, which must succeed; what it says.
     #[track_caller]
     pub fn cluster(&self, words: &[&str]) -> String {
-        let mut command = Command::new(program());
-        let output = command.arg("cluster").args(words).args(["--url", &self.url("g1")]).output();
-        let output = output.expect("tidegate starts");
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "tidegate cluster {words:?}: {errors}");
-        String::from_utf8_lossy(&output.stdout).into_owned()
+        let said = cluster_at(&self.url("g1"), words);
+        said.unwrap_or_else(|errors| panic!("tidegate cluster {words:?}: {errors}"))
     }
 
     /// The id of the node at this member's address.
     #[track_caller]
     pub fn node_id(&self, name: &str) -> String {
+        let found = self.find_node(name);
+        let status = || self.get("g1", "/api/v1/cluster/status").text();
+        found.unwrap_or_else(|| panic!("{} is not in {}", self.link(name), status()))
+    }
+
+    /// The same, if the newest document says that a node is there.
+    #[track_caller]
+    pub fn find_node(&self, name: &str) -> Option<String> {
         let status = self.get("g1", "/api/v1/cluster/status").json();
-        let nodes = status["data"]["nodes"].as_array().expect("a list of nodes").clone();
+        let nodes = status["data"]["nodes"].as_array().expect("a list of nodes");
         let link = self.link(name);
-        let found = nodes.iter().find(|node| node["address"] == link.as_str());
-        let found = found.unwrap_or_else(|| panic!("{link} is not in {status}"));
-        found["id"].as_str().expect("an id").to_owned()
+        let found = nodes.iter().find(|node| node["address"] == link.as_str())?;
+        Some(found["id"].as_str().expect("an id").to_owned())
     }
 
     /// Sends over connections that are spread over the gateways and go to another when they fail.
@@ -204,16 +291,23 @@ impl Fleet {
     }
 }
 
+/// `tidegate cluster ...`, asked of any gateway; what it says, or why it failed.
+pub fn cluster_at(url: &str, words: &[&str]) -> Result<String, String> {
+    let mut command = Command::new(program());
+    let output = command.arg("cluster").args(words).args(["--url", url]).output();
+    let output = output.expect("tidegate starts");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    if output.status.success() { Ok(said) } else { Err(errors) }
+}
+
 impl Drop for Fleet {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("{}", String::from_utf8_lossy(&self.command(&["status"]).stdout));
-            for name in ["g1", "g2", "n1", "n2", "n3"] {
-                let log = std::fs::read_to_string(self.member(name).join("log"));
-                eprintln!(
-                    "--- the last words of {name} ---\n{}",
-                    tail(&log.unwrap_or_default(), 15)
-                );
+            for name in ["g1", "g2", "n1", "n2", "n3", "n4", "d1"] {
+                let last = tail(&self.log(name), 15);
+                eprintln!("--- the last words of {name} ---\n{last}");
             }
         }
         let Tested { faults, samples, reads } = self.tested.get();

@@ -2,7 +2,11 @@
 //! gateway. `scripts/cluster` starts them and does the harm, on loopback addresses or in network
 //! namespaces.
 
+mod clocks;
 mod cluster;
+mod discovery;
+mod disks;
 mod faults;
 mod growth;
 mod network;
+mod partitions;

@@ -1,21 +1,9 @@
 //! Fleets over bad networks, in namespaces. Skipped with a word where these are not allowed. The
 //! long ones run when asked for: `scripts/e2e fleet`.
 
-use super::cluster::{Fleet, Network};
-use crate::process::is_root;
+use super::cluster::{Fleet, Network, has_namespaces};
 use crate::random::Random;
-use std::process::Command;
 use std::time::Duration;
-
-/// Whether this host lets us make namespaces; says so if it does not.
-fn has_namespaces() -> bool {
-    let tried = Command::new("unshare").args(["--net", "true"]).output();
-    let has = is_root() && tried.is_ok_and(|output| output.status.success());
-    if !has {
-        eprintln!("SKIPPED: no network namespaces here; they need root, iproute2 and util-linux");
-    }
-    has
-}
 
 /// Two gateways and three nodes, each sample on two of them; all hosts send over `network`.
 fn run_over(network: &str, acks: usize) {
@@ -88,6 +76,9 @@ fn with_partitions() {
     }
     fleet.verify(&sender);
     fleet.wait_for_hints(&["g1", "g2"]);
+    fleet.verify(&sender);
+    // What n1 was not told it has now: of some series nobody else is left.
+    fleet.kill("n2");
     fleet.verify(&sender);
 }
 
