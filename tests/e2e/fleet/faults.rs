@@ -3,7 +3,10 @@
 //!
 //! Seen red when: samples of a node that is down are acknowledged without anybody having them; what
 //! an owner lacks does not become a hint; a gateway forgets its hints when it starts; a gateway
-//! waits for a node three times as long as the health timeout.
+//! waits for a node three times as long as the health timeout; reads leave a node out
+//! (`two_gateways_take_in_the_same_series`); a start replays nothing
+//! (`every_process_is_restarted_in_turn`); a node acknowledges before it writes
+//! (`a_node_without_replicas_is_killed`, two runs of five).
 
 use super::cluster::{Fleet, Network};
 use crate::random::Random;

@@ -1,7 +1,8 @@
 //! Fleets that change: a node more, a node lost for good. Under load, verified through every
 //! gateway.
 //!
-//! Seen red when: a read leaves out the owners of an earlier epoch (`a_node_is_taken_out`).
+//! Seen red when: a read leaves out the owners of an earlier epoch (`a_node_is_taken_out`) or of a
+//! later one (`a_third_node_is_added`).
 
 use super::cluster::{Fleet, Network};
 use crate::random::Random;

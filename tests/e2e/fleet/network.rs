@@ -1,5 +1,8 @@
 //! Fleets over bad networks, in namespaces. Skipped with a word where these are not allowed. The
 //! long ones run when asked for: `scripts/e2e fleet`.
+//!
+//! Seen red when: hints are forgotten instead of delivered (all but the last); samples of a node
+//! that is not heard are acknowledged without anybody having them (`a_gateway_alone`).
 
 use super::cluster::{Fleet, Network, has_namespaces};
 use crate::random::Random;
