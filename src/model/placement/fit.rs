@@ -91,18 +91,25 @@ impl Others {
         });
         let mut pulls: Vec<(f64, u16)> = contested.collect();
         let sure = usize::from(SLOT_COUNT) - pulls.len();
-        pulls.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
         let want = to_count(share).saturating_sub(sure).min(pulls.len());
+        let is_less = |a: &(f64, u16), b: &(f64, u16)| a.0.total_cmp(&b.0);
+        // The least `want` of them, in any order, then the next; all in order is not needed.
+        let next = match pulls.get(want) {
+            Some(_) => Some(pulls.select_nth_unstable_by(want, is_less).1.0),
+            None => None,
+        };
         let mut taken_from = vec![0; self.loads.len()];
-        for &(_, member) in &pulls[..want] {
+        let mut last = None;
+        for &(pull, member) in &pulls[..want] {
             taken_from[usize::from(member)] += 1;
+            last = Some(last.map_or(pull, |last: f64| last.max(pull)));
         }
-        let pull = match (pulls.get(want.wrapping_sub(1)), pulls.get(want)) {
+        let pull = match (last, next) {
             // Nothing is contested: what it will be worth when that changes is its weight.
             (None, None) => f64::from(unfitted),
-            (Some(&(last, _)), Some(&(next, _))) => f64::midpoint(last, next),
-            (Some(&(last, _)), None) => last * 2.0,
-            (None, Some(&(next, _))) => next / 2.0,
+            (Some(last), Some(next)) => f64::midpoint(last, next),
+            (Some(last), None) => last * 2.0,
+            (None, Some(next)) => next / 2.0,
         };
         (to_pull(pull), taken_from)
     }
@@ -160,7 +167,7 @@ fn even_pulls(mut contest: Contest) -> Vec<(u16, u32)> {
         // Only proportions count; kept in the middle of their range.
         let scale = total / corrected.iter().sum::<f64>();
         for (member, pull) in contest.members.iter_mut().zip(corrected) {
-            member.pull = to_pull(pull * scale);
+            member.set_pull(to_pull(pull * scale));
         }
     }
     let (_, pulls) = best.expect("one round at least was done");

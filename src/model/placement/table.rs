@@ -9,7 +9,7 @@
 use super::document::{PlacedNode, PlacementDocument};
 use super::fault::DocumentFault;
 use super::reach::{Reach, SlotReach};
-use super::rendezvous::{Draws, key};
+use super::rendezvous::{Divisor, Draws};
 use super::router::{GroupIndex, Place, Router};
 use crate::model::matcher::Matcher;
 use crate::model::placement::REPLICATION_MAX;
@@ -125,6 +125,8 @@ pub(super) struct Member {
     pub(super) node: u16,
     pub(super) weight: u32,
     pub(super) pull: u32,
+    /// Of `pull`.
+    divisor: Divisor,
     pub(super) draws: Draws,
     pub(super) zone: u16,
 }
@@ -161,6 +163,7 @@ impl Contest {
                 node,
                 weight: placed.weight,
                 pull: placed.pull,
+                divisor: Divisor::new(placed.pull),
                 draws: Draws::of(placed),
                 zone: u16::try_from(number).expect("as many as nodes at most"),
             });
@@ -208,7 +211,7 @@ impl Contest {
     /// The keys of all members for `slot`.
     pub(super) fn draw(&self, slot: Slot, keys: &mut Vec<u64>) {
         keys.clear();
-        keys.extend(self.members.iter().map(|each| key(each.draws.exponent(slot), each.pull)));
+        keys.extend(self.members.iter().map(|each| each.divisor.key(each.draws.exponent(slot))));
     }
 
     /// The owners: the best of the best zones, and what fills up where zones are few.
@@ -227,12 +230,16 @@ impl Contest {
 
     fn best_of_zones(&self, keys: &[u64], but_zone: Option<u16>) -> Best {
         let mut best = Best::new(self.replication);
-        for (entry, each) in (0..).zip(keys).map(|(member, &key)| (key, member)).zip(&self.members)
-        {
-            if best.would_take(entry) && Some(each.zone) != but_zone {
-                let zone_of = |(_, member): Entry| self.members[usize::from(member)].zone;
-                best.offer_one_per(entry, zone_of);
+        let zone_of = |(_, member): Entry| self.members[usize::from(member)].zone;
+        // Keys that are no better are most of them, and are passed over by one comparison: of equal
+        // keys the first member's counts, and members come in order.
+        let mut bar = None;
+        for (member, &key) in (0..).zip(keys) {
+            if bar.is_some_and(|bar| key >= bar) || Some(zone_of((key, member))) == but_zone {
+                continue;
             }
+            best.offer_one_per((key, member), zone_of);
+            bar = best.last().filter(|_| best.len == best.len_max).map(|(key, _)| key);
         }
         best
     }
@@ -276,6 +283,14 @@ fn zone_number<'a>(node: &'a PlacedNode, member: usize, zones: &mut Vec<&'a str>
     })
 }
 
+impl Member {
+    /// Draws with another weight from now on.
+    pub(super) fn set_pull(&mut self, pull: u32) {
+        self.pull = pull;
+        self.divisor = Divisor::new(pull);
+    }
+}
+
 impl Best {
     fn new(len_max: usize) -> Self {
         Self { entries: [(u64::MAX, u16::MAX); OWNERS_MAX], len: 0, len_max }
@@ -304,7 +319,7 @@ impl Best {
             return;
         }
         let rival = self.as_slice().iter().position(|each| alike(*each) == alike(entry));
-        let place = match rival {
+        let mut place = match rival {
             Some(place) if self.entries[place] < entry => return,
             Some(place) => place,
             None if self.len < self.len_max => {
@@ -313,7 +328,11 @@ impl Best {
             }
             None => self.len - 1,
         };
+        // It is better than what was there, so it can only have to go up.
+        while place > 0 && entry < self.entries[place - 1] {
+            self.entries[place] = self.entries[place - 1];
+            place -= 1;
+        }
         self.entries[place] = entry;
-        self.entries[..self.len].sort_unstable();
     }
 }

@@ -1,19 +1,25 @@
-//! Figures of ARCHITECTURE.md and of comments: hundreds of random fleets, and how long it takes.
+//! Figures of ARCHITECTURE.md and of comments: many random fleets, and how long it takes.
 //! `cargo test --profile e2e --lib placement::tests::measure -- --ignored --nocapture`
+//! `TIDEGATE_FLEETS=2000` is for more of them.
 #![cfg(test)]
 
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use super::{Chance, found, plan_of, ready};
 use crate::model::placement::fit::{Salts, fit_node};
 use crate::model::placement::router::GroupIndex;
-use crate::model::placement::{PlacementDocument, Strategy};
+use crate::model::placement::{Placement, PlacementDocument, Strategy};
+use crate::model::series::{SLOT_COUNT, Slot};
 
-const SEEDS: u64 = 100;
-
+/// Without `TIDEGATE_FLEETS`.
+const FLEETS: u64 = 1000;
 /// Aims: what must hold for a fleet.
 const DEVIATION_MAX: f64 = 0.05;
 const MOVED_MAX: f64 = 1.05;
+/// In how many ways zones are laid out.
+const LAYOUTS: [(usize, &[usize]); 3] = [(3, &[0, 3]), (19, &[0, 3, 5]), (40, &[0, 3, 5])];
 
 #[derive(Default)]
 struct Figures(Vec<f64>);
@@ -23,10 +29,38 @@ impl Figures {
         self.0.sort_by(f64::total_cmp);
         self.0[((self.0.len() - 1) as f64 * part) as usize]
     }
+}
 
-    fn within(&self, max: f64) -> f64 {
-        self.0.iter().filter(|each| **each <= max).count() as f64 / self.0.len() as f64
-    }
+/// What a fleet was like, and became with a node more.
+#[derive(Clone, Copy)]
+struct Fleet {
+    deviation: f64,
+    deviation_by_weight: f64,
+    deviation_after: f64,
+    moved: f64,
+}
+
+fn fleets() -> u64 {
+    std::env::var("TIDEGATE_FLEETS").ok().and_then(|text| text.parse().ok()).unwrap_or(FLEETS)
+}
+
+/// `make` of each seed, on all cores.
+fn of_seeds<T: Send>(make: impl Fn(u64) -> T + Sync) -> Vec<T> {
+    let (next, made) = (AtomicU64::new(1), Mutex::new(Vec::new()));
+    let work = || loop {
+        let seed = next.fetch_add(1, Ordering::Relaxed);
+        if seed > fleets() {
+            return;
+        }
+        let one = make(seed);
+        made.lock().unwrap_or_else(PoisonError::into_inner).push(one);
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, Into::into) {
+            scope.spawn(work);
+        }
+    });
+    made.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn plain(
@@ -41,64 +75,127 @@ fn plain(
     document
 }
 
-/// Founds fleets, adds a node, and prints how it went; `is_fitted` or plain rendezvous hashing.
-fn print_aims(node_count: usize, replication: u8, zone_count: usize, is_fitted: bool) {
-    let (mut even, mut by_weight) = (Figures::default(), Figures::default());
-    let (mut moved, mut even_after) = (Figures::default(), Figures::default());
-    let mut good = 0;
-    for seed in 1..=SEEDS {
-        let mut chance = Chance::new(seed * 7919);
-        let before = plain(replication, &mut chance, (node_count, zone_count));
-        let newcomer = chance.node(node_count, zone_count);
-        let (before, after) = if is_fitted {
-            let before = found(replication, before.nodes);
-            let after = before.with_node(0, newcomer).expect("a good node");
-            (before, after)
-        } else {
-            let mut after = before.clone();
-            after.epoch += 1;
-            after.nodes.push(newcomer);
-            after.sort();
-            (before, after)
-        };
-        let plan = plan_of(&before, &after);
-        let group = &plan.groups[0];
-        let [was, is] = [group.even_before, group.even_after].map(|each| each.expect("a group"));
-        let ratio = group.moved_ratio().expect("a new node has a share");
-        even.0.push(was.deviation);
-        by_weight.0.push(was.deviation_by_weight);
-        even_after.0.push(is.deviation);
-        moved.0.push(ratio);
-        good += u32::from(was.deviation < DEVIATION_MAX && ratio <= MOVED_MAX);
+/// Owners are distinct, and stand in as many zones as there are, or owners.
+fn check_owners(placement: &Placement, zone_count: usize) {
+    let nodes = &placement.document().nodes;
+    for slot in (0..SLOT_COUNT).map(Slot) {
+        let owners = placement.table(GroupIndex(0)).owners(slot);
+        let zone_of = |owner: u16| nodes[usize::from(owner)].zone.as_deref();
+        let mut zones = Vec::with_capacity(owners.len());
+        for (at, owner) in owners.iter().enumerate() {
+            assert!(!owners[..at].contains(owner), "{owners:?} of {slot:?}");
+            if !zones.contains(&zone_of(*owner)) {
+                zones.push(zone_of(*owner));
+            }
+        }
+        let want = if zone_count == 0 { 1 } else { zone_count.min(owners.len()) };
+        assert_eq!(zones.len(), want, "zones of {slot:?}");
     }
-    let percent = |value: f64| value * 100.0;
+}
+
+/// Founds a fleet, fitted or plain, and adds a node.
+fn grow(seed: u64, (nodes, zones): (usize, usize), replication: u8, is_fitted: bool) -> Fleet {
+    let mut chance = Chance::new(seed * 7919);
+    let before = plain(replication, &mut chance, (nodes, zones));
+    let newcomer = chance.node(nodes, zones);
+    let (before, after) = if is_fitted {
+        let before = found(replication, before.nodes);
+        let after = before.with_node(0, newcomer).expect("a good node");
+        (before, after)
+    } else {
+        let mut after = before.clone();
+        after.epoch += 1;
+        after.nodes.push(newcomer);
+        after.sort();
+        (before, after)
+    };
+    let (was, is) = (ready(&before), ready(&after));
+    check_owners(&was, zones);
+    check_owners(&is, zones);
+    let plan = super::super::plan(&was, &is);
+    let group = &plan.groups[0];
+    let [was, is] = [group.even_before, group.even_after].map(|each| each.expect("a group"));
+    Fleet {
+        deviation: was.deviation,
+        deviation_by_weight: was.deviation_by_weight,
+        deviation_after: is.deviation,
+        moved: group.moved_ratio().expect("a new node has a share"),
+    }
+}
+
+fn print_aims((nodes, zones): (usize, usize), replication: u8, is_fitted: bool) {
+    let fleets = of_seeds(|seed| grow(seed, (nodes, zones), replication, is_fitted));
+    let figures = |of: fn(&Fleet) -> f64| Figures(fleets.iter().map(of).collect());
+    let mut even = figures(|fleet| fleet.deviation);
+    let mut after = figures(|fleet| fleet.deviation_after);
+    let mut by_weight = figures(|fleet| fleet.deviation_by_weight);
+    let mut moved = figures(|fleet| fleet.moved);
+    let is_good = |fleet: &&Fleet| fleet.deviation < DEVIATION_MAX && fleet.moved <= MOVED_MAX;
+    let good = fleets.iter().filter(is_good).count() as f64 / fleets.len() as f64;
     println!(
-        "{} nodes={node_count} R={replication} zones={zone_count}: deviation p50 {:.2} % p99 \
-         {:.2} % (by weight p99 {:.2} %), moved p50 {:.3} p99 {:.3}, within 1.05 {:.1} %, \
-         deviation after p99 {:.2} %, both aims {:.1} %",
-        if is_fitted { "fitted" } else { "plain " },
-        percent(even.at(0.5)),
-        percent(even.at(0.99)),
-        percent(by_weight.at(0.99)),
-        moved.at(0.5),
-        moved.at(0.99),
-        percent(moved.within(MOVED_MAX)),
-        percent(even_after.at(0.99)),
-        percent(f64::from(good) / SEEDS as f64),
+        "| {nodes} | {replication} | {zones} | {} | {} | {:.1} % | {:.2} % | {:.2} % | {:.2} % | \
+         {:.2} % | {:.4} |",
+        if is_fitted { "fitted" } else { "plain" },
+        fleets.len(),
+        good * 100.0,
+        even.at(0.99) * 100.0,
+        even.at(1.0) * 100.0,
+        by_weight.at(1.0) * 100.0,
+        after.at(0.99) * 100.0,
+        moved.at(1.0),
     );
 }
 
 #[test]
 #[ignore = "a measurement"]
 fn aims_over_many_fleets() {
-    for is_fitted in [false, true] {
-        for (node_count, zones) in [(3, [0, 3, 3]), (19, [0, 3, 5]), (40, [0, 3, 5])] {
-            for replication in 1..=3 {
-                for zone_count in zones.into_iter().take(if node_count == 3 { 2 } else { 3 }) {
-                    print_aims(node_count, replication, zone_count, is_fitted);
-                }
+    println!(
+        "| nodes | owners | zones | draws | fleets | both aims | deviation p99 | worst | worst by \
+         weight | p99 with one more | worst moved |\n|---:|---:|---:|---|---:|---:|---:|---:|---:|\
+         ---:|---:|"
+    );
+    for (nodes, zones) in LAYOUTS {
+        for replication in 1..=3 {
+            // One owner needs no zones.
+            for &zones in zones.iter().filter(|zones| replication > 1 || **zones == 0) {
+                print_aims((nodes, zones), replication, false);
+                print_aims((nodes, zones), replication, true);
             }
         }
+    }
+}
+
+/// From 3 nodes to 10, one by one.
+#[test]
+#[ignore = "a measurement"]
+fn growth_from_three_to_ten() {
+    println!("| owners | zones | fleets | deviation of 3 to 10 nodes, worst | worst moved |");
+    println!("|---:|---:|---:|---|---:|");
+    for (replication, zones) in [(1, 0), (2, 0), (3, 0), (2, 3), (3, 3)] {
+        let fleets = of_seeds(|seed| {
+            let mut chance = Chance::new(seed * 15_485_863);
+            let mut document = found(replication, chance.nodes(3, zones));
+            let mut deviations = vec![ready(&document).evenness(GroupIndex(0)).deviation];
+            let mut moved: f64 = 0.0;
+            for index in 3..10 {
+                let next = document.with_node(0, chance.node(index, zones)).expect("a good node");
+                let plan = plan_of(&document, &next);
+                let group = &plan.groups[0];
+                deviations.push(group.even_after.expect("a group").deviation);
+                moved = moved.max(group.moved_ratio().expect("a share"));
+                document = next;
+            }
+            (deviations, moved)
+        });
+        let of_step = |step: usize| fleets.iter().map(move |(each, _)| each[step]);
+        let worst = |step| format!("{:.2}", of_step(step).fold(0.0, f64::max) * 100.0);
+        let moved = fleets.iter().map(|(_, moved)| *moved).fold(0.0, f64::max);
+        let steps: Vec<String> = (0..8).map(worst).collect();
+        println!(
+            "| {replication} | {zones} | {} | {} % | {moved:.4} |",
+            fleets.len(),
+            steps.join(", ")
+        );
     }
 }
 
@@ -140,7 +237,7 @@ fn growth_by_salts() {
 #[test]
 #[ignore = "a measurement"]
 fn how_long_it_takes() {
-    for (node_count, replication, zone_count) in [(3, 2, 0), (40, 1, 0), (40, 3, 3), (1000, 3, 0)] {
+    for (node_count, replication, zone_count) in [(3, 2, 0), (40, 1, 0), (40, 3, 3), (999, 3, 0)] {
         let mut chance = Chance::new(60);
         let nodes = chance.nodes(node_count, zone_count);
         let start = Instant::now();
@@ -150,7 +247,7 @@ fn how_long_it_takes() {
         let placement = ready(&document);
         let table = start.elapsed();
         let start = Instant::now();
-        document.with_node(0, chance.node(node_count, zone_count)).err();
+        document.with_node(0, chance.node(node_count, zone_count)).expect("a good node");
         let added = start.elapsed();
         println!(
             "{node_count} nodes R={replication} zones={zone_count}: table {table:.1?}, first \
