@@ -7,7 +7,6 @@ use crate::base::time::unix_now_ms;
 use crate::control::config::Config;
 use crate::control::discovery::driver::{self, AskOptions};
 use crate::control::discovery::entry::parse_entries;
-use crate::control::discovery::schedule::SeedAddress;
 use crate::control::fleet::answering::answer_placement;
 use crate::control::fleet::follower::{FleetView, FollowerConfig};
 use crate::control::fleet::following::{FleetHandle, FollowingConfig, follow};
@@ -21,7 +20,6 @@ use crate::gateway::fleet::FleetMail;
 use crate::model::placement::{History, NodeId, SampleBounds, Strategy};
 use crate::server::roles::GatewayIdentity;
 use crate::server::start::StartFault;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::runtime::Handle;
@@ -54,16 +52,6 @@ pub fn follow_fleet(
         text => Some(text.parse().map_err(|_| fault(format!("`{text}` is no IP:PORT")))?),
     };
     let seeds = driver::start(entries, AskOptions { dns_server, ..AskOptions::default() }, handle);
-    let mut found = seeds.addresses;
-    let addresses = |found: &mut watch::Receiver<Arc<Vec<SeedAddress>>>| -> Vec<SocketAddr> {
-        found.borrow_and_update().iter().map(|seed| seed.address).collect()
-    };
-    let (teller, seeds) = watch::channel(addresses(&mut found));
-    handle.spawn(async move {
-        while found.changed().await.is_ok() {
-            teller.send_replace(addresses(&mut found));
-        }
-    });
     let retention_ms = config.retention.as_ms();
     let GatewayIdentity { gateway, secret, silence } = identity;
     let following = FollowingConfig {
@@ -87,7 +75,7 @@ pub fn follow_fleet(
     };
     let (gateway, secret) = (following.gateway, following.secret.clone());
     let bounds = following.follower.bounds;
-    let (fleet, following) = follow(following, seeds, |_| {});
+    let (fleet, following) = follow(following, seeds.seeds, |_| {});
     handle.spawn(following);
     let (teller, view) = watch::channel(Arc::new(ReadView::unknown(bounds)));
     let reads = FleetReads::new(view, gateway, silence, secret);

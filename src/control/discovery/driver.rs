@@ -21,7 +21,7 @@ use crate::base::time::{Duration, Instant, monotonic_now};
 use crate::control::discovery::entry::{SeedEntry, check_name};
 use crate::control::discovery::schedule::{
     AskFault, Discovery, DiscoveryCounts, IN_FLIGHT_MAX, Pace, Question, Records, Reply,
-    SeedAddress, SeedEvent,
+    Seed, SeedEvent,
 };
 use crate::control::timer::sleep_until;
 
@@ -47,9 +47,9 @@ impl Default for AskOptions {
 /// What discovery tells.
 #[derive(Clone, Debug)]
 pub struct Seeds {
-    /// Sorted by address, each once. It changes only when the set does; addresses that were written
-    /// as such are there from the start.
-    pub addresses: watch::Receiver<Arc<Vec<SeedAddress>>>,
+    /// Sorted by name, each once. It changes only when they do; all that was written is there from
+    /// the start, names as yet without addresses.
+    pub seeds: watch::Receiver<Arc<Vec<Seed>>>,
     pub counts: watch::Receiver<DiscoveryCounts>,
 }
 
@@ -57,18 +57,18 @@ pub struct Seeds {
 /// /etc/resolv.conf, is a failure of the names, told and tried again.
 pub fn start(entries: Vec<SeedEntry>, options: AskOptions, runtime: &Handle) -> Seeds {
     let discovery = Discovery::new(monotonic_now(), options.pace, entries);
-    let (addresses, addresses_receiver) = watch::channel(Arc::clone(discovery.current()));
+    let (seeds, seeds_receiver) = watch::channel(Arc::clone(discovery.current()));
     let (counts, counts_receiver) = watch::channel(discovery.counts());
-    let task = Task { discovery, options, resolver: None, addresses, counts };
+    let task = Task { discovery, options, resolver: None, seeds, counts };
     runtime.spawn(task.run());
-    Seeds { addresses: addresses_receiver, counts: counts_receiver }
+    Seeds { seeds: seeds_receiver, counts: counts_receiver }
 }
 
 struct Task {
     discovery: Discovery,
     options: AskOptions,
     resolver: Option<(Instant, TokioResolver)>,
-    addresses: watch::Sender<Arc<Vec<SeedAddress>>>,
+    seeds: watch::Sender<Arc<Vec<Seed>>>,
     counts: watch::Sender<DiscoveryCounts>,
 }
 
@@ -87,7 +87,7 @@ impl Task {
             self.publish();
             let timer = sleep_until(self.discovery.poll_timeout());
             tokio::select! {
-                () = self.addresses.closed() => return,
+                () = self.seeds.closed() => return,
                 // At the limit of questions in flight only a reply makes room for what is due.
                 () = timer, if asking.len() < IN_FLIGHT_MAX => {}
                 Some(done) = asking.join_next() => match done {
@@ -108,8 +108,9 @@ impl Task {
         while let Some(event) = self.discovery.poll_event() {
             match event {
                 SeedEvent::Changed(set) => {
-                    info!(addresses = set.len(), "addresses of nodes changed");
-                    self.addresses.send_if_modified(|current| {
+                    let addresses: usize = set.iter().map(|seed| seed.addresses.len()).sum();
+                    info!(names = set.len(), addresses, "addresses of nodes changed");
+                    self.seeds.send_if_modified(|current| {
                         let is_other = *current != set;
                         *current = set;
                         is_other

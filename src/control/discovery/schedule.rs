@@ -73,18 +73,28 @@ pub enum Reply {
     Service(Records<(Arc<str>, u16)>),
 }
 
-/// A place where a node may be asked, and the entry that led to it (the first, if several did).
+/// Where a node may be asked: one host and port of the list, or of a service.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct SeedAddress {
-    pub address: SocketAddr,
-    pub entry: Arc<str>,
+pub struct Seed {
+    /// As people write it: `HOST:PORT`; `srv+NAME` while the service's hosts are not known.
+    pub name: Arc<str>,
+    /// Ascending, each once; none while they are not known. Of one node usually, such as its IPv4
+    /// and its IPv6 address.
+    pub addresses: Vec<SocketAddr>,
+}
+
+impl Seed {
+    /// An address that needs no name server.
+    pub fn at(address: SocketAddr) -> Self {
+        Self { name: address.to_string().into(), addresses: vec![address] }
+    }
 }
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SeedEvent {
-    /// The set of addresses is another one: sorted, each address once.
-    Changed(Arc<Vec<SeedAddress>>),
+    /// The seeds, or their addresses, are others: sorted by name, each name once.
+    Changed(Arc<Vec<Seed>>),
     /// A question began to fail, or fails in another way.
     Failing(Question, AskFault),
     /// A question that failed is answered.
@@ -115,19 +125,23 @@ struct Asked {
     hosts: Vec<(Arc<str>, u16)>,
 }
 
+/// The addresses of each name.
+type Found = BTreeMap<Arc<str>, BTreeSet<SocketAddr>>;
+
 /// All entries of a list, over time.
 #[derive(Debug)]
 pub struct Discovery {
     entries: Vec<SeedEntry>,
     pace: Pace,
     questions: BTreeMap<Question, Asked>,
-    current: Arc<Vec<SeedAddress>>,
+    current: Arc<Vec<Seed>>,
     events: VecDeque<SeedEvent>,
     counts: DiscoveryCounts,
 }
 
 impl Discovery {
-    /// Plain addresses are told at once, by the first [`SeedEvent::Changed`].
+    /// Plain addresses, and which names there are, are told at once, by the first
+    /// [`SeedEvent::Changed`].
     pub fn new(now: Instant, pace: Pace, entries: Vec<SeedEntry>) -> Self {
         let mut discovery = Self {
             entries,
@@ -164,7 +178,7 @@ impl Discovery {
     }
 
     /// The set as it is now.
-    pub fn current(&self) -> &Arc<Vec<SeedAddress>> {
+    pub fn current(&self) -> &Arc<Vec<Seed>> {
         &self.current
     }
 
@@ -203,18 +217,23 @@ impl Discovery {
     /// Asks what the entries and the services' answers name and nothing else; tells a new set.
     fn settle(&mut self, now: Instant) {
         let mut wanted = BTreeSet::new();
-        let mut found: BTreeMap<SocketAddr, Arc<str>> = BTreeMap::new();
+        let mut found = Found::new();
         for entry in &self.entries {
             match &entry.target {
-                Target::Address(address) => note(&mut found, *address, entry),
+                Target::Address(address) => {
+                    found.entry(address.to_string().into()).or_default().insert(*address);
+                }
                 Target::Host { name, port } => {
-                    self.add_host((name, *port), entry, &mut wanted, &mut found);
+                    self.add_host((name, *port), &mut wanted, &mut found);
                 }
                 Target::Service { name } => {
                     let question = Question::Service(Arc::clone(name));
                     let hosts = self.questions.get(&question).map_or(&[][..], |a| &a.hosts);
                     for (host, port) in hosts {
-                        self.add_host((host, *port), entry, &mut wanted, &mut found);
+                        self.add_host((host, *port), &mut wanted, &mut found);
+                    }
+                    if hosts.is_empty() {
+                        found.entry(Arc::clone(&entry.text)).or_default();
                     }
                     wanted.insert(question);
                 }
@@ -224,8 +243,11 @@ impl Discovery {
         for question in wanted {
             self.questions.entry(question).or_insert_with(|| Asked::new(now));
         }
-        let set: Vec<SeedAddress> =
-            found.into_iter().map(|(address, entry)| SeedAddress { address, entry }).collect();
+        let seed = |(name, addresses): (Arc<str>, BTreeSet<SocketAddr>)| {
+            let addresses = addresses.into_iter().collect();
+            Seed { name, addresses }
+        };
+        let set: Vec<Seed> = found.into_iter().map(seed).collect();
         if set != *self.current {
             self.current = Arc::new(set);
             self.counts.changes += 1;
@@ -236,23 +258,17 @@ impl Discovery {
     fn add_host(
         &self,
         (name, port): (&Arc<str>, u16),
-        entry: &SeedEntry,
         wanted: &mut BTreeSet<Question>,
-        found: &mut BTreeMap<SocketAddr, Arc<str>>,
+        found: &mut Found,
     ) {
         let question = Question::Addresses(Arc::clone(name));
+        let addresses = found.entry(format!("{name}:{port}").into()).or_default();
         if let Some(asked) = self.questions.get(&question) {
-            for ip in asked.v4.iter().chain(&asked.v6) {
-                note(found, SocketAddr::new(*ip, port), entry);
-            }
+            let ips = asked.v4.iter().chain(&asked.v6);
+            addresses.extend(ips.map(|ip| SocketAddr::new(*ip, port)));
         }
         wanted.insert(question);
     }
-}
-
-/// The first entry that led to an address keeps it: the order of entries never changes.
-fn note(found: &mut BTreeMap<SocketAddr, Arc<str>>, address: SocketAddr, entry: &SeedEntry) {
-    found.entry(address).or_insert_with(|| Arc::clone(&entry.text));
 }
 
 impl Asked {

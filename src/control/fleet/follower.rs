@@ -22,6 +22,7 @@ use super::change::{Change, ChangeFault};
 use super::peers::{Met, Peer, Peers};
 use super::report::{PlanReport, StatusReport, plan_report, status};
 use crate::base::time::{Duration, Instant, Now};
+use crate::control::discovery::schedule::Seed;
 use crate::gateway::fleet::{Fleet, FleetNode};
 use crate::model::placement::agreement::{Answer, Outcome, Proposal, Request};
 use crate::model::placement::{
@@ -140,7 +141,7 @@ struct Waiting {
 #[derive(Debug)]
 pub struct Follower {
     config: FollowerConfig,
-    seeds: BTreeSet<SocketAddr>,
+    seeds: Vec<Seed>,
     seeds_since: Instant,
     peers: Peers,
     history: History,
@@ -166,7 +167,7 @@ impl Follower {
     pub fn new(now: Now, config: FollowerConfig, chance: u128) -> Self {
         Self {
             config,
-            seeds: BTreeSet::new(),
+            seeds: Vec::new(),
             seeds_since: now.monotonic,
             peers: Peers::default(),
             history: History::default(),
@@ -193,11 +194,10 @@ impl Follower {
         &self.view
     }
 
-    /// Addresses of first link ports, as discovery has them now.
-    pub fn handle_seeds(&mut self, now: Now, seeds: impl IntoIterator<Item = SocketAddr>) {
-        let seeds = seeds.into_iter().collect();
+    /// Nodes by name, with the addresses of their first link ports, as discovery has them now.
+    pub fn handle_seeds(&mut self, now: Now, seeds: &[Seed]) {
         if self.seeds != seeds {
-            self.seeds = seeds;
+            self.seeds = seeds.to_vec();
             self.seeds_since = now.monotonic;
         }
         self.turn(now);
@@ -260,7 +260,8 @@ impl Follower {
             Command::Status => {
                 let newest = self.history.newest().map(Arc::as_ref);
                 let faults = self.faults();
-                let report = status((newest, &self.view), &self.peers, faults);
+                let mut report = status((newest, &self.view), &self.peers, faults);
+                self.leave_out_alternatives(&mut report);
                 self.reply(number, Ok(Reply::Status(Box::new(report))));
             }
             Command::Plan(_) | Command::Apply(_)
@@ -547,7 +548,8 @@ impl Follower {
     /// Whom to talk to: seeds, the nodes of the newest document, those of older ones that still
     /// have samples, and those that are to be added.
     fn dial(&mut self, now: Now) {
-        let mut wanted = self.seeds.clone();
+        let seeds = self.seeds.iter().flat_map(|seed| &seed.addresses);
+        let mut wanted: BTreeSet<SocketAddr> = seeds.copied().collect();
         let waiting = self.waiting.iter().chain(&self.plans);
         wanted.extend(waiting.flat_map(|waiting| waiting.change.addresses()));
         let running = self.running.as_ref().and_then(|running| running.command.as_ref());
@@ -608,6 +610,7 @@ impl Follower {
     }
 }
 
+mod founding;
 mod own;
 mod words;
 

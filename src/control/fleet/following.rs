@@ -13,6 +13,7 @@ use tokio::time::MissedTickBehavior;
 use super::dialogue::{Dialling, Dialogue, Heard};
 use super::follower::{Action, Command, CommandFault, FleetView, Follower, FollowerConfig, Reply};
 use crate::base::time::{Duration, Now};
+use crate::control::discovery::schedule::Seed;
 use crate::wire::link::SilenceLimits;
 use crate::wire::proof::LinkSecret;
 
@@ -64,11 +65,11 @@ struct Following {
 /// A handle, and the work behind it: a future to be spawned on a tokio runtime with I/O and time.
 /// It ends when `seeds` has no sender and no handle is left.
 ///
-/// `seeds` are the addresses of first link ports, as discovery has them. `publish` is called with
+/// `seeds` are the first link ports of nodes, as discovery has them. `publish` is called with
 /// each new view before handles see it.
 pub fn follow(
     config: FollowingConfig,
-    seeds: watch::Receiver<Vec<SocketAddr>>,
+    seeds: watch::Receiver<Arc<Vec<Seed>>>,
     publish: impl FnMut(&FleetView) + Send + 'static,
 ) -> (FleetHandle, impl Future<Output = ()> + Send + 'static) {
     let (commands, asked) = mpsc::channel(COMMANDS_MAX);
@@ -97,7 +98,7 @@ impl FleetHandle {
 
 async fn run(
     config: FollowingConfig,
-    (mut seeds, mut asked): (watch::Receiver<Vec<SocketAddr>>, mpsc::Receiver<Asked>),
+    (mut seeds, mut asked): (watch::Receiver<Arc<Vec<Seed>>>, mpsc::Receiver<Asked>),
     view: watch::Sender<Arc<FleetView>>,
     mut publish: impl FnMut(&FleetView),
 ) {
@@ -113,7 +114,7 @@ async fn run(
         view,
     };
     let first = seeds.borrow_and_update().clone();
-    this.follower.handle_seeds(Now::read(), first);
+    this.follower.handle_seeds(Now::read(), &first);
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut has_seeds, mut has_handles) = (true, true);
@@ -130,7 +131,7 @@ async fn run(
             changed = seeds.changed(), if has_seeds => match changed {
                 Ok(()) => {
                     let known = seeds.borrow_and_update().clone();
-                    this.follower.handle_seeds(Now::read(), known);
+                    this.follower.handle_seeds(Now::read(), &known);
                 }
                 Err(_) => has_seeds = false,
             },

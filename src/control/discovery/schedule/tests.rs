@@ -45,9 +45,16 @@ impl Script {
 
     #[track_caller]
     fn has(&self, want: &[&str]) {
-        let have: Vec<String> =
-            self.discovery.current().iter().map(|seed| seed.address.to_string()).collect();
+        let addresses = self.discovery.current().iter().flat_map(|seed| &seed.addresses);
+        let addresses: BTreeSet<_> = addresses.collect();
+        let have: Vec<String> = addresses.into_iter().map(ToString::to_string).collect();
         assert_eq!(have, want);
+    }
+}
+
+impl Script {
+    fn names(&self) -> Vec<String> {
+        self.discovery.current().iter().map(|seed| seed.name.to_string()).collect()
     }
 }
 
@@ -114,8 +121,9 @@ fn names_are_asked_again_by_their_time_to_live() {
 fn a_failure_keeps_the_last_good_answer_and_is_told_once() {
     let mut script = Script::new(&["a:1"]);
     script.asks(0, &[host("a")]);
+    assert_eq!(script.events().len(), 1, "there is a name");
     script.replies(0, &host("a"), found(&["10.0.0.1"], &[], 5));
-    assert_eq!(script.events().len(), 1);
+    assert_eq!(script.events().len(), 1, "it has an address");
     let (mut now, mut told) = (5, Vec::new());
     for wait in [1, 2, 4, 8, 16, 30, 30] {
         script.asks(now, &[host("a")]);
@@ -130,7 +138,7 @@ fn a_failure_keeps_the_last_good_answer_and_is_told_once() {
     assert_eq!(script.events(), [SeedEvent::Failing(host("a"), AskFault::NoRecords)]);
     script.has(&["10.0.0.1:1"]);
     let counts = script.discovery.counts();
-    let want = DiscoveryCounts { replies: 9, failures: 8, names_failing: 1, changes: 1 };
+    let want = DiscoveryCounts { replies: 9, failures: 8, names_failing: 1, changes: 2 };
     assert_eq!(counts, want);
     // The same answer as before it failed: told as recovered, not as a change; patience is new.
     script.replies(now, &host("a"), found(&["10.0.0.1"], &[], 5));
@@ -171,14 +179,15 @@ fn a_service_names_hosts() {
     let name = "_tidegate._tcp.example";
     let mut script = Script::new(&["srv+_tidegate._tcp.example", "b:7"]);
     script.asks(0, &[host("b"), service(name)]);
+    // Red if what is not resolved yet is not told: a fleet would be founded without it.
+    assert_eq!(script.names(), ["b:7", "srv+_tidegate._tcp.example"]);
     script.replies(0, &host("b"), found(&["10.0.0.2"], &[], 300));
     script.replies(0, &service(name), hosts(&[("a", 1), ("b", 2), ("a", 3)], 10));
     script.asks(0, &[host("a")]);
     script.has(&["10.0.0.2:2", "10.0.0.2:7"]);
     script.replies(1, &host("a"), found(&["10.0.0.1"], &[], 300));
     script.has(&["10.0.0.1:1", "10.0.0.1:3", "10.0.0.2:2", "10.0.0.2:7"]);
-    let entries: Vec<_> = script.discovery.current().iter().map(|s| s.entry.clone()).collect();
-    assert_eq!(entries[2..], [Arc::from("srv+_tidegate._tcp.example"), Arc::from("b:7")]);
+    assert_eq!(script.names(), ["a:1", "a:3", "b:2", "b:7"]);
     script.asks(10, &[service(name)]);
     script.replies(10, &service(name), hosts(&[("b", 7)], 10));
     script.has(&["10.0.0.2:7"]);
@@ -202,6 +211,6 @@ fn what_a_name_server_says_is_bounded() {
     let many = (0..100_000_u32).map(|n| IpAddr::from(n.to_be_bytes())).collect();
     let v6 = Err(AskFault::NoRecords);
     script.replies(0, &host("n00"), Reply::Addresses { v4: Ok((many, SECOND)), v6 });
-    assert_eq!(script.discovery.current().len(), RECORDS_MAX);
+    assert_eq!(script.discovery.current()[0].addresses.len(), RECORDS_MAX);
     script.asks(0, &[host("n16")]);
 }

@@ -1,62 +1,17 @@
-//! What a gateway wants by itself: a first document, a node's new address, seeds that join.
+//! What a gateway wants of a founded fleet by itself: a node's new address, seeds that join.
 //! In: what the follower knows. Out: a document that is to be proposed, or none.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
 
-use super::{AGAIN_AFTER, Follower};
+use super::Follower;
 use crate::base::time::{Duration, Now};
 use crate::control::fleet::change::placed_node;
 use crate::model::placement::{NodeId, PlacementDocument};
 
-/// A fleet is founded of seeds that stayed the same for so long.
-const FOUND_AFTER: Duration = Duration::from_secs(1);
 /// A node's address is another one when nobody answered at the old one for so long.
 const MOVED_AFTER: Duration = Duration::from_secs(10);
 
 impl Follower {
-    /// The first document, once all seeds answer and none belongs to a fleet.
-    pub(super) fn founding(
-        &mut self,
-        now: Now,
-    ) -> Option<(Option<Arc<PlacementDocument>>, PlacementDocument)> {
-        let settled = now.monotonic.saturating_duration_since(self.seeds_since);
-        if self.seeds.is_empty() || settled < FOUND_AFTER {
-            return None;
-        }
-        let mut nodes = BTreeMap::new();
-        for address in &self.seeds {
-            let peer = self.peers.by_address.get(address)?;
-            let node = placed_node(&self.peers, *address);
-            let Some(node) = node.filter(|_| peer.newest_epoch == Some(0)) else {
-                if settled >= MOVED_AFTER {
-                    let fault = peer.fault.as_deref().unwrap_or("nobody answers there");
-                    self.founding_fault = Some(format!(
-                        "cannot found the fleet before all of its nodes answer; {address}: {fault}"
-                    ));
-                }
-                return None;
-            };
-            nodes.entry(node.id).or_insert(node);
-        }
-        let nodes = nodes.into_values().collect();
-        let strategy = self.config.strategy.clone();
-        let replication = self.config.replication;
-        match PlacementDocument::found(now.unix_ms, replication, strategy, nodes) {
-            Ok(document) => Some((None, document)),
-            Err(fault) => {
-                let text = format!("cannot found the fleet: {fault}");
-                if self.founding_fault.as_ref() != Some(&text) {
-                    tracing::error!("{text}");
-                }
-                self.founding_fault = Some(text);
-                self.propose_after = now.monotonic + AGAIN_AFTER;
-                None
-            }
-        }
-    }
-
     /// A node that is elsewhere than its document says, or has another number of shards.
     pub(super) fn moved(
         &self,
@@ -96,7 +51,8 @@ impl Follower {
         let start_ms = start_ms.max(document.start_ms);
         // Whoever was taken out stays out.
         let was_in = |id: NodeId| self.documents.values().any(|each| each.find(id).is_some());
-        let news = self.seeds.iter().filter_map(|address| placed_node(&self.peers, *address));
+        let addresses = self.seeds.iter().flat_map(|seed| &seed.addresses);
+        let news = addresses.filter_map(|address| placed_node(&self.peers, *address));
         news.filter(|node| !was_in(node.id)).find_map(|node| {
             let joined = document.with_node(start_ms, node);
             joined.inspect_err(|fault| tracing::warn!("cannot add a seed: {fault}")).ok()

@@ -13,6 +13,8 @@ const TURN: Duration = Duration::from_millis(100);
 
 struct Node {
     address: SocketAddr,
+    /// Another way to it.
+    also: Option<SocketAddr>,
     shards: usize,
     acceptor: Acceptor,
     is_up: bool,
@@ -40,7 +42,7 @@ fn address(number: u16) -> SocketAddr {
 fn node(number: u16) -> Node {
     let id = NodeId(u128::from(number) << 120 | 7);
     let acceptor = Acceptor::new(id, None, [], Draft::default());
-    Node { address: address(number), shards: 2, acceptor, is_up: true }
+    Node { address: address(number), also: None, shards: 2, acceptor, is_up: true }
 }
 
 fn config() -> FollowerConfig {
@@ -68,8 +70,13 @@ impl World {
     }
 
     fn seed(&mut self, seeds: &[u16]) {
+        let seeds: Vec<Seed> = seeds.iter().map(|number| Seed::at(address(*number))).collect();
+        self.seed_names(&seeds);
+    }
+
+    fn seed_names(&mut self, seeds: &[Seed]) {
         for gateway in &mut self.gateways {
-            gateway.follower.handle_seeds(self.now, seeds.iter().map(|number| address(*number)));
+            gateway.follower.handle_seeds(self.now, seeds);
         }
     }
 
@@ -124,10 +131,16 @@ impl World {
     }
 }
 
+impl Node {
+    fn is_at(&self, address: SocketAddr) -> bool {
+        self.is_up && (self.address == address || self.also == Some(address))
+    }
+}
+
 impl Gateway {
     fn turn(&mut self, now: Now, nodes: &mut [Node]) {
         for (address, known) in &mut self.dialled {
-            let there = nodes.iter().find(|node| node.address == *address && node.is_up);
+            let there = nodes.iter().find(|node| node.is_at(*address));
             let there = there.filter(|_| !self.is_cut);
             let id = there.map(|node| node.acceptor.node());
             match there {
@@ -164,7 +177,7 @@ impl Gateway {
                     self.replies.insert(number, answer);
                 }
                 Action::Ask(address, request) => {
-                    let node = nodes.iter_mut().find(|node| node.address == address && node.is_up);
+                    let node = nodes.iter_mut().find(|node| node.is_at(address));
                     let Some(node) = node.filter(|_| !self.is_cut) else { continue };
                     let step = node.acceptor.handle_request(&request);
                     if let Some(saved) = step.save {
@@ -175,6 +188,15 @@ impl Gateway {
             }
         }
     }
+}
+
+/// The other address of a node, as `localhost` and most names have one.
+fn v6(number: u16) -> SocketAddr {
+    (std::net::Ipv6Addr::LOCALHOST, address(number).port()).into()
+}
+
+fn named(name: &str, addresses: &[SocketAddr]) -> Seed {
+    Seed { name: name.into(), addresses: addresses.to_vec() }
 }
 
 /// Three nodes, two gateways, founded.
@@ -215,6 +237,65 @@ fn a_fleet_is_founded_once_when_all_are_there() {
     assert_eq!((status.epoch, status.epoch_in_force, status.replication), (1, 1, 2));
     let slots: u32 = status.nodes.iter().map(|node| node.slots).sum();
     assert_eq!(slots, 2 * 16384);
+}
+
+/// Red if every address of a name is waited for, or a node counts for each of its addresses.
+#[test]
+fn addresses_of_a_name_are_ways_to_one_node() {
+    let mut world = World::new(3, 1, &config());
+    // The second one answers at both, and is named twice.
+    world.nodes[1].also = Some(v6(2));
+    let name = |number: u16| named(&format!("n{number}:1"), &[address(number), v6(number)]);
+    world.seed_names(&[name(1), name(2), Seed::at(address(2)), name(3)]);
+    world.run(3.0);
+    assert_eq!(world.epochs(), [1, 1, 1]);
+    assert_eq!(world.newest(0).expect("a fleet").nodes.len(), 3);
+    let status = world.status_of(0);
+    // Red if what nobody needs is shown as silent.
+    assert_eq!((status.silent.len(), status.faults.len()), (0, 0), "{status:?}");
+    world.nodes[0].is_up = false;
+    world.run(3.0);
+    // Red if a node that is down is left out as well.
+    let silent: Vec<String> =
+        world.status_of(0).silent.into_iter().map(|silent| silent.address).collect();
+    assert_eq!(silent, [address(1).to_string(), v6(1).to_string()]);
+}
+
+/// Red if a way is told from a node by its silence at once: a name may stand for several nodes that
+/// start one after the other.
+#[test]
+fn two_addresses_of_one_kind_are_one_node_only_after_a_while() {
+    let config = FollowerConfig { replication: 1, ..config() };
+    let mut world = World::new(1, 1, &config);
+    world.seed_names(&[named("n:1", &[address(1), address(2)])]);
+    world.run(9.0);
+    assert_eq!(world.epochs(), [0]);
+    world.run(4.0);
+    assert_eq!(world.epochs(), [1]);
+}
+
+/// Red if a fleet is founded without a node that a list of nodes by one name has, or without a name
+/// that nobody knows yet.
+#[test]
+fn a_name_that_stands_for_several_nodes_is_waited_for() {
+    let mut world = World::new(3, 1, &config());
+    world.nodes[2].is_up = false;
+    world.seed_names(&[named("all:1", &[address(1), address(2), address(3)])]);
+    world.run(30.0);
+    assert_eq!(world.epochs(), [0, 0, 0]);
+    let want = "before all of its nodes answer; all:1: 10.0.0.1:9030: nobody answers there";
+    let faults = world.status_of(0).faults;
+    assert!(faults[0].ends_with(want), "{faults:?}");
+    assert_eq!(world.status_of(0).silent.len(), 1);
+    world.nodes[2].is_up = true;
+    world.seed_names(&[named("all:1", &[address(1), address(2), address(3)]), named("b:1", &[])]);
+    world.run(30.0);
+    assert_eq!(world.epochs(), [0, 0, 0]);
+    let faults = world.status_of(0).faults;
+    assert!(faults[0].contains("; b:1: no address of it is known yet"), "{faults:?}");
+    world.seed_names(&[named("all:1", &[address(1), address(2), address(3)])]);
+    world.run(3.0);
+    assert_eq!(world.epochs(), [1, 1, 1]);
 }
 
 #[test]

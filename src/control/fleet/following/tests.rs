@@ -143,6 +143,10 @@ async fn wait_for(views: &mut watch::Receiver<Arc<FleetView>>, want: impl Fn(&Fl
     found.expect("in time").expect("it runs");
 }
 
+fn seeds_at(addresses: &[SocketAddr]) -> Arc<Vec<Seed>> {
+    Arc::new(addresses.iter().copied().map(Seed::at).collect())
+}
+
 fn epoch_of(view: &FleetView) -> u64 {
     view.fleet.as_ref().map_or(0, |fleet| fleet.placement.document().epoch)
 }
@@ -152,7 +156,7 @@ async fn a_fleet_over_sockets() {
     let folders = [(); 3].map(|()| tempfile::tempdir().expect("a folder"));
     let one = start_node(folders[0].path(), 1).await;
     let two = start_node(folders[1].path(), 2).await;
-    let (seeds, seen) = watch::channel(vec![one.address, two.address]);
+    let (seeds, seen) = watch::channel(seeds_at(&[one.address, two.address]));
     let published = Arc::new(AtomicU64::new(0));
     let shown = Arc::clone(&published);
     let publish = move |view: &FleetView| shown.store(epoch_of(view), Ordering::Relaxed);
@@ -199,7 +203,7 @@ async fn a_fleet_over_sockets() {
     drop(placement);
     let two = start_node(folders[1].path(), 2).await;
     assert_eq!(two.placement.newest().map(|document| document.epoch), Some(2));
-    seeds.send_replace(vec![one.address, two.address, three.address]);
+    seeds.send_replace(seeds_at(&[one.address, two.address, three.address]));
     // Where it is counts at once; red if only the document says where nodes are.
     let is_there = |view: &FleetView| {
         let nodes = view.fleet.as_ref().map_or(&[][..], |fleet| &fleet.nodes);
