@@ -36,6 +36,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+pub use change::Regrouping;
 pub use check::{
     GROUP_RULES_MAX, LABELS_SHARDED_BY_MAX, MATCHERS_PER_RULE_MAX, NODES_MAX, REPLICATION_MAX,
     SHARDS_MAX, TEXT_BYTES_MAX, WEIGHT_MAX,

@@ -111,7 +111,7 @@ mod tests {
 
     fn adding(url: String, json: bool) -> ClusterCommand {
         let to = GatewayArguments { url, json };
-        ClusterCommand::Add { nodes: vec!["a:1".into()], to }
+        ClusterCommand::Add { nodes: vec!["a:1".into()], group: None, to }
     }
 
     const DONE: &str = "{\"epoch_after\":2,\"epoch_before\":2,\"groups\":[],\"is_done\":true,\

@@ -57,10 +57,7 @@ pub fn follow_fleet(
     let following = FollowingConfig {
         follower: FollowerConfig {
             replication: config.replication,
-            strategy: match config.shard_by.0.as_slice() {
-                [] => Strategy::Hash {},
-                labels => Strategy::ShardBy { labels: labels.to_vec() },
-            },
+            strategy: Strategy::of(config.group_rules.0.clone(), config.shard_by.0.clone()),
             is_auto_join: config.auto_join,
             bounds: SampleBounds {
                 ahead_ms: config.future_window.as_ms() + CLOCKS_APART_MS,
@@ -137,8 +134,9 @@ pub fn keep_placement(
     epoch: Arc<AtomicU64>,
     handle: &Handle,
 ) -> Result<flume::Sender<OtherQuestion>, PlacementFault> {
-    let zone = (!config.zone.is_empty()).then(|| config.zone.clone());
-    let placement = NodePlacement::open(&config.data, NodeId(node), zone)?;
+    let said = |text: &String| (!text.is_empty()).then(|| text.clone());
+    let placement = NodePlacement::open(&config.data, NodeId(node), said(&config.zone))?;
+    let placement = placement.in_group(said(&config.group));
     epoch.store(placement.epoch_in_force(unix_now_ms()), Ordering::Relaxed);
     let (sender, questions) = flume::bounded(QUESTIONS_MAX);
     handle.spawn(answer_placement(Arc::new(placement), questions, epoch));

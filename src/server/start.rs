@@ -159,7 +159,7 @@ fn serve_node(role: Role, config: &Config) -> Result<(), StartFault> {
         Ok(thread)
     };
     spawn_recovery(folder, job, notices)?;
-    crate::server::greeting::greet(addresses, config);
+    crate::server::greeting::greet(role, addresses, config);
     let background = wait_for_end(config, &inbox, config.shards)?;
     for thread in threads {
         // Each has told that it ended; a shard that panicked has ended the process.
@@ -201,7 +201,7 @@ fn serve_gateway(config: &Config) -> Result<(), StartFault> {
     let api = api::router(api).merge(fleet::api::router(fleet));
     control_plane.serve(api, control_requests);
     watch_signals(&process, &wakers, notices)?;
-    crate::server::greeting::greet(addresses, config);
+    crate::server::greeting::greet(Role::Gateway, addresses, config);
     wait_for_end(config, &inbox, config.shards)?;
     for thread in threads {
         // As above.

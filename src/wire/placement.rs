@@ -37,14 +37,43 @@ enum RequestBody {
 
 #[derive(Archive, Serialize, Deserialize)]
 enum AnswerBody {
-    Documents { newest_epoch: u64, documents: Vec<String>, zone: Option<String> },
-    Promised { epoch: u64, ballot: BallotBody, vote: Option<VoteBody> },
-    Accepted { epoch: u64, ballot: BallotBody },
-    Outbid { epoch: u64, promised: BallotBody },
-    Ahead { newest: String },
-    Behind { newest_epoch: u64 },
-    Committed { newest_epoch: u64 },
-    Failed { text: String },
+    Documents {
+        newest_epoch: u64,
+        documents: Vec<String>,
+        zone: Option<String>,
+    },
+    Promised {
+        epoch: u64,
+        ballot: BallotBody,
+        vote: Option<VoteBody>,
+    },
+    Accepted {
+        epoch: u64,
+        ballot: BallotBody,
+    },
+    Outbid {
+        epoch: u64,
+        promised: BallotBody,
+    },
+    Ahead {
+        newest: String,
+    },
+    Behind {
+        newest_epoch: u64,
+    },
+    Committed {
+        newest_epoch: u64,
+    },
+    Failed {
+        text: String,
+    },
+    /// `Documents` of a node that has a group.
+    GroupedDocuments {
+        newest_epoch: u64,
+        documents: Vec<String>,
+        zone: Option<String>,
+        group: String,
+    },
 }
 
 #[derive(Archive, Serialize, Deserialize, Clone, Copy)]
@@ -100,11 +129,17 @@ impl Answer {
     /// Its frame, without the number of the request yet.
     pub fn encode_frame(&self) -> Memory {
         let answer = match self {
-            Self::Documents { newest_epoch, documents, zone } => AnswerBody::Documents {
-                newest_epoch: *newest_epoch,
-                documents: documents.iter().map(|document| document.encode()).collect(),
-                zone: zone.clone(),
-            },
+            Self::Documents { newest_epoch, documents, zone, group } => {
+                let newest_epoch = *newest_epoch;
+                let documents = documents.iter().map(|document| document.encode()).collect();
+                let zone = zone.clone();
+                match group.clone() {
+                    None => AnswerBody::Documents { newest_epoch, documents, zone },
+                    Some(group) => {
+                        AnswerBody::GroupedDocuments { newest_epoch, documents, zone, group }
+                    }
+                }
+            }
             Self::Promised { epoch, ballot, vote } => AnswerBody::Promised {
                 epoch: *epoch,
                 ballot: (*ballot).into(),
@@ -137,13 +172,10 @@ impl Answer {
     ) -> Result<Result<Self, DocumentFault>, FrameFault> {
         let answer = match decode_control(header, PLACEMENT_SCHEMA, payload)? {
             AnswerBody::Documents { newest_epoch, documents, zone } => {
-                let is_sane = documents.len() <= EPOCHS_MAX
-                    && zone.as_ref().is_none_or(|zone| zone.len() <= TEXT_BYTES_MAX);
-                if !is_sane {
-                    return Err(FrameFault::BadPayload);
-                }
-                let documents: Result<_, _> = documents.iter().map(|text| read(text)).collect();
-                documents.map(|documents| Self::Documents { newest_epoch, documents, zone })
+                read_documents(newest_epoch, &documents, (zone, None))?
+            }
+            AnswerBody::GroupedDocuments { newest_epoch, documents, zone, group } => {
+                read_documents(newest_epoch, &documents, (zone, Some(group)))?
             }
             AnswerBody::Promised { epoch, ballot, vote } => {
                 let vote = vote.map(|vote| {
@@ -178,6 +210,20 @@ impl From<BallotBody> for Ballot {
     fn from(BallotBody { round, proposer }: BallotBody) -> Self {
         Self { round, proposer }
     }
+}
+
+fn read_documents(
+    newest_epoch: u64,
+    documents: &[String],
+    (zone, group): (Option<String>, Option<String>),
+) -> Result<Result<Answer, DocumentFault>, FrameFault> {
+    let is_short =
+        |name: &Option<String>| name.as_ref().is_none_or(|name| name.len() <= TEXT_BYTES_MAX);
+    if documents.len() > EPOCHS_MAX || !is_short(&zone) || !is_short(&group) {
+        return Err(FrameFault::BadPayload);
+    }
+    let documents: Result<_, _> = documents.iter().map(|text| read(text)).collect();
+    Ok(documents.map(|documents| Answer::Documents { newest_epoch, documents, zone, group }))
 }
 
 /// Checked whole; a text that is too long is a fault like others.
@@ -233,7 +279,12 @@ mod tests {
             check_control_frame(&name, &frame, &Ok(answer), Answer::decode);
         }
         let (zone, documents) = (Some("east".to_owned()), vec![document(4), document(5)]);
-        check("documents", Answer::Documents { newest_epoch: 5, documents, zone });
+        let of = |zone, group| {
+            let documents = documents.clone();
+            Answer::Documents { newest_epoch: 5, documents, zone, group }
+        };
+        check("documents", of(zone.clone(), None));
+        check("grouped_documents", of(zone, Some("payments".to_owned())));
         let vote = Some(Vote { ballot: BALLOT, document: document(5) });
         check("promised", Answer::Promised { epoch: 5, ballot: BALLOT, vote });
         check("accepted", Answer::Accepted { epoch: 5, ballot: BALLOT });

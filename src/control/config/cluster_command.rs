@@ -1,6 +1,8 @@
 //! `tidegate cluster ...` on the command line: its commands, and a help that teaches.
 
+use crate::control::config::group_rules::parse_group_rule;
 use crate::control::fleet::change::Change;
+use crate::model::placement::{Strategy, TagRule};
 
 /// Shown behind `tidegate cluster --help`.
 pub const CLUSTER_AFTER_HELP: &str = "\
@@ -13,6 +15,8 @@ Examples:
       adds the node whose first link port this is
   tidegate cluster weights 3f2a=50 10.0.0.4:9500=200
       half as much as usual for one node, twice as much for another
+  tidegate cluster strategy --group-rule '{team=\"payments\"} -> payments' --group 3f2a=payments
+      the series of that team are stored by the nodes of that group alone
   tidegate cluster remove 3f2a --url http://10.0.0.9:8428
       takes a node out, asking another gateway
 
@@ -45,6 +49,25 @@ Examples:
 Moving is about new samples: nothing is copied.
 Exit: 0 planned (or done), 2 not.";
 
+const STRATEGY_AFTER_HELP: &str = "\
+Examples:
+  tidegate cluster plan --shard-by __name__,instance
+      what it would move; nothing is done
+  tidegate cluster strategy --shard-by __name__,instance
+      a query that pins these labels asks the owners of one slot alone
+  tidegate cluster strategy --group-rule '{team=\"payments\"} -> payments' \\
+      --group-rule '{job=~\"edge-.*\"} -> edge' --group 3f2a=payments --group a0b1=edge
+      series of these rules go to the nodes of these groups, others to nodes without a group
+  tidegate cluster strategy --hash
+      by all labels, and no groups
+
+It replaces the strategy as a whole: give all rules. The first rule that matches a series counts.
+Nodes take the group that they were started with (`tidegate node --group`), unless --group says
+another one; `--group 3f2a=` takes a node out of its group. Each group, and what no rule matches,
+needs as many nodes as a series has owners. New samples follow it 3 s later; nothing is copied, and
+queries ask the old owners too until retention has let their samples go.
+Exit: 0 done, 2 not done.";
+
 const CHANGE_AFTER_HELP: &str = "\
 Exit: 0 done, 2 not done; when too few nodes answered, `tidegate cluster status` says what is.";
 
@@ -67,6 +90,9 @@ pub enum ClusterCommand {
         /// The first link port of each: HOST:PORT.
         #[arg(required = true, value_name = "HOST:PORT")]
         nodes: Vec<String>,
+        /// Group of all of them, instead of the one that each was started with.
+        #[arg(long, value_name = "GROUP")]
+        group: Option<String>,
         /// Whom to ask.
         #[command(flatten)]
         to: GatewayArguments,
@@ -81,6 +107,16 @@ pub enum ClusterCommand {
         #[command(flatten)]
         to: GatewayArguments,
     },
+    /// Changes how series find their owners: by all labels, by some, by rules and groups of nodes.
+    #[command(after_help = STRATEGY_AFTER_HELP)]
+    Strategy {
+        /// How.
+        #[command(flatten)]
+        strategy: StrategyArguments,
+        /// Whom to ask.
+        #[command(flatten)]
+        to: GatewayArguments,
+    },
     /// Changes how much nodes own beside each other.
     #[command(after_help = CHANGE_AFTER_HELP)]
     Weights {
@@ -91,6 +127,36 @@ pub enum ClusterCommand {
         #[command(flatten)]
         to: GatewayArguments,
     },
+}
+
+/// How series find their owners.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct StrategyArguments {
+    /// By all labels, no groups.
+    #[arg(long, conflicts_with_all = ["shard_by", "group_rule"])]
+    pub hash: bool,
+    /// By these labels only, with commas.
+    #[arg(long, value_name = "LABELS", value_delimiter = ',')]
+    pub shard_by: Vec<String>,
+    /// Series that match go to the nodes of a group: SELECTOR -> GROUP. Asked in this order.
+    #[arg(long, value_name = "RULE", value_parser = parse_group_rule)]
+    pub group_rule: Vec<TagRule>,
+    /// A node's group; empty for none.
+    #[arg(long, value_name = "NODE=GROUP", value_parser = parse_group)]
+    pub group: Vec<(String, String)>,
+}
+
+impl StrategyArguments {
+    /// `None`: it stays what it is.
+    fn strategy(&self) -> Option<Strategy> {
+        let is_given = self.hash || !self.shard_by.is_empty() || !self.group_rule.is_empty();
+        is_given.then(|| Strategy::of(self.group_rule.clone(), self.shard_by.clone()))
+    }
+
+    fn change(&self) -> Change {
+        let groups = self.group.iter().cloned().collect();
+        Change { strategy: self.strategy(), groups, ..Change::default() }
+    }
 }
 
 /// Whom to ask, and how to answer.
@@ -122,6 +188,9 @@ pub struct PlanArguments {
     /// Everything placed anew, as even as can be.
     #[arg(long)]
     pub even: bool,
+    /// How series find their owners.
+    #[command(flatten)]
+    pub strategy: StrategyArguments,
     /// Do it, too.
     #[arg(long)]
     pub apply: bool,
@@ -147,10 +216,15 @@ impl ClusterCommand {
         match self {
             Self::Status { to } => (to, ClusterRequest::Status),
             Self::Plan(plan) => (&plan.to, plan.request()),
-            Self::Add { nodes, to } => {
-                let change = Change { add: nodes.clone(), ..Change::default() };
+            Self::Add { nodes, group, to } => {
+                let of = |group: &String| {
+                    nodes.iter().map(|node| (node.clone(), group.clone())).collect()
+                };
+                let groups = group.as_ref().map(of).unwrap_or_default();
+                let change = Change { add: nodes.clone(), groups, ..Change::default() };
                 (to, ClusterRequest::Apply(change))
             }
+            Self::Strategy { strategy, to } => (to, ClusterRequest::Apply(strategy.change())),
             Self::Remove { nodes, to } => {
                 let change = Change { remove: nodes.clone(), ..Change::default() };
                 (to, ClusterRequest::Apply(change))
@@ -171,9 +245,17 @@ impl PlanArguments {
             weights: self.weight.iter().cloned().collect(),
             replication: self.replication,
             even: self.even,
+            ..self.strategy.change()
         };
         if self.apply { ClusterRequest::Apply(change) } else { ClusterRequest::Plan(change) }
     }
+}
+
+/// `NODE=GROUP`; the group may be empty.
+fn parse_group(text: &str) -> Result<(String, String), String> {
+    let fault = || format!("`{text}` is no NODE=GROUP, as in 3f2a=payments");
+    let (node, group) = text.rsplit_once('=').ok_or_else(fault)?;
+    if node.is_empty() { Err(fault()) } else { Ok((node.into(), group.into())) }
 }
 
 /// `NODE=WEIGHT`; the node may be `[::1]:9500`.
@@ -227,6 +309,30 @@ mod tests {
     }
 
     #[test]
+    fn strategies_are_read() {
+        let rule = parse_group_rule("{a=\"b\"}->g").expect("a rule");
+        let tags = |labels: &[&str]| {
+            let labels = labels.iter().map(|label| (*label).to_owned()).collect();
+            Some(Strategy::of(vec![rule.clone()], labels))
+        };
+        let groups = [("3f2a".to_owned(), "g".to_owned()), ("[::1]:9".to_owned(), String::new())];
+        let change =
+            Change { strategy: tags(&["x", "y"]), groups: groups.into(), ..Change::default() };
+        let line = "--group-rule {a=\"b\"}->g --shard-by x,y --group 3f2a=g --group [::1]:9=";
+        // Red if `plan` does it, or reads something else.
+        assert_eq!(read(&format!("strategy {line}")).1, ClusterRequest::Apply(change.clone()));
+        assert_eq!(read(&format!("plan {line}")).1, ClusterRequest::Plan(change));
+        let hash = Change { strategy: Some(Strategy::Hash {}), ..Change::default() };
+        assert_eq!(read("strategy --hash").1, ClusterRequest::Apply(hash));
+        let group = [("a:1".to_owned(), "g".to_owned())].into();
+        let add = Change { add: vec!["a:1".into()], groups: group, ..Change::default() };
+        assert_eq!(read("add a:1 --group g").1, ClusterRequest::Apply(add));
+        assert_eq!(read("plan --replication 2").1, {
+            ClusterRequest::Plan(Change { replication: Some(2), ..Change::default() })
+        });
+    }
+
+    #[test]
     fn lines_that_make_no_sense_are_refused() {
         #[track_caller]
         fn refused(line: &str) {
@@ -238,5 +344,8 @@ mod tests {
         refused("weights 3f2a=heavy");
         refused("weights =5");
         refused("status all");
+        refused("strategy --hash --shard-by a");
+        refused("strategy --group-rule {a=\"b\"}");
+        refused("strategy --group payments");
     }
 }

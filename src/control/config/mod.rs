@@ -8,12 +8,14 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::control::config::group_rules::GroupRules;
 use crate::control::config::role::Role;
 use crate::control::config::units::{AckMode, ByteSize, Listen, Names, Period};
 use crate::control::host::HostFacts;
 
 pub mod cluster_command;
 pub mod command;
+pub mod group_rules;
 pub mod load;
 pub mod role;
 pub mod units;
@@ -116,7 +118,11 @@ fields! {
     /// Where the node stands: owners of a series are chosen in different zones. All nodes have one,
     /// or none has. Default: none.
     zone: String = |_: &HostFacts| String::new();
-    /// Nodes to forward to, the first link port of each: HOST:PORT, several with commas.
+    /// Group of the node: it takes the series of the rules that name the group, and no others. It
+    /// counts when the node is added, or the rules change. Default: none, for what no rule matches.
+    group: String = |_: &HostFacts| String::new();
+    /// Nodes to forward to, the first link port of each: HOST:PORT, several with commas. The
+    /// addresses of a name are ways to one node, or, if several nodes answer, a list of nodes.
     nodes: Names = |_: &HostFacts| Names::default();
     /// Name server to ask about --nodes, IP:PORT. Default: those of /etc/resolv.conf.
     dns_server: String = |_: &HostFacts| String::new();
@@ -128,6 +134,10 @@ fields! {
     /// Labels that choose the owners of a series, several with commas: a query that pins them all
     /// asks their owners alone. It counts when a fleet is founded. Default: all labels.
     shard_by: Names = |_: &HostFacts| Names::default();
+    /// Series that only some nodes store, as SELECTOR -> GROUP: the first rule that matches names
+    /// the group of nodes (see `tidegate node --group`). Several with semicolons, or as a list. It
+    /// counts when a fleet is founded. Default: none.
+    group_rules: GroupRules = |_: &HostFacts| GroupRules::default();
     /// When a client is answered: when `all` owners of its samples have them on stable storage, or
     /// `one`. Default: all.
     ack: AckMode = |_: &HostFacts| AckMode::All;

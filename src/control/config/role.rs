@@ -25,9 +25,9 @@ impl Role {
     pub fn has(self, field: &str) -> bool {
         match field {
             "listen" => self != Self::Node,
-            "http" | "link" | "zone" => self == Self::Node,
-            "nodes" | "dns_server" | "auto_join" | "replication" | "shard_by" | "ack"
-            | "health_timeout" | "hint_bytes_max" | "hint_age_max" => self == Self::Gateway,
+            "http" | "link" | "zone" | "group" => self == Self::Node,
+            "nodes" | "dns_server" | "auto_join" | "replication" | "shard_by" | "group_rules"
+            | "ack" | "health_timeout" | "hint_bytes_max" | "hint_age_max" => self == Self::Gateway,
             "link_secret_file" => self != Self::Standalone,
             "head_bytes_max"
             | "log_segment_bytes"

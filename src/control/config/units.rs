@@ -232,6 +232,29 @@ fn parse<T: FromStr<Err = String>, E: Error>(text: &str) -> Result<T, E> {
     text.parse().map_err(E::custom)
 }
 
+/// Takes a string, or a list of them.
+pub(super) struct ListVisitor(pub &'static str);
+
+impl<'de> Visitor<'de> for ListVisitor {
+    type Value = Vec<String>;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(self.0)
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Vec<String>, E> {
+        Ok(vec![text.to_owned()])
+    }
+
+    fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+        let mut texts = Vec::new();
+        while let Some(text) = list.next_element::<String>()? {
+            texts.push(text);
+        }
+        Ok(texts)
+    }
+}
+
 /// Takes a string, a whole number, or a list of strings (joined by commas): what YAML makes of
 /// unquoted quantities.
 struct TextVisitor(&'static str);

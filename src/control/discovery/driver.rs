@@ -20,8 +20,8 @@ use tracing::{info, warn};
 use crate::base::time::{Duration, Instant, monotonic_now};
 use crate::control::discovery::entry::{SeedEntry, check_name};
 use crate::control::discovery::schedule::{
-    AskFault, Discovery, DiscoveryCounts, IN_FLIGHT_MAX, Pace, Question, Records, Reply,
-    Seed, SeedEvent,
+    AskFault, Discovery, DiscoveryCounts, IN_FLIGHT_MAX, Pace, Question, Records, Reply, Seed,
+    SeedEvent,
 };
 use crate::control::timer::sleep_until;
 

@@ -7,11 +7,12 @@
 //! POST /api/v1/cluster/add      {"nodes":["10.0.0.4:9500"]}   the same
 //! POST /api/v1/cluster/remove   {"nodes":["3f2a..."]}         the same
 //! POST /api/v1/cluster/weights  {"weights":{"3f2a...":50}}    the same
+//! POST /api/v1/cluster/strategy {"strategy":{...},"groups":{"3f2a...":"payments"}}   the same
 //! ```
 //! Answers are `{"status":"success","data":...}`, or errors as in the rest of the API. The only
 //! I/O: names of nodes that are to be added are looked up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::Router;
 use axum::body::Bytes;
@@ -26,6 +27,7 @@ use super::follower::{Command, CommandFault, Reply};
 use super::following::FleetHandle;
 use crate::control::api::error::ApiError;
 use crate::control::api::json;
+use crate::model::placement::Strategy;
 
 type Answer = Result<Response, ApiError>;
 
@@ -45,6 +47,18 @@ pub struct WeightsWish {
     pub weights: BTreeMap<String, u32>,
 }
 
+/// The body of `strategy`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StrategyWish {
+    /// As in [`Change`].
+    #[serde(default)]
+    pub strategy: Option<Strategy>,
+    /// As in [`Change`].
+    #[serde(default)]
+    pub groups: BTreeMap<String, String>,
+}
+
 /// The routes, to be merged with those of the rest of the API.
 pub fn router(fleet: FleetHandle) -> Router {
     Router::new()
@@ -54,6 +68,7 @@ pub fn router(fleet: FleetHandle) -> Router {
         .route("/api/v1/cluster/add", post(add))
         .route("/api/v1/cluster/remove", post(remove))
         .route("/api/v1/cluster/weights", post(weights))
+        .route("/api/v1/cluster/strategy", post(strategy))
         .with_state(fleet)
 }
 
@@ -85,6 +100,11 @@ async fn weights(State(fleet): State<FleetHandle>, body: Bytes) -> Answer {
     apply(&fleet, Change { weights, ..Change::default() }).await
 }
 
+async fn strategy(State(fleet): State<FleetHandle>, body: Bytes) -> Answer {
+    let StrategyWish { strategy, groups } = read(&body)?;
+    apply(&fleet, Change { strategy, groups, ..Change::default() }).await
+}
+
 async fn apply(fleet: &FleetHandle, change: Change) -> Answer {
     let change = resolved(change).await?;
     carry_out(fleet, Command::Apply(change)).await
@@ -95,32 +115,24 @@ fn read<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
         .map_err(|fault| ApiError::BadData(format!("cannot read the body as JSON: {fault}")))
 }
 
-/// Names of hosts as addresses: the follower knows no others.
-async fn resolved(change: Change) -> Result<Change, ApiError> {
-    let mut weights = BTreeMap::new();
-    for (name, weight) in change.weights {
-        weights.insert(address_of(name).await?, weight);
+/// With the addresses of its names: the follower looks nothing up.
+async fn resolved(mut change: Change) -> Result<Change, ApiError> {
+    let Change { add, remove, weights, groups, .. } = &change;
+    let names = add.iter().chain(remove).chain(weights.keys()).chain(groups.keys());
+    // An id has no colon.
+    let is_host =
+        |name: &&String| name.contains(':') && name.parse::<std::net::SocketAddr>().is_err();
+    let names: BTreeSet<String> = names.filter(is_host).cloned().collect();
+    for name in names {
+        let fault = |cause: String| ApiError::BadData(format!("cannot look {name:?} up: {cause}"));
+        let found = tokio::net::lookup_host(&name).await;
+        let found: Vec<_> = found.map_err(|error| fault(error.to_string()))?.collect();
+        if found.is_empty() {
+            return Err(fault("the name has no address".into()));
+        }
+        change.looked_up.insert(name, found);
     }
-    let (mut add, mut remove) = (Vec::new(), Vec::new());
-    for name in change.add {
-        add.push(address_of(name).await?);
-    }
-    for name in change.remove {
-        remove.push(address_of(name).await?);
-    }
-    Ok(Change { add, remove, weights, ..change })
-}
-
-/// An id, which has no colon, stays what it is.
-async fn address_of(name: String) -> Result<String, ApiError> {
-    if !name.contains(':') || name.parse::<std::net::SocketAddr>().is_ok() {
-        return Ok(name);
-    }
-    let fault = |cause: String| ApiError::BadData(format!("cannot look {name:?} up: {cause}"));
-    let mut found =
-        tokio::net::lookup_host(&name).await.map_err(|error| fault(error.to_string()))?;
-    let first = found.next().ok_or_else(|| fault("the name has no address".into()))?;
-    Ok(first.to_string())
+    Ok(change)
 }
 
 async fn carry_out(fleet: &FleetHandle, command: Command) -> Answer {

@@ -220,9 +220,10 @@ impl Follower {
         let Some(peer) = self.peers.by_address.get_mut(&address) else { return };
         let Some(node) = peer.met.as_ref().map(|met| met.node) else { return };
         match &answer {
-            Answer::Documents { newest_epoch, documents, zone } => {
+            Answer::Documents { newest_epoch, documents, zone, group } => {
                 peer.newest_epoch = Some(*newest_epoch);
                 peer.zone.clone_from(zone);
+                peer.group.clone_from(group);
                 if !peer.is_foreign {
                     peer.fault = None;
                 }

@@ -33,6 +33,8 @@ pub(super) struct Peer {
     pub newest_epoch: Option<u64>,
     /// Its zone, as it said.
     pub zone: Option<String>,
+    /// Its group, as it said.
+    pub group: Option<String>,
     /// From which epoch on it is to be read.
     pub read_from: u64,
     /// When it is to be asked next.
@@ -50,6 +52,7 @@ impl Peer {
             since: now,
             newest_epoch: None,
             zone: None,
+            group: None,
             read_from: 0,
             ask_at: now,
             is_foreign: false,
@@ -92,6 +95,12 @@ impl Peers {
         };
         let last = self.last_met.get(&node).map(|(address, _)| *address).filter(is_there);
         last.or_else(|| self.by_address.keys().copied().find(is_there))
+    }
+
+    /// The node that is there now and has said where it stands.
+    pub fn said_by(&self, node: NodeId) -> Option<&Peer> {
+        let peer = self.by_address.get(&self.address_of(node)?)?;
+        peer.newest_epoch.map(|_| peer)
     }
 
     /// Who is there now, with its address.

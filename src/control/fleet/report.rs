@@ -22,6 +22,9 @@ pub struct StatusReport {
     pub replication: u8,
     /// `hash`, `shard_by`, `tags`.
     pub strategy: String,
+    /// With `tags`: the rules, in the order in which they are asked.
+    #[serde(default)]
+    pub rules: Vec<String>,
     /// How even it is; of each group.
     pub groups: Vec<GroupReport>,
     /// Its nodes, ascending by id.
@@ -160,7 +163,7 @@ pub(super) fn status(
         id: met.node.to_string(),
         address: address.to_string(),
         zone: peer.zone.clone(),
-        group: None,
+        group: peer.group.clone(),
         weight: 0,
         shards: u32::try_from(met.shards.len()).unwrap_or(u32::MAX),
         slots: 0,
@@ -176,6 +179,9 @@ pub(super) fn status(
         start_ms: document.map_or(0, |document| document.start_ms),
         replication: document.map_or(0, |document| document.replication),
         strategy: document.map_or(String::new(), |document| strategy(&document.strategy)),
+        rules: document.map_or(Vec::new(), |document| {
+            document.strategy.rules().iter().map(ToString::to_string).collect()
+        }),
         groups: newest.map_or(Vec::new(), groups),
         nodes: newest.map_or(Vec::new(), |newest| nodes(newest, peers)),
         others: others.collect(),
@@ -191,7 +197,14 @@ fn strategy(strategy: &Strategy) -> String {
     match strategy {
         Strategy::Hash {} => "hash".into(),
         Strategy::ShardBy { labels } => format!("shard_by {}", labels.join(", ")),
-        Strategy::Tags { rules, .. } => format!("tags, {} rules", rules.len()),
+        Strategy::Tags { rules, within } => {
+            let count = rules.len();
+            let rules = format!("tags, {count} rule{}", if count == 1 { "" } else { "s" });
+            match within.labels() {
+                None => rules,
+                Some(labels) => format!("{rules}, shard_by {}", labels.join(", ")),
+            }
+        }
     }
 }
 

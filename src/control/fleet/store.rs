@@ -127,6 +127,14 @@ impl NodePlacement {
         Ok(Self { kept: Mutex::new(Kept { folder, acceptor }), epoch })
     }
 
+    /// The same, of a node that is to be in this group.
+    pub fn in_group(self, group: Option<String>) -> Self {
+        let Self { kept, epoch } = self;
+        let Kept { folder, acceptor } = kept.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let kept = Kept { folder, acceptor: acceptor.in_group(group) };
+        Self { kept: Mutex::new(kept), epoch }
+    }
+
     /// The newest epoch that the node follows, 0 while there is none; and every later one.
     pub fn epoch(&self) -> watch::Receiver<u64> {
         self.epoch.subscribe()

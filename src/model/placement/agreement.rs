@@ -92,6 +92,8 @@ pub enum Answer {
         documents: Vec<Arc<PlacementDocument>>,
         /// Where the node stands, by its own configuration.
         zone: Option<String>,
+        /// Which group it is to be in, by the same.
+        group: Option<String>,
     },
     /// To `Prepare`: promised.
     Promised {

@@ -7,7 +7,18 @@
 
 use super::document::{NodeId, PlacedNode, PlacementDocument, Strategy};
 use super::fault::{Cause, DocumentFault, Field};
-use super::fit::{SALTS_TRIED, Salts, fit_all, fit_node};
+use super::fit::{SALTS_TRIED, Salts, fit_all, fit_group, fit_node};
+
+/// Other groups.
+#[derive(Clone, Debug, Default)]
+pub struct Regrouping {
+    /// The strategy, if it is another one.
+    pub strategy: Option<Strategy>,
+    /// The groups of nodes that are there, or come.
+    pub groups: Vec<(NodeId, Option<String>)>,
+    /// Nodes that come.
+    pub nodes: Vec<PlacedNode>,
+}
 
 impl PlacementDocument {
     /// The first document of a fleet, as even as can be. `pull` and `salt` of the nodes are chosen.
@@ -85,11 +96,43 @@ impl PlacementDocument {
         Ok(next)
     }
 
-    /// Another way from series to slots: most series change their owners.
-    pub fn with_strategy(&self, start_ms: i64, strategy: Strategy) -> Result<Self, DocumentFault> {
+    /// Another way from series to slots, other groups of nodes, and nodes that come, all at once: a
+    /// rule needs nodes in its group, and a group a rule. With another strategy most series change
+    /// their owners, so groups that get or lose nodes for it are placed anew; with the same one only
+    /// nodes that are new in their group move slots.
+    pub fn regrouped(&self, start_ms: i64, regrouping: Regrouping) -> Result<Self, DocumentFault> {
         let mut next = self.next(start_ms)?;
-        next.strategy = strategy;
+        let Regrouping { strategy, groups, nodes } = regrouping;
+        let mut changed: Vec<NodeId> = nodes.iter().map(|node| node.id).collect();
+        next.nodes.extend(nodes);
+        next.nodes.sort_by_key(|node| node.id);
+        for (id, group) in groups {
+            let index = next.index_of(id)?;
+            if next.nodes[index].group != group {
+                next.nodes[index].group = group;
+                changed.push(id);
+            }
+        }
+        let is_other = strategy.as_ref().is_some_and(|strategy| *strategy != self.strategy);
+        if let Some(strategy) = strategy {
+            next.strategy = strategy;
+        }
         next.finish()?;
+        changed.sort();
+        changed.dedup();
+        let mut done: Vec<Option<String>> = Vec::new();
+        for id in &changed {
+            let index = next.index_of(*id)?;
+            let group = next.nodes[index].group.clone();
+            let is_new = |node: &PlacedNode| changed.contains(&node.id);
+            let mut members = next.nodes.iter().filter(|node| node.group == group);
+            if !is_other && !members.all(is_new) {
+                fit_node(&mut next, index, Salts::First(SALTS_TRIED));
+            } else if !done.contains(&group) {
+                fit_group(&mut next, group.as_deref());
+                done.push(group);
+            }
+        }
         Ok(next)
     }
 

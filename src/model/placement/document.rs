@@ -221,6 +221,16 @@ impl SlotRule {
 }
 
 impl Strategy {
+    /// By rules if there are some, and by chosen labels if there are some.
+    pub fn of(rules: Vec<TagRule>, labels: Vec<String>) -> Self {
+        match (rules.is_empty(), labels.is_empty()) {
+            (true, true) => Self::Hash {},
+            (true, false) => Self::ShardBy { labels },
+            (false, true) => Self::Tags { rules, within: SlotRule::Hash {} },
+            (false, false) => Self::Tags { rules, within: SlotRule::ShardBy { labels } },
+        }
+    }
+
     /// The rules, if there are groups.
     pub fn rules(&self) -> &[TagRule] {
         match self {
@@ -247,6 +257,25 @@ impl NodeId {
             return None;
         }
         u128::from_str_radix(text, 16).ok().map(Self)
+    }
+}
+
+/// As people write it: `{team="payments", job=~"edge-.*"} -> payments`.
+impl fmt::Display for TagRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, Matcher { name, operator, value }) in self.matchers.iter().enumerate() {
+            let comma = if index == 0 { "{" } else { ", " };
+            write!(f, "{comma}{name}{}\"", operator.as_str())?;
+            for letter in value.chars() {
+                match letter {
+                    '"' | '\\' => write!(f, "\\{letter}")?,
+                    '\n' => write!(f, "\\n")?,
+                    _ => write!(f, "{letter}")?,
+                }
+            }
+            write!(f, "\"")?;
+        }
+        write!(f, "}} -> {}", self.group)
     }
 }
 

@@ -131,15 +131,18 @@ pub(super) fn fit_all(document: &mut PlacementDocument) {
         document.nodes.iter().map(|node| node.group.clone()).collect();
     groups.sort();
     groups.dedup();
-    for node in &mut document.nodes {
+    for group in groups {
+        fit_group(document, group.as_deref());
+    }
+}
+
+/// Gives the nodes of a group new pulls.
+pub(super) fn fit_group(document: &mut PlacementDocument, group: Option<&str>) {
+    for node in document.nodes.iter_mut().filter(|node| node.group.as_deref() == group) {
         node.pull = node.weight * PULL_PER_WEIGHT;
     }
-    for group in groups {
-        let contest = Contest::new(document, group.as_deref());
-        let pulls = even_pulls(contest);
-        for (node, pull) in pulls {
-            document.nodes[usize::from(node)].pull = pull;
-        }
+    for (node, pull) in even_pulls(Contest::new(document, group)) {
+        document.nodes[usize::from(node)].pull = pull;
     }
 }
 

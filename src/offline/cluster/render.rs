@@ -10,6 +10,9 @@ use crate::offline::quantity;
 /// Digits of an id that people are shown; enough to tell nodes apart, and to name them by.
 const ID_DIGITS: usize = 8;
 
+/// Load that deviates by more is pointed out.
+const DEVIATION_SHOWN: f64 = 0.05;
+
 /// Columns, each as wide as its widest cell; the first ones are text, `numbers` are to the right.
 struct Table {
     rows: Vec<Vec<String>>,
@@ -67,6 +70,9 @@ pub(super) fn status(report: &StatusReport) -> String {
         let owners = quantity::of(replication.into(), "owner");
         let strategy = &report.strategy;
         line(&mut text, &format!("{nodes}, {owners} of each slot, placed by {strategy}"));
+        for rule in &report.rules {
+            line(&mut text, &format!("  {rule}"));
+        }
         for group in &report.groups {
             line(&mut text, &evenness(group));
         }
@@ -151,6 +157,13 @@ fn moves(text: &mut String, group: &GroupPlanReport) {
     let of = |deviation: Option<f64>| deviation.map_or_else(|| "none".into(), percent);
     let (before, after) = (of(group.deviation_before), of(group.deviation_after));
     line(text, &format!("Deviation of load between nodes: {before} before, {after} after"));
+    let is_uneven = |deviation: Option<f64>| deviation.is_some_and(|of| of > DEVIATION_SHOWN);
+    if is_uneven(group.deviation_after) {
+        line(
+            text,
+            "Uneven: see what `tidegate cluster plan --even` would make of it, once it is so",
+        );
+    }
 }
 
 fn plan_table(nodes: &[NodePlanReport]) -> Table {
@@ -178,8 +191,15 @@ fn plan_table(nodes: &[NodePlanReport]) -> Table {
 }
 
 fn node_table(nodes: &[NodeReport]) -> Table {
-    let names = ["node", "address", "zone", "weight", "shards", "slots", "share", "epoch", ""];
-    let mut table = Table::new(&names, 3..8);
+    // Where no node has a group nobody needs the column.
+    let has_groups = nodes.iter().any(|node| node.group.is_some());
+    let mut names =
+        vec!["node", "address", "zone", "weight", "shards", "slots", "share", "epoch", ""];
+    if has_groups {
+        names.insert(3, "group");
+    }
+    let first_number = if has_groups { 4 } else { 3 };
+    let mut table = Table::new(&names, first_number..names.len() - 1);
     for node in nodes {
         let state = match (&node.fault, node.is_reachable) {
             (Some(fault), _) => fault.clone(),
@@ -187,7 +207,7 @@ fn node_table(nodes: &[NodeReport]) -> Table {
             (None, false) => "does not answer".into(),
         };
         let share = f64::from(node.slots) / node.slots_fair.max(1.0);
-        table.rows.push(vec![
+        let mut row = vec![
             short(&node.id),
             node.address.clone(),
             node.zone.clone().unwrap_or_else(|| "-".into()),
@@ -197,7 +217,11 @@ fn node_table(nodes: &[NodeReport]) -> Table {
             percent(share),
             node.epoch.map_or_else(|| "-".into(), |epoch| epoch.to_string()),
             state,
-        ]);
+        ];
+        if has_groups {
+            row.insert(3, node.group.clone().unwrap_or_else(|| "-".into()));
+        }
+        table.rows.push(row);
     }
     table
 }
@@ -266,6 +290,7 @@ mod tests {
             start_ms: 0,
             replication: 1,
             strategy: "hash".into(),
+            rules: Vec::new(),
             groups: vec![GroupReport { group: None, deviation: 0.0012, maximum: 1.01 }],
             nodes: vec![node("3f2a0001", 9500, 8192), node("a0b1c2d3", 9600, 8191)],
             others: Vec::new(),

@@ -7,6 +7,7 @@ mod cluster;
 mod discovery;
 mod disks;
 mod faults;
+mod groups;
 mod growth;
 mod network;
 mod partitions;

@@ -511,6 +511,65 @@ fn a_node_that_was_lost_is_replaced_by_an_empty_one_at_its_address() {
     assert_eq!(newest.nodes[new].link, at);
 }
 
+fn tags(text: &str) -> Option<Strategy> {
+    let rules: crate::control::config::group_rules::GroupRules = text.parse().expect("rules");
+    Some(Strategy::of(rules.0, Vec::new()))
+}
+
+#[test]
+fn rules_and_groups_come_together_and_go() {
+    let config = FollowerConfig { replication: 1, ..config() };
+    let mut world = founded(&config);
+    let strategy = tags("{team=\"pay\"} -> pay");
+    let wish = |groups: &[(u16, &str)]| {
+        let named = |(number, group): &(u16, &str)| (address(*number).to_string(), (*group).into());
+        let groups = groups.iter().map(named).collect();
+        Command::Apply(Change { strategy: strategy.clone(), groups, ..Change::default() })
+    };
+    // A rule without nodes is refused, and says so.
+    let number = world.command(0, wish(&[]));
+    world.run(1.0);
+    let reply = format!("{:?}", world.gateways[0].replies.remove(&number));
+    assert!(reply.contains("EmptyGroup"), "{reply}");
+    // Red if groups are set before rules, or after: each alone is refused.
+    let done = world.plan_of(0, wish(&[(3, "pay")]));
+    assert!(done.is_done && done.is_resharded);
+    assert_eq!(done.groups.len(), 2);
+    let groups = |world: &World| -> Vec<Option<String>> {
+        world.newest(0).expect("a fleet").nodes.iter().map(|node| node.group.clone()).collect()
+    };
+    let pay = || Some("pay".to_owned());
+    assert_eq!(groups(&world), [None, None, pay()]);
+    let status = world.status_of(1);
+    assert_eq!((status.strategy.as_str(), status.groups.len()), ("tags, 1 rule", 2));
+    assert_eq!(status.rules, ["{team=\"pay\"} -> pay"]);
+    assert!(status.groups.iter().all(|group| group.deviation < 0.01), "{:?}", status.groups);
+    // A node that says itself where it belongs. Red if that is not asked, or if it takes slots of
+    // other groups.
+    let mut fourth = node(4);
+    fourth.acceptor = fourth.acceptor.in_group(pay());
+    world.nodes.push(fourth);
+    let added = world.plan_of(0, adding(4));
+    assert_eq!(groups(&world), [None, None, pay(), pay()]);
+    let moved: Vec<u32> = added.groups.iter().map(|group| group.slots_moved).collect();
+    assert!(!added.is_resharded && moved[0] == 0 && moved[1].abs_diff(8192) < 100, "{moved:?}");
+    // Another group of one node; its old group has slots enough without it.
+    let back = BTreeMap::from([(address(3).to_string(), String::new())]);
+    let change = Change { groups: back, ..Change::default() };
+    let moved = world.plan_of(1, Command::Apply(change));
+    assert_eq!(groups(&world), [None, None, None, pay()]);
+    assert!(moved.groups[0].slots_moved.abs_diff(16384 / 3) < 100, "{:?}", moved.groups[0]);
+    // Without rules there are no groups; with them, nodes are asked again.
+    let hash = Change { strategy: Some(Strategy::Hash {}), ..Change::default() };
+    assert!(world.plan_of(0, Command::Apply(hash)).is_done);
+    assert_eq!(groups(&world), [None, None, None, None]);
+    assert!(world.plan_of(0, wish(&[])).is_done);
+    assert_eq!(groups(&world), [None, None, None, pay()]);
+    // Once more is no change.
+    let again = world.plan_of(1, wish(&[]));
+    assert_eq!(again.epoch_before, again.epoch_after);
+}
+
 #[test]
 fn there_are_never_more_epochs_than_gateways_can_follow() {
     // Red without the check: the fleet would be changed, and its gateways could not follow.

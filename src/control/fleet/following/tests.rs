@@ -179,10 +179,9 @@ async fn a_fleet_over_sockets() {
     let name = format!("localhost:{}", three.address.port());
     let plan = format!("{{\"add\":[\"{name}\"],\"weights\":{{\"{name}\":50}}}}");
     let (code, text) = call(&fleet, "POST", "plan", &plan).await;
-    // `localhost` may be ::1 first, where nobody listens: then it says so.
-    if code != StatusCode::OK {
-        assert!(text.contains("cannot add the node at [::1]"), "{text}");
-    }
+    // Red if only the first of its addresses is tried: `localhost` may be ::1 first, where nobody
+    // listens.
+    assert_eq!(code, StatusCode::OK, "{text}");
     let add = format!("{{\"nodes\":[\"{}\"]}}", three.address);
     let done: PlanReport = data(call(&fleet, "POST", "add", &add).await);
     assert!(done.is_done && done.epoch_after == 2 && done.groups[0].nodes.len() == 3);
@@ -191,7 +190,7 @@ async fn a_fleet_over_sockets() {
     let weights = "{\"weights\":{\"0000000000000000000000000000000\":50}}";
     let (code, text) = call(&fleet, "POST", "weights", weights).await;
     assert_eq!(code, StatusCode::BAD_REQUEST);
-    assert!(text.contains("several nodes begin with"), "{text}");
+    assert!(text.contains("several nodes are"), "{text}");
     let (code, _) = call(&fleet, "POST", "remove", "{\"nodes\":[\"beef\"]}").await;
     assert_eq!(code, StatusCode::NOT_FOUND);
     let (code, _) = call(&fleet, "POST", "add", "{\"node\":1}").await;

@@ -55,7 +55,7 @@ fn what_was_said_holds_after_a_restart() {
     let zone = Some("east".into());
     assert_eq!(
         placement.handle_request(&Request::Read { from_epoch: 0 }),
-        Answer::Documents { newest_epoch: 2, documents, zone }
+        Answer::Documents { newest_epoch: 2, documents, zone, group: None }
     );
 }
 
@@ -130,7 +130,10 @@ fn frames_are_answered_with_frames() {
     let header = check_frame(&answer).expect("sealed");
     let answer = Answer::decode(&header, &answer[FRAME_HEADER_BYTES..]).expect("an answer");
     let zone = Some("east".into());
-    assert_eq!(answer, Ok(Answer::Documents { newest_epoch: 2, documents: vec![], zone }));
+    assert_eq!(
+        answer,
+        Ok(Answer::Documents { newest_epoch: 2, documents: vec![], zone, group: None })
+    );
     // Red if a frame that is none of ours is answered.
     assert!(placement.handle_frame(&header, b"no payload").is_err());
 }

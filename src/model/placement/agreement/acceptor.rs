@@ -51,6 +51,7 @@ pub struct Step {
 pub struct Acceptor {
     node: NodeId,
     zone: Option<String>,
+    group: Option<String>,
     documents: BTreeMap<u64, Arc<PlacementDocument>>,
     draft: Draft,
 }
@@ -64,9 +65,14 @@ impl Acceptor {
         draft: Draft,
     ) -> Self {
         let documents = documents.into_iter().map(|each| (each.epoch, each)).collect();
-        let mut acceptor = Self { node, zone, documents, draft };
+        let mut acceptor = Self { node, zone, group: None, documents, draft };
         acceptor.forget_draft();
         acceptor
+    }
+
+    /// The same, of a node that is to be in this group.
+    pub fn in_group(self, group: Option<String>) -> Self {
+        Self { group, ..self }
     }
 
     /// Who it is.
@@ -213,8 +219,9 @@ impl Acceptor {
             }
             documents.push(Arc::clone(document));
         }
-        let (newest_epoch, zone) = (self.newest_epoch(), self.zone.clone());
-        Answer::Documents { newest_epoch, documents, zone }
+        let newest_epoch = self.newest_epoch();
+        let (zone, group) = (self.zone.clone(), self.group.clone());
+        Answer::Documents { newest_epoch, documents, zone, group }
     }
 }
 
