@@ -31,16 +31,24 @@ fn clocks_are_apart_and_set() {
         fleet.set_clock(name, offset_s);
         sender.wait_for_acks(30);
     }
-    // What a log says of times is read back at a start, by another clock.
-    fleet.kill("n1");
-    fleet.run(&["clock", "n1", "200"]);
-    fleet.start_again("n1");
-    sender.wait_for_acks(50);
     let report = sender.finish();
     assert_eq!(report["statuses"].as_object().map(serde_json::Map::len), Some(1), "{report}");
-    fleet.wait_for_hints(&["g1", "g2"]);
     fleet.verify(&sender);
+
+    // What logs and hints say of times is read back by another clock.
+    let mut later = fleet.send("vm-json", Random::from_environment().next());
+    later.wait_for_acks(50);
+    fleet.kill("n1");
+    std::thread::sleep(HEALTH_TIMEOUT);
+    later.wait_for_acks(100);
+    fleet.run(&["clock", "n1", "200"]);
+    fleet.set_clock("g2", -240);
+    fleet.start_again("n1");
+    later.wait_for_acks(50);
+    later.finish();
+    fleet.wait_for_hints(&["g1", "g2"]);
     fleet.kill("n2");
+    fleet.verify(&later);
     fleet.verify(&sender);
 }
 
@@ -77,12 +85,12 @@ fn a_gateway_is_minutes_behind_when_a_node_is_added() {
     sender.wait_for_acks(100);
     let refused = "tidegate_refused_samples_total{reason=\"stale_epoch\"";
     fleet.wait_for_metric("g2", refused, |samples| samples > 0.0);
-    assert_eq!(fleet.metric("g2", "tidegate_placement_epoch"), 1.0, "it is behind");
+    assert!(fleet.metric("g2", "tidegate_placement_epoch") < 2.0, "it is behind");
     let refused = fleet.write("g2");
     assert_eq!(refused.status, 503, "{}", refused.text());
     assert!(refused.text().starts_with("stale_epoch"), "the reason: {}", refused.text());
     fleet.set_clock("g2", 0);
-    fleet.wait_for_metric("g2", "tidegate_placement_epoch", |epoch| epoch == 2.0);
+    fleet.wait_for_metric("g2", "tidegate_placement_epoch", |epoch| epoch >= 2.0);
     let written = fleet.write("g2");
     assert_eq!(written.status, 204, "it goes on: {}", written.text());
     sender.wait_for_acks(100);
@@ -104,18 +112,18 @@ fn a_gateway_is_a_minute_ahead_when_a_node_is_added() {
     let mut sender = fleet.send("remote-write", Random::from_environment().next());
     sender.wait_for_acks(50);
     add_node(&fleet, "g1");
-    fleet.wait_for_metric("g1", "tidegate_placement_epoch", |epoch| epoch == 2.0);
+    fleet.wait_for_metric("g1", "tidegate_placement_epoch", |epoch| epoch >= 2.0);
     sender.wait_for_acks(100);
-    assert_eq!(fleet.metric("g2", "tidegate_placement_epoch"), 1.0, "it starts in a minute");
+    assert!(fleet.metric("g2", "tidegate_placement_epoch") < 2.0, "it starts in a minute");
     sender.verify_while_sending(&fleet.url("g1"));
     fleet.set_clock("g1", 0);
-    fleet.wait_for_metric("g1", "tidegate_placement_epoch", |epoch| epoch == 1.0);
+    fleet.wait_for_metric("g1", "tidegate_placement_epoch", |epoch| epoch < 2.0);
     sender.wait_for_acks(100);
     // All at once: nobody waits for the minute to be over.
     for name in ["n1", "n2", "n3", "n4", "g1", "g2"] {
         fleet.set_clock(name, 70);
     }
-    fleet.wait_for_metric("g2", "tidegate_placement_epoch", |epoch| epoch == 2.0);
+    fleet.wait_for_metric("g2", "tidegate_placement_epoch", |epoch| epoch >= 2.0);
     sender.wait_for_acks(100);
     sender.finish();
     fleet.wait_for_hints(&["g1", "g2"]);
@@ -138,7 +146,7 @@ fn nodes_are_minutes_off_when_a_node_is_added() {
     sender.wait_for_acks(50);
     add_node(&fleet, "g1");
     for gateway in ["g1", "g2"] {
-        fleet.wait_for_metric(gateway, "tidegate_placement_epoch", |epoch| epoch == 2.0);
+        fleet.wait_for_metric(gateway, "tidegate_placement_epoch", |epoch| epoch >= 2.0);
     }
     sender.wait_for_acks(100);
     for (name, offset_s) in [("n1", -200), ("n2", 200), ("n4", -200)] {

@@ -26,7 +26,7 @@ fn nodes_do_not_hear_each_other() {
     fleet.cluster(&["add", &fleet.link("n4")]);
     fleet.wait_for_metric("n4", "tidegate_link_port_frames_total", |frames| frames > 20.0);
     for node in ["n1", "n2", "n3", "n4"] {
-        fleet.wait_for_metric(node, "tidegate_link_port_epoch", |epoch| epoch == 2.0);
+        fleet.wait_for_metric(node, "tidegate_link_port_epoch", |epoch| epoch >= 2.0);
     }
     sender.wait_for_acks(50);
     let report = sender.finish();
@@ -63,7 +63,7 @@ fn a_node_is_added_through_a_broken_network() {
     let added = cluster_at(&fleet.url("g1"), &["add", &fleet.link("n4")]);
     added.unwrap_or_else(|errors| panic!("two of three nodes are most of them: {errors}"));
     for node in ["n1", "n2", "n3", "n4"] {
-        fleet.wait_for_metric(node, "tidegate_link_port_epoch", |epoch| epoch == 2.0);
+        fleet.wait_for_metric(node, "tidegate_link_port_epoch", |epoch| epoch >= 2.0);
     }
     fleet.wait_for_metric("n4", "tidegate_link_port_frames_total", |frames| frames > 20.0);
     sender.wait_for_acks(50);
