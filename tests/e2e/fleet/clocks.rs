@@ -1,7 +1,7 @@
 //! Hosts whose clocks are apart, and clocks that are set under load (libfaketime; timeouts go by
 //! another clock, which nobody sets). Only a change of the fleet minds: an epoch begins when the
-//! clock says so. Beyond the few seconds that a start leaves, a gateway that is behind is refused as
-//! stale until it has caught up; a document from too far in the future gets no votes.
+//! clock says so. Beyond the few seconds that a start leaves, a gateway that is behind is refused
+//! as stale until it has caught up; a document from too far in the future gets no votes.
 //!
 //! Seen red when: reads ask the owners of the first epoch only; hints are forgotten instead of
 //! delivered; nodes take frames of an old epoch; nodes vote for any future.

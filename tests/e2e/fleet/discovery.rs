@@ -2,7 +2,8 @@
 //! fleet, A or AAAA for each node, to live for a second. Nodes move, and the name server hangs,
 //! fails and ends, under load.
 //!
-//! Seen red when: addresses that are known are never replaced; a name that failed is not asked again.
+//! Seen red when: addresses that are known are never replaced; a name that failed is not asked
+//! again.
 
 use super::cluster::{Fleet, Network, has_namespaces};
 use crate::process::wait_for;

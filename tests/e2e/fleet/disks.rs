@@ -1,9 +1,9 @@
-//! Disks of a fleet run full under load: a node's, and a gateway's that is needed for hints. Nothing
-//! acknowledged is lost, whoever is refused hears why, and with room again everything goes on. The
-//! disks are tmpfs of bounded size that `scripts/cluster` mounts in the fleet's own folder.
+//! Disks of a fleet run full under load: a node's, and a gateway's that is needed for hints.
+//! Nothing acknowledged is lost, whoever is refused hears why, and with room again everything goes
+//! on. The disks are tmpfs of bounded size that `scripts/cluster` mounts in the fleet's own folder.
 //!
-//! Seen red when: hints are forgotten instead of delivered; what a full node refuses counts as done;
-//! a hint that could not be written is acknowledged; the limit of hints is not looked at.
+//! Seen red when: hints are forgotten instead of delivered; what a full node refuses counts as
+//! done; a hint that could not be written is acknowledged; the limit of hints is not looked at.
 
 use super::cluster::{Fleet, Network, WIDE_DISK, has_namespaces};
 use crate::http::Response;
