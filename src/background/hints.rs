@@ -8,6 +8,7 @@
 //! gateway has no other background. Not here: what is kept and when it goes (`gateway/hint`), and
 //! what is asked of a disk (`store`).
 
+mod keeper;
 mod store;
 
 #[cfg(test)]
@@ -44,6 +45,8 @@ pub struct HintsConfig {
     pub folder: PathBuf,
     /// How much.
     pub limits: HintLimits,
+    /// What names the folder if nothing does yet.
+    pub keeper_if_new: u128,
 }
 
 /// Sends commands; cheap to clone.
@@ -70,8 +73,12 @@ impl HintBoard {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn write(&self, figures: Vec<(NodeId, HintFigures)>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = figures;
+    /// Whether they are others now.
+    fn write(&self, figures: Vec<(NodeId, HintFigures)>) -> bool {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_other = *known != figures;
+        *known = figures;
+        is_other
     }
 }
 
@@ -90,6 +97,10 @@ pub struct StartedHints {
     pub sender: HintSender,
     /// Its figures.
     pub board: HintBoard,
+    /// Says so when they are others; one that waits is as good as many.
+    pub changes: flume::Receiver<()>,
+    /// Names the folder, for ever.
+    pub keeper: u128,
     /// What waited on the disk, by node.
     pub found: Vec<FoundHints>,
 }
@@ -124,16 +135,21 @@ impl Hints {
         let shard_count = u32::try_from(events.len()).expect("at most 1024 shards");
         let open = HintStore::open(&PlainDisk, &config.folder, config.limits, shard_count);
         let (store, found) = run_ready(open).map_err(HintsFault::Store)?;
+        let keeper = keeper::keeper_of(&PlainDisk, &config.folder, config.keeper_if_new);
+        let keeper = run_ready(keeper).map_err(|errno| {
+            HintsFault::Store(HintStoreFault::Io { path: config.folder.clone(), errno })
+        })?;
         let (sender, commands) = flume::bounded(COMMANDS_PER_SHARD * events.len());
         let board = HintBoard::default();
         board.write(store.figures());
-        let turn = Turn { store, events, board: board.clone() };
+        let (teller, changes) = flume::bounded(1);
+        let turn = Turn { store, events, board: board.clone(), changes: teller };
         let thread = std::thread::Builder::new()
             .name("hints".to_owned())
             .spawn(move || turn.run(&commands))
             .map_err(HintsFault::Thread)?;
         let sender = HintSender { commands: sender };
-        Ok(StartedHints { hints: Self { thread }, sender, board, found })
+        Ok(StartedHints { hints: Self { thread }, sender, board, changes, keeper, found })
     }
 
     /// Waits for the end of the thread; false if it panicked.
@@ -146,6 +162,7 @@ struct Turn {
     store: HintStore<PlainDisk>,
     events: Vec<QueueSender<HintEvent>>,
     board: HintBoard,
+    changes: flume::Sender<()>,
 }
 
 impl Turn {
@@ -162,10 +179,13 @@ impl Turn {
                 self.store.handle(unix_now_ms(), command);
             }
             work = run_ready(self.store.work(unix_now_ms()));
+            // First: a client that is answered may ask at once.
+            if self.board.write(self.store.figures()) {
+                let _one_waits_already = self.changes.try_send(());
+            }
             while let Some((node, event)) = self.store.poll_event() {
                 self.tell(node, event);
             }
-            self.board.write(self.store.figures());
         }
     }
 

@@ -14,6 +14,7 @@ use crate::control::fleet::store::{NodePlacement, PlacementFault};
 use crate::control::readiness::ServerState;
 use crate::control::reads::answering::OtherQuestion;
 use crate::control::reads::fleet::FleetReads;
+use crate::control::reads::own_hints::OwnHints;
 use crate::control::reads::view::{ReadNode, ReadView};
 use crate::control::reads::warm::warm;
 use crate::gateway::fleet::FleetMail;
@@ -36,6 +37,8 @@ pub struct Followers {
     pub shards: Vec<QueueSender<FleetMail>>,
     /// Ready once there is a fleet.
     pub state: Arc<ServerState>,
+    /// What the gateway keeps for nodes.
+    pub hints: Option<OwnHints>,
 }
 
 /// Finds the nodes, and follows what they agree on, for as long as the control plane runs.
@@ -75,7 +78,7 @@ pub fn follow_fleet(
     let (fleet, following) = follow(following, seeds.seeds, |_| {});
     handle.spawn(following);
     let (teller, view) = watch::channel(Arc::new(ReadView::unknown(bounds)));
-    let reads = FleetReads::new(view, gateway, silence, secret);
+    let reads = FleetReads::new(view, (gateway, followers.hints.clone()), silence, secret);
     handle.spawn(tell_reads(fleet.view(), teller, bounds));
     handle.spawn(reads.clone().follow());
     handle.spawn(warm(reads.clone(), followers.shards.clone()));
@@ -109,7 +112,7 @@ async fn tell_reads(
 
 /// Hands every fleet to every shard, in order.
 async fn tell_shards(mut view: watch::Receiver<Arc<FleetView>>, followers: Followers) {
-    let Followers { shards, state } = followers;
+    let Followers { shards, state, .. } = followers;
     loop {
         let fleet = view.borrow_and_update().fleet.clone();
         if let Some(fleet) = fleet {

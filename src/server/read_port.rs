@@ -5,6 +5,7 @@ use crate::base::time::Duration;
 use crate::control::config::Config;
 use crate::control::readiness::{Readiness, ServerState};
 use crate::control::reads::answering::{Answering, AnsweringLimits, NodeIdentity, OtherQuestion};
+use crate::control::reads::lacking::NewsWithin;
 use crate::control::reads::server::{NodeStanding, ReadServer, ReadServerConfig};
 use crate::control::shards::Shards;
 use crate::server::fleet_control::keep_placement;
@@ -22,6 +23,9 @@ use tokio::sync::watch;
 
 /// Connections of gateways to the port: each has one that stays, and one for each query.
 const CONNECTIONS_MAX: u32 = 1024;
+/// How long gateways may take to say what they keep for a node that starts, or that none of them
+/// reached: they dial it at least once a second, and wait for an answer as long.
+const NEWS_WITHIN: Duration = Duration::from_secs(3);
 /// How often it is looked at how the node is.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
@@ -81,9 +85,13 @@ impl PlacedPort {
     ) -> Result<(), RecoverFault> {
         let Self { port: ReadPort { listener, secret, epoch }, placement } = self;
         let receiver = receiver_config(&manifest, manifest.shards, config.link.port());
+        // One that never was in a placement has missed nothing.
+        let is_new = epoch.load(Ordering::Relaxed) == 0;
+        let first = if is_new { Duration::ZERO } else { NEWS_WITHIN };
         let limits = AnsweringLimits {
             selects_max: config.query_concurrency_max,
             wait_max: config.query_wait_max.duration(),
+            news_within: NewsWithin { first, later: NEWS_WITHIN },
         };
         let who = NodeIdentity { node: manifest.node, incarnation: manifest.incarnation };
         let answering = Answering::new(shards, who, limits).with_others(placement);

@@ -4,9 +4,10 @@
 use crate::background::folder::{FolderLock, lock_folder};
 use crate::background::hints::{FoundHints, HintBoard, Hints, HintsConfig, StartedHints};
 use crate::base::chance::Chance;
-use crate::base::time::unix_now_ms;
+use crate::base::time::{Duration, unix_now_ms};
 use crate::control::config::Config;
 use crate::control::config::role::Role;
+use crate::control::reads::own_hints::{HintFiguresSource, OwnHints};
 use crate::gateway::fleet::FleetMail;
 use crate::gateway::hint::command::HintEvent;
 use crate::gateway::hint::log::HintLimits;
@@ -15,6 +16,7 @@ use crate::model::placement::NodeId;
 use crate::server::halves::{Halves, WINDOW};
 use crate::server::link_port::{LinkPort, LinkPortParts};
 use crate::server::link_side::{HintWay, LinkSide};
+use crate::server::rules::ack_policy;
 use crate::server::start::StartFault;
 use crate::server::threads::Queues;
 use crate::server::threads::bind_listeners;
@@ -25,10 +27,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
 
 /// In the data folder.
 const HINTS_NAME: &str = "hints";
 const HINT_SEGMENT_BYTES: u64 = 64 << 20;
+/// So often nodes are told what is kept for them, at most.
+const TELL_EVERY: Duration = Duration::from_millis(50);
 /// What both ends take where no secret was given: links stay on this host then.
 const SECRET_OF_THIS_HOST: &[u8] = b"tidegate links that stay on this host";
 
@@ -58,6 +64,10 @@ pub struct KeptHints {
     pub hints: Hints,
     /// For `/metrics`.
     pub board: HintBoard,
+    /// When it is another.
+    changes: flume::Receiver<()>,
+    /// Names the folder.
+    keeper: u128,
     /// No other process keeps hints in the folder meanwhile.
     _lock: FolderLock,
 }
@@ -113,9 +123,10 @@ impl Roles {
         let Self::Gateway(role) = self else { return Ok((None, Vec::new())) };
         let lock = lock_folder(&role.data).map_err(StartFault::Folder)?;
         let folder = role.data.join(HINTS_NAME);
-        let config = HintsConfig { folder, limits: role.hint_limits };
+        let keeper_if_new = role.identity.gateway;
+        let config = HintsConfig { folder, limits: role.hint_limits, keeper_if_new };
         let started = Hints::start(&config, senders).map_err(StartFault::Hints)?;
-        let StartedHints { hints, sender, board, found } = started;
+        let StartedHints { hints, sender, board, changes, keeper, found } = started;
         for FoundHints { node, segments, figures, damaged } in &found {
             let (samples, bytes) = (figures.samples, figures.bytes);
             tracing::info!(%node, segments, samples, bytes, "hints wait for a node");
@@ -132,7 +143,7 @@ impl Roles {
             started_ms,
         };
         let ways = receivers.into_iter().map(way).collect();
-        Ok((Some(KeptHints { hints, board, _lock: lock }), ways))
+        Ok((Some(KeptHints { hints, board, changes, keeper, _lock: lock }), ways))
     }
 
     /// The halves of a shard; each shard once.
@@ -169,6 +180,23 @@ impl Roles {
                 Ok(Halves::Node(Box::new(LinkPort::new(parts))))
             }
         }
+    }
+}
+
+impl KeptHints {
+    /// What is kept, for the gateway's reads and for the nodes, told on `handle`.
+    pub fn own(&self, config: &Config, handle: &Handle) -> OwnHints {
+        let (teller, changes) = watch::channel(());
+        let of_board = self.changes.clone();
+        handle.spawn(async move {
+            while of_board.recv_async().await.is_ok() {
+                teller.send_replace(());
+                tokio::time::sleep(TELL_EVERY).await;
+            }
+        });
+        let board = self.board.clone();
+        let figures: HintFiguresSource = Arc::new(move || board.read());
+        OwnHints { keeper: self.keeper, ack: ack_policy(config), figures, changes }
     }
 }
 

@@ -20,7 +20,7 @@ use crate::server::fleet_control::{Followers, follow_fleet};
 use crate::server::life::Life;
 use crate::server::read_port::ReadPort;
 use crate::server::recover::{BlockQueues, RecoverFault, Recovered, recover};
-use crate::server::roles::{GatewayRole, KeptHints, Roles};
+use crate::server::roles::{GatewayRole, Roles};
 use crate::server::rules::{self, NodeRules};
 use crate::server::signals;
 use crate::server::threads::{
@@ -188,14 +188,13 @@ fn serve_gateway(config: &Config) -> Result<(), StartFault> {
     let control_plane = ControlPlane::threads(config.control_threads as usize);
     let control_plane = control_plane.map_err(StartFault::Thread)?;
     process.state.set_no_fleet();
-    let followers = Followers { shards: fleets, state: Arc::clone(&process.state) };
+    let state = Arc::clone(&process.state);
+    let own = hints.as_ref().map(|kept| kept.own(config, control_plane.handle()));
+    let followers = Followers { shards: fleets, state, hints: own.clone() };
     let (fleet, reads) = follow_fleet(config, identity, followers, control_plane.handle())?;
     let api = api_state(config, handles, &process).with_fleet(reads);
-    let api = match &hints {
-        Some(KeptHints { board, .. }) => {
-            let board = board.clone();
-            api.with_hints(Arc::new(move || board.read()))
-        }
+    let api = match own {
+        Some(own) => api.with_hints(own.figures),
         None => api,
     };
     let api = api::router(api).merge(fleet::api::router(fleet));

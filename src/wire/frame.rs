@@ -74,11 +74,15 @@ pub enum FrameKind {
     PlacementRequest = 17,
     /// What the node says to that.
     PlacementAnswer = 18,
+    /// What a gateway keeps for the node (`wire/hints.rs`).
+    HintsHeld = 19,
+    /// What the node lacks by all it has heard.
+    HintsHeard = 20,
 }
 
 impl FrameKind {
     /// Every kind, in the order of their numbers, which begin at 1.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::Write,
         Self::Delete,
         Self::Challenge,
@@ -97,6 +101,8 @@ impl FrameKind {
         Self::SelectFault,
         Self::PlacementRequest,
         Self::PlacementAnswer,
+        Self::HintsHeld,
+        Self::HintsHeard,
     ];
 
     fn of_number(kind: u16) -> Result<Self, FrameFault> {
@@ -366,7 +372,7 @@ mod tests {
         for (number, kind) in (1..).zip(FrameKind::ALL) {
             assert_eq!((kind as u16, FrameKind::of_number(number)), (number, Ok(kind)));
         }
-        for kind in [0, 19, u16::MAX] {
+        for kind in [0, 21, u16::MAX] {
             assert_eq!(FrameKind::of_number(kind), Err(FrameFault::UnknownKind { kind }));
         }
     }

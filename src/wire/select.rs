@@ -11,7 +11,7 @@ use crate::model::matcher::Matcher;
 use crate::model::sample::Sample;
 use crate::model::series::TenantId;
 
-pub use codec::{SELECT_SCHEMA, SelectEnding, StringsView, encode_answer};
+pub use codec::{SELECT_SCHEMA, SelectEnding, StringsView, encode_answer, encode_end};
 pub use series::{PieceTooLong, SelectedSeriesPiece, SeriesJoiner, SeriesView};
 
 /// What to look for on one node shard. Both ends of the range are inclusive, Unix milliseconds.

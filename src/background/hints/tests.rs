@@ -30,7 +30,7 @@ impl Rig {
             age_max_ms: i64::MAX,
             segment_bytes,
         };
-        let config = HintsConfig { folder: folder.join("hints"), limits };
+        let config = HintsConfig { folder: folder.join("hints"), limits, keeper_if_new: 5 };
         let (senders, events) =
             (0..shards).map(|_| flume::bounded(QUEUE)).unzip::<_, _, Vec<_>, _>();
         let senders = senders.into_iter().map(|sender| QueueSender::new(sender, Arc::new(NoWake)));

@@ -20,11 +20,10 @@ use crate::control::api::error::ApiError;
 use crate::control::gather::{GatherLimits, Question};
 use crate::control::readiness::{Readiness, ServerState};
 use crate::control::reads::fleet::FleetReads;
+use crate::control::reads::own_hints::HintFiguresSource;
 use crate::control::shards::Shards;
 use crate::control::source::ReadSource;
-use crate::gateway::hint::log::HintFigures;
 use crate::model::matcher::Matcher;
-use crate::model::placement::NodeId;
 use crate::model::series::TenantId;
 use crate::query::merge::Window;
 
@@ -76,9 +75,6 @@ pub struct ApiState {
     /// What a gateway keeps for nodes that are down.
     pub(crate) hints: Option<HintFiguresSource>,
 }
-
-/// Tells how the hints of each node are.
-pub type HintFiguresSource = Arc<dyn Fn() -> Vec<(NodeId, HintFigures)> + Send + Sync>;
 
 impl ApiState {
     /// The API of a process that starts now, by `clock` (Unix milliseconds).

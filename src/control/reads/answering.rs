@@ -4,20 +4,23 @@
 //! In: a whole frame. Out: frames of the answer, which bear its number, no faster than they are
 //! taken. Dropping the future ends the work on it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc};
 
+use crate::base::time::monotonic_now;
 use crate::control::gather::{Answers, GatherFault, ask_shards};
+use crate::control::reads::lacking::{HeldElsewhere, NewsWithin};
 use crate::control::shards::{ShardRequest, Shards};
 use crate::wire::frame::{
     FRAME_HEADER_BYTES, FrameFault, FrameHeader, FrameKind, Memory, number_frame,
 };
 use crate::wire::hello::id_space;
+use crate::wire::hints::{HintsHeld, Lacking};
 use crate::wire::registry::{REGISTRY_PAGE_MAX, RegistryPage, RegistryRequest};
 use crate::wire::select::{
-    PieceTooLong, SelectAnswer, SelectFault, SelectLayer, SelectRequest, encode_answer,
+    PieceTooLong, SelectAnswer, SelectFault, SelectLayer, SelectRequest, encode_answer, encode_end,
 };
 
 /// Who answers.
@@ -36,6 +39,8 @@ pub struct AnsweringLimits {
     pub selects_max: u32,
     /// How long one waits for its turn before it is told to come again.
     pub wait_max: Duration,
+    /// How long gateways may take to come and say what they keep for the node.
+    pub news_within: NewsWithin,
 }
 
 /// A question that neither a shard nor a block answers.
@@ -58,6 +63,18 @@ pub struct Answering {
     limits: AnsweringLimits,
     places: Arc<Semaphore>,
     others: Option<flume::Sender<OtherQuestion>>,
+    held: Arc<Mutex<HeldElsewhere>>,
+}
+
+/// A gateway is there that says what it keeps, until this is dropped.
+pub struct Meeting {
+    held: Arc<Mutex<HeldElsewhere>>,
+}
+
+impl Drop for Meeting {
+    fn drop(&mut self) {
+        lock(&self.held).handle_lost();
+    }
 }
 
 /// Why the connection that a question came over is to be closed.
@@ -82,7 +99,7 @@ pub struct AnswerSender {
 }
 
 /// Nobody wants the rest of the answer, or there is none.
-struct Unwanted;
+pub(super) struct Unwanted;
 
 impl AnswerSender {
     /// Frames that answer the question of this number.
@@ -90,7 +107,8 @@ impl AnswerSender {
         Self { number, frames }
     }
 
-    async fn send(&self, frame: Memory) -> Result<(), Unwanted> {
+    /// Waits for room.
+    pub(super) async fn send(&self, frame: Memory) -> Result<(), Unwanted> {
         self.frames.send(frame).await.map_err(|_| Unwanted)
     }
 }
@@ -99,12 +117,37 @@ impl Answering {
     /// Answers from `shards` and the blocks below them.
     pub fn new(shards: Shards, identity: NodeIdentity, limits: AnsweringLimits) -> Self {
         let places = Arc::new(Semaphore::new(limits.selects_max as usize));
-        Self { shards, identity, limits, places, others: None }
+        let held = Arc::new(Mutex::new(HeldElsewhere::new(limits.news_within)));
+        Self { shards, identity, limits, places, others: None, held }
     }
 
     /// Questions of other kinds go to `others`, which is bounded: those about placement.
     pub fn with_others(self, others: flume::Sender<OtherQuestion>) -> Self {
         Self { others: Some(others), ..self }
+    }
+
+    /// A connection says for the first time what its gateway keeps for the node.
+    pub fn meet(&self) -> Meeting {
+        lock(&self.held).handle_met(monotonic_now());
+        Meeting { held: Arc::clone(&self.held) }
+    }
+
+    /// Takes in what a gateway keeps for the node. At once, as what it says next replaces this. The
+    /// answer.
+    ///
+    /// # Errors
+    /// As [`Answering::answer`].
+    pub fn hear(&self, header: &FrameHeader, payload: &[u8]) -> Result<Memory, QuestionFault> {
+        let held = HintsHeld::decode(header, payload)?;
+        lock(&self.held).handle_held(&held);
+        let mut frame = self.lacking().encode_frame();
+        number_frame(&mut frame, header.sequence);
+        Ok(frame)
+    }
+
+    /// What the node lacks, as far as it was told.
+    fn lacking(&self) -> Lacking {
+        lock(&self.held).lacking(monotonic_now())
     }
 
     /// Answers `frame`, which is whole and has this header.
@@ -143,6 +186,8 @@ impl Answering {
             let text = "cannot answer: the node has as many selects as it takes; ask again";
             return answers.fault(SelectFault::Unavailable(text.into())).await;
         };
+        // What arrives from now on may be too late for this answer.
+        let before = self.lacking();
         let mut found = match ask_shards(&self.shards, request.into()).await {
             Ok(found) => found,
             Err(fault) => return answers.fault(select_fault(fault)).await,
@@ -154,8 +199,8 @@ impl Answering {
                 Err(fault) => return answers.fault(select_fault(fault)).await,
             }
         }
-        let end = SelectAnswer::End { series_count: found.series_count() };
-        answers.piece(SelectLayer::Blocks, &end).await
+        let lacking = if before.is_nothing() { self.lacking() } else { before };
+        answers.send(encode_end(answers.number, found.series_count(), lacking)).await
     }
 
     async fn answer_registry(
@@ -229,6 +274,10 @@ impl AnswerSender {
         }
         if is_cut { Err(Unwanted) } else { Ok(()) }
     }
+}
+
+fn lock(held: &Mutex<HeldElsewhere>) -> MutexGuard<'_, HeldElsewhere> {
+    held.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn select_fault(fault: GatherFault) -> SelectFault {

@@ -15,11 +15,14 @@ use crate::base::chance::Chance;
 use crate::base::time::{Duration, Instant, monotonic_now};
 use crate::control::reads::conversation::{Conversation, Dialling};
 use crate::control::reads::fault::ReadFault;
+use crate::control::reads::own_hints::OwnHints;
 use crate::control::reads::selecting::SelectStream;
-use crate::wire::frame::{FrameHeader, Memory, number_frame};
+use crate::model::placement::NodeId;
+use crate::wire::frame::{FrameHeader, FrameKind, Memory, number_frame};
 use crate::wire::hello::Welcome;
+use crate::wire::hints::HintsHeld;
 use crate::wire::link::{Dialler, SilenceLimits};
-use crate::wire::proof::LinkSecret;
+use crate::wire::proof::{LinkSecret, NONCE_BYTES};
 use crate::wire::select::SelectRequest;
 
 /// Small questions to a node that are under way; the next one is refused.
@@ -79,11 +82,34 @@ impl NodeClient {
         silence: SilenceLimits,
         secret: LinkSecret,
     ) -> io::Result<Self> {
-        let dialling = Dialling { address, dialler, silence, secret };
+        Self::begin(Dialling { address, dialler, silence, secret }, None)
+    }
+
+    /// The same, which tells the node what `hints` hold for it: first, so that a node that is up
+    /// has heard it, and whenever it changes.
+    ///
+    /// # Errors
+    /// As [`NodeClient::start`].
+    pub fn start_telling(
+        hints: OwnHints,
+        (address, dialler): (std::net::SocketAddr, Dialler),
+        silence: SilenceLimits,
+        secret: LinkSecret,
+    ) -> io::Result<Self> {
+        Self::begin(Dialling { address, dialler, silence, secret }, Some(hints))
+    }
+
+    fn begin(dialling: Dialling, hints: Option<OwnHints>) -> io::Result<Self> {
         let (questions, asked) = mpsc::channel(QUESTIONS_MAX as usize);
         let (teller, status) = watch::channel(NodeStatus::Dialling);
         let (idle, chance) = (Mutex::default(), Mutex::new(Chance::open()?));
-        let keeper = Keeper { dialling: dialling.clone(), chance: Chance::open()?, teller, asked };
+        let hints = hints.map(|own| OwnWords {
+            node: NodeId(dialling.dialler.node_expected),
+            own,
+            said: HintsHeld::default(),
+        });
+        let (dialled, drawn) = (dialling.clone(), Chance::open()?);
+        let keeper = Keeper { dialling: dialled, chance: drawn, teller, asked, hints };
         tokio::spawn(keeper.run());
         Ok(Self { node: Arc::new(Node { dialling, chance, questions, status, idle }) })
     }
@@ -185,6 +211,15 @@ struct Keeper {
     chance: Chance,
     teller: watch::Sender<NodeStatus>,
     asked: mpsc::Receiver<Question>,
+    hints: Option<OwnWords>,
+}
+
+/// What the node is told of hints.
+struct OwnWords {
+    node: NodeId,
+    own: OwnHints,
+    /// Over this connection.
+    said: HintsHeld,
 }
 
 /// Every client is gone.
@@ -195,7 +230,7 @@ impl Keeper {
         let mut again_after = AGAIN_AFTER;
         loop {
             let nonce = self.chance.draw();
-            let fault = match Conversation::open(&self.dialling, nonce).await {
+            let fault = match self.open(nonce).await {
                 Ok(conversation) => {
                     again_after = AGAIN_AFTER;
                     let lived_at = monotonic_now() + LIVED_FOR;
@@ -221,10 +256,21 @@ impl Keeper {
         }
     }
 
+    /// Dials; the node is told of hints first.
+    async fn open(&mut self, nonce: [u8; NONCE_BYTES]) -> Result<Conversation, ReadFault> {
+        let mut conversation = Conversation::open(&self.dialling, nonce).await?;
+        if let Some(words) = &mut self.hints {
+            let _waits = conversation.ask(words.news());
+            while !conversation.next(|header, _| header.kind == FrameKind::HintsHeard).await? {}
+        }
+        Ok(conversation)
+    }
+
     /// Asks what is asked, until the connection is of no more use.
     async fn converse(&mut self, mut conversation: Conversation) -> Result<ReadFault, Unused> {
         let mut under_way = HashMap::new();
         let mut next_number = 1;
+        let mut telling = None;
         let fault = loop {
             let read = |header: &FrameHeader, bytes: &[u8]| {
                 let mut frame = Memory::new();
@@ -235,6 +281,7 @@ impl Keeper {
             let question = tokio::select! {
                 answer = conversation.next(read) => match answer {
                     Ok((header, frame)) => {
+                        telling.take_if(|number| *number == header.sequence);
                         let reply: Option<Reply> = under_way.remove(&header.sequence);
                         // An asker that has left needs no answer.
                         let _ = reply.map(|reply| reply.send(Ok((header, frame))));
@@ -242,9 +289,23 @@ impl Keeper {
                     }
                     Err(fault) => break fault,
                 },
-                question = self.asked.recv(), if room => question.ok_or(Unused)?,
+                question = self.asked.recv(), if room => Some(question.ok_or(Unused)?),
+                () = changed(&mut self.hints), if telling.is_none() => None,
             };
-            let Question { mut frame, reply } = question;
+            let Some(Question { mut frame, reply }) = question else {
+                let Some(words) = self.hints.as_mut().filter(|words| words.is_news()) else {
+                    continue;
+                };
+                let mut frame = words.news();
+                number_frame(&mut frame, next_number);
+                if conversation.ask(frame).is_err() {
+                    // The next connection begins with it.
+                    break ReadFault::TooMany { questions_max: QUESTIONS_MAX };
+                }
+                telling = Some(next_number);
+                next_number += 1;
+                continue;
+            };
             number_frame(&mut frame, next_number);
             if conversation.ask(frame).is_ok() {
                 under_way.insert(next_number, reply);
@@ -273,6 +334,30 @@ impl Keeper {
             }
         }
     }
+}
+
+impl OwnWords {
+    /// Whether something else is to be said than was.
+    fn is_news(&self) -> bool {
+        self.own.held_for(self.node) != self.said
+    }
+
+    /// What is to be said now.
+    fn news(&mut self) -> Memory {
+        self.own.changes.mark_unchanged();
+        self.said = self.own.held_for(self.node);
+        self.said.encode_frame()
+    }
+}
+
+/// Waits until hints may be otherwise.
+async fn changed(hints: &mut Option<OwnWords>) {
+    if let Some(words) = hints
+        && words.own.changes.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending::<()>().await;
 }
 
 type Reply = oneshot::Sender<Result<(FrameHeader, Memory), ReadFault>>;

@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 
-use crate::base::time::monotonic_now;
+use crate::base::time::{Duration, monotonic_now};
 use crate::control::reads::fault::ReadFault;
 use crate::control::timer::sleep_until;
 use crate::wire::frame::{FrameHeader, Memory};
@@ -18,6 +19,9 @@ use crate::wire::hello::Welcome;
 use crate::wire::link::{Dialler, Reader, ReaderEvent, SilenceLimits};
 use crate::wire::proof::{LinkSecret, NONCE_BYTES};
 
+/// While nobody answers it is dialled once more: what was lost by the network the kernel sends again
+/// only after one second, then two, and so on.
+const DIAL_EVERY: Duration = Duration::from_millis(250);
 /// Bytes that are received at once.
 const RECEIVED_BYTES: usize = 128 << 10;
 
@@ -47,10 +51,7 @@ pub(super) struct Conversation {
 impl Conversation {
     /// Connects, and waits until the node has proved itself.
     pub async fn open(dialling: &Dialling, nonce: [u8; NONCE_BYTES]) -> Result<Self, ReadFault> {
-        let connect = TcpStream::connect(dialling.address);
-        let within = dialling.silence.unhealthy_after;
-        let stream = tokio::time::timeout(within, connect).await.map_err(|_| ReadFault::Silent)?;
-        let stream = stream.map_err(|error| ReadFault::Unreachable(error.to_string()))?;
+        let stream = connect(dialling.address, dialling.silence.unhealthy_after).await?;
         // Questions are small, and each is sent in one piece.
         let _as_it_is = stream.set_nodelay(true);
         let now = monotonic_now();
@@ -154,4 +155,20 @@ impl Conversation {
         }
         Ok(())
     }
+}
+
+/// Connects; the first of several tries that is answered counts, the others are given up.
+async fn connect(address: SocketAddr, within: Duration) -> Result<TcpStream, ReadFault> {
+    let mut tries = JoinSet::new();
+    let dial = async {
+        loop {
+            tries.spawn(TcpStream::connect(address));
+            tokio::select! {
+                Some(Ok(outcome)) = tries.join_next() => return outcome,
+                () = tokio::time::sleep(DIAL_EVERY) => {}
+            }
+        }
+    };
+    let outcome = tokio::time::timeout(within, dial).await.map_err(|_| ReadFault::Silent)?;
+    outcome.map_err(|error| ReadFault::Unreachable(error.to_string()))
 }

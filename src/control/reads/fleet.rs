@@ -6,7 +6,6 @@
 //! Memory: the query's limits, times the replication while replicas are not merged yet.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -18,23 +17,24 @@ use crate::control::gather::{
     GatherFault, GatherLimits, Question, Runs, SeriesRun, check_series_count, into_series,
     sort_by_labels,
 };
+use crate::control::reads::absences::Absences;
 use crate::control::reads::client::NodeClient;
 use crate::control::reads::fault::ReadFault;
+use crate::control::reads::own_hints::OwnHints;
 use crate::control::reads::selecting::Piece;
-use crate::control::reads::view::{ReadNode, ReadView};
+use crate::control::reads::view::{Answered, ReadNode, ReadView};
 use crate::control::source::Found;
 use crate::model::matcher::Matcher;
 use crate::model::placement::NodeId;
 use crate::model::sample::Sample;
 use crate::query::merge::{Merger, SampleBudget, merge_replicas};
+use crate::wire::hints::Lacking;
 use crate::wire::link::{Dialler, SilenceLimits};
 use crate::wire::proof::LinkSecret;
 use crate::wire::select::{SelectAnswer, SelectFault, SelectRequest, SelectWant};
 
 /// Series that are merged before other work of the thread gets its turn.
 const SERIES_PER_TURN: usize = 64;
-/// Nodes that a warning names.
-const NODES_NAMED_MAX: usize = 3;
 
 /// The fleet, to be read. Cheap to clone.
 #[derive(Clone)]
@@ -45,6 +45,7 @@ pub struct FleetReads {
 struct FleetClients {
     view: watch::Receiver<Arc<ReadView>>,
     gateway: u128,
+    hints: Option<OwnHints>,
     silence: SilenceLimits,
     secret: LinkSecret,
     clients: Mutex<HashMap<NodeId, (ReadNode, NodeClient)>>,
@@ -71,16 +72,16 @@ struct Collected<C> {
 }
 
 impl FleetReads {
-    /// Reads the fleet of `view` as gateway `gateway`. `silence.unhealthy_after` is the health
-    /// timeout.
+    /// Reads the fleet of `view` as gateway `gateway`, which keeps `hints` for nodes and tells them
+    /// so. `silence.unhealthy_after` is the health timeout.
     pub fn new(
         view: watch::Receiver<Arc<ReadView>>,
-        gateway: u128,
+        (gateway, hints): (u128, Option<OwnHints>),
         silence: SilenceLimits,
         secret: LinkSecret,
     ) -> Self {
         let clients = Mutex::default();
-        Self { all: Arc::new(FleetClients { view, gateway, silence, secret, clients }) }
+        Self { all: Arc::new(FleetClients { view, gateway, hints, silence, secret, clients }) }
     }
 
     /// Dials nodes as they become known, and leaves those that are no longer, until nobody changes
@@ -198,44 +199,52 @@ impl FleetReads {
             return Err(GatherFault::Nobody("the placement is not known yet; ask again".into()));
         }
         let mut by_node = BTreeMap::new();
-        let mut away = BTreeMap::new();
-        let mut slots_lost = 0;
+        let mut absences = Absences::default();
         for group in &question.groups {
             let plan = view.plan(question.tenant, group, question.window);
             let request = Arc::new(select_request(question, group, &want, limits));
             let mut asked = JoinSet::new();
             for id in plan.nodes.iter().copied() {
+                // Before it is asked: what it gets meanwhile may be too late for the answer.
+                if let Some(own) = &self.all.hints {
+                    absences.add_lacking(id, own.lacking(id));
+                }
                 match self.client(view, id) {
                     Ok(client) => {
                         let collector = by_node.remove(&id).unwrap_or_else(&empty);
                         asked.spawn(ask((id, client), Arc::clone(&request), collector));
                     }
-                    Err(fault) => _ = away.insert(id, fault),
+                    Err(fault) => _ = absences.away.insert(id, fault),
                 }
             }
-            let mut answered = BTreeSet::new();
+            let mut answered = Answered::default();
             while let Some(done) = asked.join_next().await {
                 let (id, collector, outcome) = done.map_err(|_| GatherFault::ShardGone)?;
                 by_node.insert(id, collector);
                 match outcome {
-                    Ok(()) => _ = answered.insert(id),
-                    Err(AskFault::Node(fault)) => _ = away.insert(id, fault),
+                    Ok(lacking) => {
+                        answered.all.insert(id);
+                        absences.add_lacking(id, lacking);
+                    }
+                    Err(AskFault::Node(fault)) => _ = absences.away.insert(id, fault),
                     Err(AskFault::Query(fault)) => return Err(fault),
                 }
             }
-            if answered.is_empty() && !plan.nodes.is_empty() {
-                return Err(GatherFault::Nobody(names(&away)));
+            if answered.all.is_empty() && !plan.nodes.is_empty() {
+                return Err(GatherFault::Nobody(absences.names()));
             }
-            if answered.len() < plan.nodes.len() {
-                slots_lost += plan.slots_lost(&answered);
+            if answered.all.len() < plan.nodes.len() {
+                let is_whole = |id: &&NodeId| !absences.lacking.contains_key(id);
+                answered.whole = answered.all.iter().filter(is_whole).copied().collect();
+                absences.add_slots(plan.slots_missing(&answered));
             }
         }
         let parts = by_node.into_values().collect();
-        Ok(Collected { parts, lacking: lacking(view, slots_lost, &away) })
+        Ok(Collected { parts, lacking: absences.describe(view) })
     }
 
     fn start(&self, node: &ReadNode) -> io::Result<NodeClient> {
-        let FleetClients { gateway, silence, secret, .. } = &*self.all;
+        let FleetClients { gateway, hints, silence, secret, .. } = &*self.all;
         let dialler = Dialler {
             gateway: *gateway,
             gateway_shard: 0,
@@ -243,7 +252,13 @@ impl FleetReads {
             node_expected: node.id.0,
             node_shard: node.shard_count,
         };
-        NodeClient::start(node.address, dialler, *silence, secret.clone())
+        let (silence, secret) = (*silence, secret.clone());
+        match hints.clone() {
+            Some(hints) => {
+                NodeClient::start_telling(hints, (node.address, dialler), silence, secret)
+            }
+            None => NodeClient::start(node.address, dialler, silence, secret),
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<NodeId, (ReadNode, NodeClient)>> {
@@ -272,7 +287,7 @@ async fn ask<C: Collector>(
     (id, client): (NodeId, NodeClient),
     request: Arc<SelectRequest>,
     mut collector: C,
-) -> (NodeId, C, Result<(), AskFault>) {
+) -> (NodeId, C, Result<Lacking, AskFault>) {
     let outcome = ask_into(&client, &request, &mut collector).await;
     (id, collector, outcome)
 }
@@ -281,12 +296,12 @@ async fn ask_into(
     client: &NodeClient,
     request: &SelectRequest,
     collector: &mut impl Collector,
-) -> Result<(), AskFault> {
+) -> Result<Lacking, AskFault> {
     let mut stream = client.select(request).await.map_err(AskFault::of)?;
     while let Some(piece) = stream.next().await.map_err(AskFault::of)? {
         collector.take(piece).map_err(AskFault::Query)?;
     }
-    Ok(())
+    Ok(stream.lacking())
 }
 
 impl AskFault {
@@ -301,38 +316,6 @@ impl AskFault {
             fault => Self::Node(fault),
         }
     }
-}
-
-/// What an answer lacks, for people; empty if it is complete.
-fn lacking(view: &ReadView, slots_lost: u32, away: &BTreeMap<NodeId, ReadFault>) -> Vec<String> {
-    let mut lacking = Vec::new();
-    if slots_lost > 0 {
-        lacking.push(format!(
-            "series are missing: {slots_lost} of the slots that were asked for have no owner that \
-             answered: {}",
-            names(away)
-        ));
-    }
-    if let Some((first, last)) = view.history.missing().next() {
-        lacking.push(format!(
-            "series may be missing: placement epochs {first} to {last} are not known here yet"
-        ));
-    }
-    lacking
-}
-
-fn names(away: &BTreeMap<NodeId, ReadFault>) -> String {
-    let mut text = String::new();
-    for (id, fault) in away.iter().take(NODES_NAMED_MAX) {
-        if !text.is_empty() {
-            text.push_str("; ");
-        }
-        let _ = write!(text, "node {:032x}: {fault}", id.0);
-    }
-    if away.len() > NODES_NAMED_MAX {
-        let _ = write!(text, "; and {} more nodes", away.len() - NODES_NAMED_MAX);
-    }
-    text
 }
 
 impl Collector for Runs {

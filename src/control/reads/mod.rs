@@ -8,9 +8,11 @@
 //! `server` accepts and drives `wire::link::Receiver`, `answering` is where the kinds of questions
 //! part; `client` is a node as a gateway knows it, `selecting` one select of it, both over
 //! `conversation`, a connection that drives `wire::link::Reader`; `fault` says why there is no
-//! answer.
+//! answer. `own_hints` is what a gateway keeps for nodes, and tells them; `lacking` what a node so
+//! knows to lack, and says with each answer.
 //!
-//! `fleet` asks all nodes that a query needs, `view` knows which those are, `warm` learns their ids
+//! `fleet` asks all nodes that a query needs, `view` knows which those are, `absences` what their
+//! answers lack, `warm` learns their ids
 //! for the shards.
 //!
 //! What is big goes over connections of its own, one question at a time: back-pressure and giving
@@ -20,11 +22,14 @@
 pub mod fault;
 
 pub mod answering;
+pub mod lacking;
 pub mod server;
 
+mod absences;
 pub mod client;
 mod conversation;
 pub mod fleet;
+pub mod own_hints;
 pub mod selecting;
 pub mod view;
 pub mod warm;

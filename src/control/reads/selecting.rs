@@ -6,6 +6,7 @@ use crate::control::reads::fault::ReadFault;
 use crate::wire::frame::{
     FRAME_HEADER_BYTES, FrameFault, FrameHeader, FrameKind, Memory, number_frame,
 };
+use crate::wire::hints::Lacking;
 use crate::wire::link::LinkFault;
 use crate::wire::select::{
     SelectAnswer, SelectEnding, SelectLayer, SeriesJoiner, SeriesView, StringsView,
@@ -24,6 +25,7 @@ pub struct SelectStream {
     joiner: SeriesJoiner,
     /// Bytes of frames since a series was whole.
     open_bytes: usize,
+    lacking: Lacking,
     /// To be asked anew if the connection, which an earlier select left, turns out to be gone.
     again: Option<Memory>,
 }
@@ -40,7 +42,7 @@ pub struct Piece {
 /// What a frame says.
 enum Told {
     Piece(Piece),
-    End,
+    End(Lacking),
 }
 
 impl SelectStream {
@@ -57,6 +59,7 @@ impl SelectStream {
             conversation: None,
             joiner: SeriesJoiner::default(),
             open_bytes: 0,
+            lacking: Lacking::default(),
             again,
         };
         this.ask(conversation, frame)?;
@@ -88,7 +91,8 @@ impl SelectStream {
             self.again = None;
             match told {
                 Ok(Told::Piece(piece)) => return Ok(Some(piece)),
-                Ok(Told::End) => {
+                Ok(Told::End(lacking)) => {
+                    self.lacking = lacking;
                     if let Some(conversation) = self.conversation.take() {
                         self.client.give_back(conversation);
                     }
@@ -103,6 +107,11 @@ impl SelectStream {
                 }
             }
         }
+    }
+
+    /// What the node knows to lack; known when all has been said.
+    pub fn lacking(&self) -> Lacking {
+        self.lacking
     }
 
     fn ask(&mut self, mut conversation: Conversation, frame: Memory) -> Result<(), ReadFault> {
@@ -149,7 +158,7 @@ fn read(
                 SelectEnding::End { .. } if joiner.is_open() => {
                     Err(ReadFault::Frame(FrameFault::BadPayload))
                 }
-                SelectEnding::End { .. } => Ok(Told::End),
+                SelectEnding::End { lacking, .. } => Ok(Told::End(lacking)),
                 SelectEnding::Fault(fault) => Err(ReadFault::Select(fault)),
             }
         }

@@ -17,9 +17,9 @@ use tokio::task::{JoinError, JoinSet};
 
 use crate::base::chance::Chance;
 use crate::base::time::{Instant, monotonic_now};
-use crate::control::reads::answering::{AnswerSender, Answering, QuestionFault};
+use crate::control::reads::answering::{AnswerSender, Answering, Meeting, QuestionFault};
 use crate::control::timer::sleep_until;
-use crate::wire::frame::Memory;
+use crate::wire::frame::{FRAME_HEADER_BYTES, FrameHeader, FrameKind, Memory};
 use crate::wire::health::NodeState;
 use crate::wire::link::{ConnectionId, Receiver, ReceiverConfig, ReceiverEvent};
 use crate::wire::proof::LinkSecret;
@@ -71,6 +71,8 @@ struct Connection {
     answering: Answering,
     standing: watch::Receiver<NodeStanding>,
     questions: JoinSet<Result<(), QuestionFault>>,
+    /// Since the gateway has said here what it keeps for the node.
+    meeting: Option<Meeting>,
     sender: mpsc::Sender<Memory>,
     answers: mpsc::Receiver<Memory>,
     /// An answer that the receiver had no room for.
@@ -158,6 +160,7 @@ impl ReadServer {
             answering: self.answering.clone(),
             standing: self.standing.clone(),
             questions: JoinSet::new(),
+            meeting: None,
             sender,
             answers,
             held: None,
@@ -253,9 +256,24 @@ impl Connection {
             frame.extend_from_slice(question.bytes);
             self.receiver.handle_frame_taken();
             let answers = AnswerSender::new(header.sequence, self.sender.clone());
+            if header.kind == FrameKind::HintsHeld {
+                self.hear(&header, &frame, answers);
+                continue;
+            }
             let answering = self.answering.clone();
             self.questions.spawn(async move { answering.answer(header, frame, answers).await });
         }
+    }
+
+    /// In the order in which it is said.
+    fn hear(&mut self, header: &FrameHeader, frame: &Memory, answers: AnswerSender) {
+        let answering = &self.answering;
+        self.meeting.get_or_insert_with(|| answering.meet());
+        let heard = answering.hear(header, &frame[FRAME_HEADER_BYTES..]);
+        self.questions.spawn(async move {
+            let _is_gone = answers.send(heard?).await;
+            Ok(())
+        });
     }
 
     fn take_events(&mut self) {

@@ -8,6 +8,7 @@ use tokio::net::TcpStream;
 use super::answering::{AnswerSender, Answering, AnsweringLimits, NodeIdentity, QuestionFault};
 use super::client::{NodeClient, NodeStatus};
 use super::fault::ReadFault;
+use super::lacking::NewsWithin;
 use crate::base::queue::{NoWake, QueueSender};
 use crate::control::fake_shards::{series, spawn_shard};
 use crate::control::shards::{ShardHandle, Shards};
@@ -21,6 +22,7 @@ use crate::wire::registry::{RegistryRequest, RegistryView};
 use crate::wire::select::{SelectAnswer, SelectFault, SelectRequest, SelectWant};
 
 mod fleet;
+mod hints;
 mod network;
 
 use network::{Flow, INCARNATION, SILENCE, TestNode, Way, endless_shard, secret, shards, soon};
@@ -118,7 +120,8 @@ async fn other_questions_go_to_whom_they_concern() {
     // Red if an answer does not bear the number of its question, or a question without an answer
     // waits for ever.
     let identity = NodeIdentity { node: 5, incarnation: 1 };
-    let limits = AnsweringLimits { selects_max: 1, wait_max: Duration::ZERO };
+    let news_within = NewsWithin { first: Duration::ZERO, later: Duration::ZERO };
+    let limits = AnsweringLimits { selects_max: 1, wait_max: Duration::ZERO, news_within };
     let (others, questions) = flume::bounded(4);
     let answering = Answering::new(Shards::new(vec![]), identity, limits).with_others(others);
     let (sender, mut answers) = tokio::sync::mpsc::channel(4);

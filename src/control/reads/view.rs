@@ -47,6 +47,25 @@ pub struct ReadPlan {
     pub nodes: BTreeSet<NodeId>,
 }
 
+/// Who answered a question.
+#[derive(Clone, Debug, Default)]
+pub struct Answered {
+    /// All that did.
+    pub all: BTreeSet<NodeId>,
+    /// Those of them that have everything, as far as they know.
+    pub whole: BTreeSet<NodeId>,
+}
+
+/// What an answer lacks, over all placements.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SlotsMissing {
+    /// Slots of which no owner answered.
+    pub lost: u32,
+    /// Slots of which some did, all of them nodes that lack samples: one that did not answer may
+    /// have them.
+    pub doubtful: u32,
+}
+
 impl ReadView {
     /// A fleet that nothing is known of.
     pub fn unknown(bounds: SampleBounds) -> Self {
@@ -76,28 +95,46 @@ impl ReadView {
 }
 
 impl ReadPlan {
-    /// How many slots are reached that no node of `answered` owns, over all placements; 0: the
-    /// answer is complete. O(slots), to be asked when somebody is missing.
-    pub fn slots_lost(&self, answered: &BTreeSet<NodeId>) -> u32 {
-        self.parts.iter().map(|(placement, reach)| slots_lost(placement, reach, answered)).sum()
+    /// What is lacking of the slots that are reached if only these nodes answered. Nothing is if
+    /// all owners did: a sample that one lacks another has. O(slots), to be asked when somebody is
+    /// missing.
+    pub fn slots_missing(&self, answered: &Answered) -> SlotsMissing {
+        let mut missing = SlotsMissing::default();
+        for (placement, reach) in &self.parts {
+            add_missing(placement, reach, answered, &mut missing);
+        }
+        missing
     }
 }
 
-fn slots_lost(placement: &Placement, reach: &Reach, answered: &BTreeSet<NodeId>) -> u32 {
+fn add_missing(
+    placement: &Placement,
+    reach: &Reach,
+    answered: &Answered,
+    missing: &mut SlotsMissing,
+) {
     let nodes = &placement.document().nodes;
-    let has_answered: Vec<bool> = nodes.iter().map(|node| answered.contains(&node.id)).collect();
-    let is_lost = |group: GroupIndex, slot: Slot| {
-        let owners = placement.table(group).owners(slot);
-        !owners.iter().any(|owner| has_answered[usize::from(*owner)])
+    let of = |set: &BTreeSet<NodeId>| -> Vec<bool> {
+        nodes.iter().map(|node| set.contains(&node.id)).collect()
     };
-    let mut lost = 0;
+    let (has_answered, is_whole) = (of(&answered.all), of(&answered.whole));
+    let mut add = |group: GroupIndex, slot: Slot| {
+        let owners = placement.table(group).owners(slot);
+        let count = owners.iter().filter(|owner| has_answered[usize::from(**owner)]).count();
+        let is_certain =
+            count == owners.len() || owners.iter().any(|owner| is_whole[usize::from(*owner)]);
+        match count {
+            0 => missing.lost += 1,
+            _ if !is_certain => missing.doubtful += 1,
+            _ => {}
+        }
+    };
     for &group in &reach.groups {
-        lost += match &reach.slots {
-            SlotReach::All => (0..SLOT_COUNT).filter(|slot| is_lost(group, Slot(*slot))).count(),
-            SlotReach::These(slots) => slots.iter().filter(|slot| is_lost(group, **slot)).count(),
-        };
+        match &reach.slots {
+            SlotReach::All => (0..SLOT_COUNT).for_each(|slot| add(group, Slot(slot))),
+            SlotReach::These(slots) => slots.iter().for_each(|slot| add(group, *slot)),
+        }
     }
-    u32::try_from(lost).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -148,17 +185,49 @@ mod tests {
         // Red if one of several owners is not enough, if an epoch is forgotten, or if slots are
         // counted that were not asked for.
         let view = view(&[(0, &[1, 2, 3], 2), (1000, &[3], 1)]);
-        let of = |nodes: &[u128]| nodes.iter().copied().map(NodeId).collect::<BTreeSet<_>>();
+        let lost = |plan: &ReadPlan, nodes: &[u128]| {
+            let missing = plan.slots_missing(&answered(nodes, nodes));
+            assert_eq!(missing.doubtful, 0);
+            missing.lost
+        };
         let both = plan(&view, 0, 2000);
-        assert_eq!(both.slots_lost(&of(&[1, 2, 3])), 0);
-        assert_eq!(both.slots_lost(&of(&[1, 3])), 0);
-        assert_eq!(both.slots_lost(&of(&[1, 2])), u32::from(SLOT_COUNT), "all of the second");
-        let lost = both.slots_lost(&of(&[3]));
-        assert!(lost > 0 && lost < u32::from(SLOT_COUNT), "those of 1 and 2: {lost}");
-        assert_eq!(both.slots_lost(&of(&[])), 2 * u32::from(SLOT_COUNT));
+        assert_eq!(lost(&both, &[1, 2, 3]), 0);
+        assert_eq!(lost(&both, &[1, 3]), 0);
+        assert_eq!(lost(&both, &[1, 2]), u32::from(SLOT_COUNT), "all of the second");
+        let some = lost(&both, &[3]);
+        assert!(some > 0 && some < u32::from(SLOT_COUNT), "those of 1 and 2: {some}");
+        assert_eq!(lost(&both, &[]), 2 * u32::from(SLOT_COUNT));
         let pin = [Matcher::equal("instance", "a")];
         let pinned = view.plan(TenantId(0), &pin, Window { start_ms: 0, end_ms: 10 });
         assert_eq!(pinned.nodes.len(), 2);
-        assert_eq!(pinned.slots_lost(&of(&[])), 1);
+        assert_eq!(lost(&pinned, &[]), 1);
+    }
+
+    fn answered(all: &[u128], whole: &[u128]) -> Answered {
+        let of = |nodes: &[u128]| nodes.iter().copied().map(NodeId).collect();
+        Answered { all: of(all), whole: of(whole) }
+    }
+
+    #[test]
+    fn a_slot_is_doubtful_when_who_answered_lacks_samples_and_another_owner_may_have_them() {
+        // Red if what a node lacks is believed to be nowhere although all owners answered, if one
+        // whole owner is not enough, or if an owner that lacks samples is as good as a whole one.
+        let of = |replication| view(&[(0, &[1, 2, 3], replication)]);
+        let missing = |replication, all: &[u128], whole: &[u128]| {
+            let plan = plan(&of(replication), 0, 100);
+            let SlotsMissing { lost, doubtful } = plan.slots_missing(&answered(all, whole));
+            (lost, doubtful)
+        };
+        let all = u32::from(SLOT_COUNT);
+        // One owner: nobody else could have it.
+        assert_eq!(missing(1, &[1, 2, 3], &[]), (0, 0));
+        assert_eq!(missing(3, &[1, 2, 3], &[]), (0, 0));
+        assert_eq!(missing(3, &[1, 2], &[]), (0, all));
+        assert_eq!(missing(3, &[1, 2], &[2]), (0, 0));
+        // Two owners: those of 1 and 2, where 1 has answered alone.
+        let (lost, doubtful) = missing(2, &[1, 3], &[3]);
+        assert_eq!(lost, 0);
+        assert!(doubtful > all / 4 && doubtful < all / 2, "{doubtful}");
+        assert_eq!(missing(2, &[1, 3], &[1, 3]), (0, 0));
     }
 }

@@ -153,7 +153,8 @@ impl Reader {
                 | FrameKind::Strings
                 | FrameKind::SelectEnd
                 | FrameKind::SelectFault
-                | FrameKind::PlacementAnswer => answer = Some(header),
+                | FrameKind::PlacementAnswer
+                | FrameKind::HintsHeard => answer = Some(header),
                 kind => {
                     self.give_up(LinkFault::Unexpected { kind });
                     return None;

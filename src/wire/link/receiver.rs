@@ -345,7 +345,10 @@ impl Receiver {
             }
             (
                 Stage::Reader,
-                FrameKind::Select | FrameKind::RegistryRequest | FrameKind::PlacementRequest,
+                FrameKind::Select
+                | FrameKind::RegistryRequest
+                | FrameKind::PlacementRequest
+                | FrameKind::HintsHeld,
             ) => {
                 connection.buffer.keep_last();
             }

@@ -10,6 +10,7 @@ use crate::model::series::TenantId;
 use crate::wire::frame::{
     FrameFault, FrameHeader, FrameKind, Memory, decode_control, encode_control, encode_numbered,
 };
+use crate::wire::hints::Lacking;
 
 /// The version of the payloads of selects.
 pub const SELECT_SCHEMA: u16 = 1;
@@ -60,6 +61,8 @@ pub enum SelectEnding {
     End {
         /// Series that matched.
         series_count: u32,
+        /// What the node knows to lack, whether series match or not.
+        lacking: Lacking,
     },
     /// Nothing more will come.
     Fault(SelectFault),
@@ -131,13 +134,18 @@ pub fn encode_answer(
         SelectAnswer::Series(series) => encode_series((request, layer), series)?,
         SelectAnswer::Strings(strings) => encode_strings(request, strings),
         SelectAnswer::End { series_count } => {
-            let series_count = *series_count;
-            end(FrameKind::SelectEnd, SelectEnding::End { series_count })
+            vec![encode_end(request, *series_count, Lacking::default())]
         }
         SelectAnswer::Fault(fault) => {
             end(FrameKind::SelectFault, SelectEnding::Fault(fault.clone()))
         }
     })
+}
+
+/// The last frame of the answer of a node that knows what it lacks.
+pub fn encode_end(request: u64, series_count: u32, lacking: Lacking) -> Memory {
+    let ending = SelectEnding::End { series_count, lacking };
+    encode_numbered((FrameKind::SelectEnd, SELECT_SCHEMA), request, &EndPayload { ending })
 }
 
 fn encode_strings(request: u64, strings: &[Box<str>]) -> Vec<Memory> {
@@ -229,17 +237,14 @@ mod tests {
         let frame = request.encode_frame();
         check_control_frame("select", &frame, &request, SelectRequest::decode);
         let fault = SelectFault::Disk("block 7 is shorter than its header says".into());
-        for (name, answer, ending) in [
-            (
-                "select_end",
-                SelectAnswer::End { series_count: 12 },
-                SelectEnding::End { series_count: 12 },
-            ),
-            ("select_fault", SelectAnswer::Fault(fault.clone()), SelectEnding::Fault(fault)),
-        ] {
-            let frame = &encode_answer(9, LAYER, &answer).expect("short")[0];
-            check_control_frame(name, frame, &ending, SelectEnding::decode);
-        }
+        let lacking = Lacking { waiting_samples: 3, keepers: 1, ..Lacking::default() };
+        let ending = SelectEnding::End { series_count: 12, lacking };
+        let frame = encode_end(9, 12, lacking);
+        check_control_frame("select_end", &frame, &ending, SelectEnding::decode);
+        let answer = SelectAnswer::Fault(fault.clone());
+        let frame = &encode_answer(9, LAYER, &answer).expect("short")[0];
+        let ending = SelectEnding::Fault(fault);
+        check_control_frame("select_fault", frame, &ending, SelectEnding::decode);
     }
 
     #[test]

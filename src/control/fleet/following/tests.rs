@@ -20,6 +20,7 @@ use crate::control::fleet::api;
 use crate::control::fleet::report::{PlanReport, StatusReport};
 use crate::control::fleet::store::NodePlacement;
 use crate::control::reads::answering::{Answering, AnsweringLimits, NodeIdentity};
+use crate::control::reads::lacking::NewsWithin;
 use crate::control::reads::server::{NodeStanding, ReadServer, ReadServerConfig};
 use crate::control::shards::Shards;
 use crate::model::placement::{NodeId, SampleBounds, Strategy};
@@ -65,7 +66,8 @@ async fn start_node(data: &std::path::Path, node: u128) -> RunningNode {
     let ports = [&door, &reads].map(|bound| bound.local_addr().expect("bound").port());
     let (questions, asked) = flume::bounded(4);
     let who = NodeIdentity { node, incarnation: 1 };
-    let limits = AnsweringLimits { selects_max: 1, wait_max: SOON };
+    let news_within = NewsWithin { first: SOON, later: SOON };
+    let limits = AnsweringLimits { selects_max: 1, wait_max: SOON, news_within };
     let answering = Answering::new(Shards::new(Vec::new()), who, limits).with_others(questions);
     let standing = NodeStanding { state: NodeState::Ready, placement_epoch: 0 };
     let (teller, standing) = watch::channel(standing);

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tower::ServiceExt;
 
-use super::network::{Flow, SILENCE, TestNode, Way, secret, soon};
+use super::network::{Flow, SILENCE, TestHints, TestNode, Way, secret, soon};
 use crate::control::api::{ApiState, QueryLimits, router};
 use crate::control::fake_shards::{canonical, series, spawn_shard};
 use crate::control::readiness::ServerState;
@@ -31,7 +31,11 @@ use crate::wire::select::{SelectAnswer, SelectedSeries};
 const NOW_MS: i64 = 1_000_000;
 const BOUNDS: SampleBounds = SampleBounds { ahead_ms: 0, behind_ms: 0 };
 
-fn placement((epoch, start_ms): (u64, i64), ids: &[u128], replication: u8) -> Arc<Placement> {
+pub(super) fn placement(
+    (epoch, start_ms): (u64, i64),
+    ids: &[u128],
+    replication: u8,
+) -> Arc<Placement> {
     placement_by(Strategy::Hash {}, (epoch, start_ms), ids, replication)
 }
 
@@ -47,7 +51,7 @@ fn placement_by(
     Arc::new(Placement::new(document).expect("a good document"))
 }
 
-fn history(placements: &[Arc<Placement>]) -> History {
+pub(super) fn history(placements: &[Arc<Placement>]) -> History {
     let mut history = History::default();
     for placement in placements {
         history.handle_placement(Arc::clone(placement)).expect("in order");
@@ -55,7 +59,7 @@ fn history(placements: &[Arc<Placement>]) -> History {
     history
 }
 
-fn limits() -> QueryLimits {
+pub(super) fn limits() -> QueryLimits {
     QueryLimits {
         series_max: 100,
         samples_max: 10_000,
@@ -68,23 +72,27 @@ fn limits() -> QueryLimits {
 }
 
 /// A gateway before nodes.
-struct Gateway {
+pub(super) struct Gateway {
     view: watch::Sender<Arc<ReadView>>,
+    /// What it keeps for nodes.
+    pub hints: TestHints,
     router: Router,
 }
 
 impl Gateway {
-    fn new(history: History, nodes: Vec<ReadNode>, limits: QueryLimits) -> Self {
+    pub fn new(history: History, nodes: Vec<ReadNode>, limits: QueryLimits) -> Self {
         let first = ReadView { nodes, history, bounds: BOUNDS };
         let (view, views) = watch::channel(Arc::new(first));
-        let fleet = FleetReads::new(views, 99, SILENCE, secret("the fleet's secret"));
+        let hints = TestHints::new(99);
+        let who = (99, Some(hints.own.clone()));
+        let fleet = FleetReads::new(views, who, SILENCE, secret("the fleet's secret"));
         let server = Arc::new(ServerState::new(0));
         server.set_ready();
         let state = ApiState::new(Shards::new(vec![]), server, limits, || NOW_MS);
-        Self { view, router: router(state.with_fleet(fleet)) }
+        Self { view, hints, router: router(state.with_fleet(fleet)) }
     }
 
-    async fn get(&self, target: &str) -> (StatusCode, String) {
+    pub async fn get(&self, target: &str) -> (StatusCode, String) {
         let request = Request::get(target).body(Body::empty()).expect("a request");
         let response = soon(self.router.clone().oneshot(request)).await.expect("infallible");
         let status = response.status();
@@ -93,7 +101,7 @@ impl Gateway {
     }
 
     /// The `data` of a complete answer.
-    async fn data(&self, target: &str) -> Value {
+    pub async fn data(&self, target: &str) -> Value {
         let (status, body) = self.get(target).await;
         assert_eq!(status, StatusCode::OK, "{target}: {body}");
         let body: Value = serde_json::from_str(&body).expect("JSON");
@@ -102,7 +110,7 @@ impl Gateway {
     }
 
     /// The `data` of an answer that lacks something, and what.
-    async fn partial(&self, target: &str) -> (Value, String) {
+    pub async fn partial(&self, target: &str) -> (Value, String) {
         let (status, body) = self.get(target).await;
         assert_eq!(status, StatusCode::OK, "{target}: {body}");
         let body: Value = serde_json::from_str(&body).expect("JSON");
@@ -110,7 +118,7 @@ impl Gateway {
         (body["data"].clone(), warnings.iter().map(Value::to_string).collect())
     }
 
-    async fn refused(&self, target: &str, status: u16) -> String {
+    pub async fn refused(&self, target: &str, status: u16) -> String {
         let (found, body) = self.get(target).await;
         assert_eq!(found.as_u16(), status, "{target}: {body}");
         body
@@ -122,7 +130,7 @@ fn read_node(node: &TestNode, address: SocketAddr) -> ReadNode {
 }
 
 /// Series `up{instance="00"}` and so on, each with three samples, on all their owners.
-fn spread(placement: &Placement, count: usize) -> BTreeMap<u128, Vec<SelectedSeries>> {
+pub(super) fn spread(placement: &Placement, count: usize) -> BTreeMap<u128, Vec<SelectedSeries>> {
     let document = placement.document();
     let mut held: BTreeMap<u128, Vec<_>> =
         document.nodes.iter().map(|node| (node.id.0, Vec::new())).collect();
@@ -140,7 +148,7 @@ fn spread(placement: &Placement, count: usize) -> BTreeMap<u128, Vec<SelectedSer
     held
 }
 
-async fn start(held: BTreeMap<u128, Vec<SelectedSeries>>) -> Vec<TestNode> {
+pub(super) async fn start(held: BTreeMap<u128, Vec<SelectedSeries>>) -> Vec<TestNode> {
     let mut nodes = Vec::new();
     for (id, series) in held {
         nodes.push(TestNode::start(id, vec![spawn_shard(series)]).await);
@@ -148,11 +156,11 @@ async fn start(held: BTreeMap<u128, Vec<SelectedSeries>>) -> Vec<TestNode> {
     nodes
 }
 
-fn direct(nodes: &[TestNode]) -> Vec<ReadNode> {
+pub(super) fn direct(nodes: &[TestNode]) -> Vec<ReadNode> {
     nodes.iter().map(|node| read_node(node, node.address)).collect()
 }
 
-fn count(data: &Value) -> usize {
+pub(super) fn count(data: &Value) -> usize {
     let list = if data.is_array() { data } else { &data["result"] };
     list.as_array().expect("a list").len()
 }

@@ -1,7 +1,7 @@
 //! DRIVER: nodes with real ports on this host, and a way to them that can stop and be cut.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -11,8 +11,13 @@ use tokio::task::JoinHandle;
 
 use crate::control::reads::answering::{Answering, AnsweringLimits, NodeIdentity};
 use crate::control::reads::client::NodeClient;
+use crate::control::reads::lacking::NewsWithin;
+use crate::control::reads::own_hints::OwnHints;
 use crate::control::reads::server::{NodeStanding, ReadServer, ReadServerConfig};
 use crate::control::shards::{ShardHandle, Shards};
+use crate::gateway::hint::log::HintFigures;
+use crate::gateway::owner::AckPolicy;
+use crate::model::placement::NodeId;
 use crate::wire::health::NodeState;
 use crate::wire::link::{Dialler, ReceiverConfig, SilenceLimits, WindowLimits};
 use crate::wire::proof::LinkSecret;
@@ -55,6 +60,16 @@ impl TestNode {
     }
 
     pub async fn start_with(address: SocketAddr, id: u128, shards: Shards) -> Self {
+        let at_once = NewsWithin { first: Duration::ZERO, later: Duration::ZERO };
+        Self::start_awaiting(at_once, (address, id), shards).await
+    }
+
+    /// One that waits for gateways to tell what it missed.
+    pub async fn start_awaiting(
+        news_within: NewsWithin,
+        (address, id): (SocketAddr, u128),
+        shards: Shards,
+    ) -> Self {
         let listener = TcpListener::bind(address).await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let shard_count = u32::try_from(shards.len()).expect("few");
@@ -71,7 +86,8 @@ impl TestNode {
             silence: SILENCE,
         };
         let identity = NodeIdentity { node: id, incarnation: INCARNATION };
-        let limits = AnsweringLimits { selects_max: 4, wait_max: Duration::from_millis(100) };
+        let wait_max = Duration::from_millis(100);
+        let limits = AnsweringLimits { selects_max: 4, wait_max, news_within };
         let answering = Answering::new(shards, identity, limits);
         let standing = NodeStanding { state: NodeState::Ready, placement_epoch: 7 };
         let (teller, standing) = watch::channel(standing);
@@ -99,9 +115,47 @@ impl TestNode {
         self.client_at(self.address)
     }
 
+    /// A gateway that keeps `hints`.
+    pub fn client_telling(&self, hints: OwnHints) -> NodeClient {
+        let way = (self.address, self.dialler());
+        let secret = secret("the fleet's secret");
+        NodeClient::start_telling(hints, way, SILENCE, secret).expect("a kernel")
+    }
+
     pub fn client_at(&self, address: SocketAddr) -> NodeClient {
         let secret = secret("the fleet's secret");
         NodeClient::start(address, self.dialler(), SILENCE, secret).expect("a kernel")
+    }
+}
+
+/// What a gateway keeps, as a test has it.
+pub struct TestHints {
+    figures: Arc<Mutex<Vec<(NodeId, HintFigures)>>>,
+    teller: watch::Sender<()>,
+    pub own: OwnHints,
+}
+
+impl TestHints {
+    /// Nothing yet.
+    pub fn new(keeper: u128) -> Self {
+        let figures = Arc::new(Mutex::new(Vec::new()));
+        let (teller, changes) = watch::channel(());
+        let shown = Arc::clone(&figures);
+        let read = move || shown.lock().expect("nobody panics with it").clone();
+        let own = OwnHints { keeper, ack: AckPolicy::All, figures: Arc::new(read), changes };
+        Self { figures, teller, own }
+    }
+
+    /// Says nothing of changes from now on.
+    pub fn mute(&mut self) {
+        (self.teller, _) = watch::channel(());
+    }
+
+    /// So many samples for one node, and for no other.
+    pub fn keep(&self, node: u128, samples: u64) {
+        let one = HintFigures { samples, ..HintFigures::default() };
+        *self.figures.lock().expect("nobody panics with it") = vec![(NodeId(node), one)];
+        self.teller.send_replace(());
     }
 }
 

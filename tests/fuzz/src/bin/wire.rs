@@ -12,6 +12,7 @@ use tidegate::wire::frame::{
 };
 use tidegate::wire::health::{NodeState, Ping, Pong};
 use tidegate::wire::hello::{Challenge, Hello, Refused, VERSIONS, Welcome};
+use tidegate::wire::hints::{HintsHeld, Lacking};
 use tidegate::wire::proof::LinkSecret;
 use tidegate::wire::registry::{RegistryPage, RegistryRequest, RegistryView};
 use tidegate::wire::select::{
@@ -61,6 +62,8 @@ fn seeds() -> Vec<Vec<u8>> {
         Answer::Documents { newest_epoch: 0, documents: Vec::new(), zone: Some("z".into()), group: None }
             .encode_frame(),
         Answer::Failed { text: "why".into() }.encode_frame(),
+        HintsHeld { keeper: 1, waiting_samples: 2, lost_samples: 0 }.encode_frame(),
+        Lacking { waiting_samples: 2, keepers: 1, ..Lacking::default() }.encode_frame(),
     ];
     for answer in [
         SelectAnswer::Series(vec![series]),
@@ -112,6 +115,8 @@ fuzz_target!(init: write_seeds(&seeds()), |data: &[u8]| {
         FrameKind::RegistryRequest => drop(RegistryRequest::decode(&header, payload)),
         FrameKind::PlacementRequest => drop(Request::decode(&header, payload)),
         FrameKind::PlacementAnswer => drop(Answer::decode(&header, payload)),
+        FrameKind::HintsHeld => drop(HintsHeld::decode(&header, payload)),
+        FrameKind::HintsHeard => drop(Lacking::decode(&header, payload)),
         FrameKind::Select => drop(SelectRequest::decode(&header, payload)),
         FrameKind::SelectEnd | FrameKind::SelectFault => {
             drop(SelectEnding::decode(&header, payload));
