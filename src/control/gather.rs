@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::control::report::ShardReport;
-use crate::control::shards::{ShardHandle, ShardRequest, Shards};
+use crate::control::shards::{Done, ShardHandle, ShardRequest, Shards};
 use crate::model::chunk::ChunkFault;
 use crate::model::labels;
 use crate::model::matcher::Matcher;
@@ -207,6 +207,27 @@ async fn report(shard: &ShardHandle) -> Option<Box<ShardReport>> {
     let (reply, reports) = flume::bounded(1);
     shard.push(ShardRequest::Report { reply }).await.ok()?;
     reports.recv_async().await.ok()
+}
+
+/// A shard closed its channel without an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unanswered;
+
+/// Asks the same of every shard, and waits until all have done it.
+pub async fn ask_each(
+    shards: &Shards,
+    request: impl Fn(flume::Sender<Done>) -> ShardRequest,
+) -> Result<(), Unanswered> {
+    let mut answers = Vec::with_capacity(shards.len());
+    for shard in shards.iter() {
+        let (reply, answer) = flume::bounded(1);
+        shard.push(request(reply)).await.map_err(|_| Unanswered)?;
+        answers.push(answer);
+    }
+    for answer in answers {
+        answer.recv_async().await.map_err(|_| Unanswered)?;
+    }
+    Ok(())
 }
 
 /// Asks every shard for the series of one group.

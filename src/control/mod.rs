@@ -18,6 +18,7 @@ pub mod server;
 pub mod discovery;
 
 pub mod api;
+pub mod deletion;
 pub mod gather;
 pub mod readiness;
 pub mod reads;

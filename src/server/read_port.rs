@@ -3,6 +3,7 @@
 use crate::background::folder::Manifest;
 use crate::base::time::Duration;
 use crate::control::config::Config;
+use crate::control::deletion::Deleter;
 use crate::control::readiness::{Readiness, ServerState};
 use crate::control::reads::answering::{Answering, AnsweringLimits, NodeIdentity, OtherQuestion};
 use crate::control::reads::lacking::NewsWithin;
@@ -43,6 +44,7 @@ pub struct ReadPort {
 pub struct PlacedPort {
     port: ReadPort,
     placement: flume::Sender<OtherQuestion>,
+    deleter: Option<Deleter>,
 }
 
 impl ReadPort {
@@ -71,11 +73,16 @@ impl ReadPort {
     ) -> Result<PlacedPort, RecoverFault> {
         let placement = keep_placement(config, node, Arc::clone(&self.epoch), handle);
         let placement = placement.map_err(RecoverFault::Placement)?;
-        Ok(PlacedPort { port: self, placement })
+        Ok(PlacedPort { port: self, placement, deleter: None })
     }
 }
 
 impl PlacedPort {
+    /// The same, where gateways may delete.
+    pub fn with_deleter(self, deleter: Deleter) -> Self {
+        Self { deleter: Some(deleter), ..self }
+    }
+
     /// Lets gateways in from now on, until the control plane ends.
     pub fn open(
         self,
@@ -83,7 +90,7 @@ impl PlacedPort {
         (manifest, shards): (Manifest, Shards),
         (state, handle): (Arc<ServerState>, &Handle),
     ) -> Result<(), RecoverFault> {
-        let Self { port: ReadPort { listener, secret, epoch }, placement } = self;
+        let Self { port: ReadPort { listener, secret, epoch }, placement, deleter } = self;
         let receiver = receiver_config(&manifest, manifest.shards, config.link.port());
         // One that never was in a placement has missed nothing.
         let is_new = epoch.load(Ordering::Relaxed) == 0;
@@ -94,7 +101,10 @@ impl PlacedPort {
             news_within: NewsWithin { first, later: NEWS_WITHIN },
         };
         let who = NodeIdentity { node: manifest.node, incarnation: manifest.incarnation };
-        let answering = Answering::new(shards, who, limits).with_others(placement);
+        let mut answering = Answering::new(shards, who, limits).with_others(placement);
+        if let Some(deleter) = deleter {
+            answering = answering.with_deleter(deleter);
+        }
         let look = move || NodeStanding {
             state: node_state(&state),
             placement_epoch: epoch.load(Ordering::Relaxed),

@@ -11,6 +11,7 @@ use crate::base::time::{Duration, unix_now_ms};
 use crate::control::api::{self, ApiState};
 use crate::control::config::Config;
 use crate::control::config::role::Role;
+use crate::control::deletion::Deleter;
 use crate::control::fleet;
 use crate::control::readiness::ServerState;
 use crate::control::server::{ControlPlane, ControlRequest};
@@ -140,7 +141,9 @@ fn serve_node(role: Role, config: &Config) -> Result<(), StartFault> {
     let queues = BlockQueues { selects: select_inbox, requests: request_inbox };
     let handles = Shards::new(control.into_iter().map(ShardHandle::new).collect())
         .with_blocks(BlocksHandle { selects, requests });
-    let control_plane = start_control_plane(config, handles.clone(), &process, control_requests)?;
+    let deleter = Deleter::new(handles.clone());
+    let api = api_state(config, handles.clone(), &process).with_deleter(deleter.clone());
+    let control_plane = start_control_plane(config, api, control_requests)?;
     watch_signals(&process, &wakers, notices.clone())?;
     let rules = rules::node_rules(config);
     let state = Arc::clone(&process.state);
@@ -153,6 +156,7 @@ fn serve_node(role: Role, config: &Config) -> Result<(), StartFault> {
         let placed_port = read_port.map(keep).transpose()?;
         let (thread, manifest) = run_recovery(folder, &rules, &state, queues)?;
         if let Some(port) = placed_port {
+            let port = port.with_deleter(deleter);
             port.open(&reads_config, (manifest, handles), (state, &handle))?;
         }
         tracing::info!("ready");
@@ -235,13 +239,12 @@ fn start(addresses: &[SocketAddr], config: &Config, roles: Roles) -> Result<Runn
 
 fn start_control_plane(
     config: &Config,
-    handles: Shards,
-    process: &Process,
+    api: ApiState,
     requests: flume::Receiver<ControlRequest>,
 ) -> Result<ControlPlane, StartFault> {
     let control_plane = ControlPlane::threads(config.control_threads as usize);
     let control_plane = control_plane.map_err(StartFault::Thread)?;
-    control_plane.serve(api::router(api_state(config, handles, process)), requests);
+    control_plane.serve(api::router(api), requests);
     Ok(control_plane)
 }
 

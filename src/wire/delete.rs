@@ -8,7 +8,7 @@ use crate::model::matcher::{MatchOperator, Matcher};
 use crate::model::series::TenantId;
 use crate::wire::frame::{
     FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FrameFault, FrameHeader, FrameKind, PAYLOAD_ALIGN,
-    decode_body, encode_body, seal_frame,
+    decode_body, decode_control, encode_body, encode_control, seal_frame,
 };
 
 /// The version of the payload; a changed struct gets a new number and a struct of its own.
@@ -47,6 +47,30 @@ struct DeleteMatcher {
     name: String,
     value: String,
     operator: u8,
+}
+
+/// What became of a deletion that a gateway asked a node for.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub enum DeleteOutcome {
+    /// It is durable in the list of blocks and in every shard's log.
+    Done,
+    /// It is not, or not everywhere; asking again mends it.
+    Refused {
+        /// Why, for people.
+        text: String,
+    },
+}
+
+impl DeleteOutcome {
+    /// Its frame, without a number yet.
+    pub fn encode_frame(&self) -> AlignedVec<PAYLOAD_ALIGN> {
+        encode_control(FrameKind::Deleted, DELETE_SCHEMA, self)
+    }
+
+    /// Reads a payload, which is 16-aligned.
+    pub fn decode(header: &FrameHeader, payload: &[u8]) -> Result<Self, FrameFault> {
+        decode_control(header, DELETE_SCHEMA, payload)
+    }
 }
 
 const OPERATORS: [MatchOperator; 4] =
@@ -113,6 +137,7 @@ impl Deletion {
 mod tests {
     use super::*;
     use crate::wire::frame::check_frame;
+    use crate::wire::golden::check_control_frame;
 
     fn example() -> Deletion {
         let operator = MatchOperator::NotRegex;
@@ -132,6 +157,16 @@ mod tests {
             let mut bad = frame.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
             let _ = Deletion::decode(&bad[FRAME_HEADER_BYTES..]);
+        }
+    }
+
+    #[test]
+    fn outcomes_round_trip_in_frozen_bytes() {
+        for (name, outcome) in [
+            ("deleted", DeleteOutcome::Done),
+            ("delete_refused", DeleteOutcome::Refused { text: "a log failed".into() }),
+        ] {
+            check_control_frame(name, &outcome.encode_frame(), &outcome, DeleteOutcome::decode);
         }
     }
 

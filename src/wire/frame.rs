@@ -78,11 +78,13 @@ pub enum FrameKind {
     HintsHeld = 19,
     /// What the node lacks by all it has heard.
     HintsHeard = 20,
+    /// What became of a deletion that a gateway asked for (`wire/delete.rs`).
+    Deleted = 21,
 }
 
 impl FrameKind {
     /// Every kind, in the order of their numbers, which begin at 1.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Write,
         Self::Delete,
         Self::Challenge,
@@ -103,6 +105,7 @@ impl FrameKind {
         Self::PlacementAnswer,
         Self::HintsHeld,
         Self::HintsHeard,
+        Self::Deleted,
     ];
 
     fn of_number(kind: u16) -> Result<Self, FrameFault> {
@@ -372,7 +375,7 @@ mod tests {
         for (number, kind) in (1..).zip(FrameKind::ALL) {
             assert_eq!((kind as u16, FrameKind::of_number(number)), (number, Ok(kind)));
         }
-        for kind in [0, 21, u16::MAX] {
+        for kind in [0, 22, u16::MAX] {
             assert_eq!(FrameKind::of_number(kind), Err(FrameFault::UnknownKind { kind }));
         }
     }

@@ -8,10 +8,8 @@
 //! POST flush                                      204   everything in memory goes to blocks
 //! POST compact                                    204   blocks are merged as far as they can be
 //! ```
-//! The work goes on when the client leaves: a deletion that the blocks have seen and a shard has
-//! not would hide samples that are still to come.
-
-use std::sync::Arc;
+//! The work goes on when the client leaves. A gateway deletes on every node that may have some of
+//! the samples (`reads/deleting`), and leaves the rest to them: 501.
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -21,14 +19,14 @@ use crate::control::api::ApiState;
 use crate::control::api::error::ApiError;
 use crate::control::api::json;
 use crate::control::api::parameters::Parameters;
-use crate::control::shards::{BlocksHandle, Done, ShardRequest, Shards};
-use crate::model::matcher::Matcher;
+use crate::control::gather::{Unanswered, ask_each};
+use crate::control::shards::{BlocksHandle, ShardRequest, Shards};
+use crate::control::source::ReadSource;
 use crate::model::series::TenantId;
-use crate::node::block::Tombstone;
 use crate::node::block::request::{StoreRefusal, StoreRequest};
 use crate::node::select::check_matchers;
 use crate::query::merge::Window;
-use crate::wire::delete::DELETE_TEXT_BYTES_MAX;
+use crate::wire::delete::{DELETE_TEXT_BYTES_MAX, Deletion};
 
 type Answer = Result<Response, ApiError>;
 
@@ -49,36 +47,27 @@ pub async fn delete_series(State(state): State<ApiState>, parameters: Parameters
         })?;
     }
     let window = parameters.window()?;
-    to_the_end(async move {
-        // One after the other: shards must see deletions in the order of their ids.
-        let _turn = state.deleting.lock().await;
-        for matchers in groups {
-            delete(&state.shards, matchers, window).await?;
-        }
-        Ok(StatusCode::NO_CONTENT.into_response())
-    })
-    .await
-}
-
-async fn delete(shards: &Shards, matchers: Vec<Matcher>, window: Window) -> Result<(), ApiError> {
     let Window { start_ms, end_ms } = window;
-    let asked = Tombstone { id: 0, tenant: TenantId::default(), matchers, start_ms, end_ms };
-    let blocks = blocks(shards)?;
-    let written = ask(blocks, |reply| StoreRequest::Delete { tombstone: asked, reply }).await?;
-    let (id, tombstone) = (written.id, Arc::new(written));
-    let request = |reply| ShardRequest::Delete { tombstone: Arc::clone(&tombstone), reply };
-    ask_shards(shards, request).await.map_err(|_| {
-        let text = "cannot delete everywhere: a shard's log failed; delete again after a restart";
-        ApiError::Unavailable(text.into())
-    })?;
-    let sent = blocks.requests.send_async(StoreRequest::Deleted { tombstone: id }).await;
-    sent.map_err(|_| gone())
+    let tenant = TenantId::default();
+    let deletion = |matchers| Deletion { id: 0, tenant, matchers, start_ms, end_ms };
+    let deletions = groups.into_iter().map(deletion).collect();
+    match &state.source {
+        ReadSource::Local(_) => {
+            let deleted = state.deleter.delete(deletions).await;
+            deleted.map_err(|fault| ApiError::Unavailable(fault.to_string()))?;
+        }
+        ReadSource::Fleet(fleet) => {
+            let deleted = fleet.delete(deletions).await;
+            deleted.map_err(|fault| ApiError::Unavailable(fault.to_string()))?;
+        }
+    }
+    Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 /// Writes blocks that hold something deleted anew, without it.
 pub async fn clean_tombstones(State(state): State<ApiState>) -> Answer {
     to_the_end(async move {
-        let blocks = blocks(&state.shards)?;
+        let blocks = blocks(&state)?;
         ask(blocks, |reply| StoreRequest::CleanTombstones { reply }).await?;
         Ok(StatusCode::NO_CONTENT.into_response())
     })
@@ -88,7 +77,7 @@ pub async fn clean_tombstones(State(state): State<ApiState>) -> Answer {
 /// Makes a folder with all that was acknowledged before: a data folder to be copied or started on.
 pub async fn snapshot(State(state): State<ApiState>) -> Answer {
     to_the_end(async move {
-        let blocks = blocks(&state.shards)?;
+        let blocks = blocks(&state)?;
         flush_shards(&state.shards).await?;
         let name = (state.clock)().to_string();
         let own = name.clone();
@@ -106,7 +95,7 @@ pub async fn snapshot(State(state): State<ApiState>) -> Answer {
 /// Puts everything that is in memory into blocks.
 pub async fn flush(State(state): State<ApiState>) -> Answer {
     to_the_end(async move {
-        blocks(&state.shards)?;
+        blocks(&state)?;
         flush_shards(&state.shards).await?;
         Ok(StatusCode::NO_CONTENT.into_response())
     })
@@ -116,7 +105,7 @@ pub async fn flush(State(state): State<ApiState>) -> Answer {
 /// Merges blocks until there is nothing to merge.
 pub async fn compact(State(state): State<ApiState>) -> Answer {
     to_the_end(async move {
-        let blocks = blocks(&state.shards)?;
+        let blocks = blocks(&state)?;
         ask(blocks, |reply| StoreRequest::Compact { reply }).await?;
         Ok(StatusCode::NO_CONTENT.into_response())
     })
@@ -129,34 +118,19 @@ async fn to_the_end(work: impl Future<Output = Answer> + Send + 'static) -> Answ
 }
 
 async fn flush_shards(shards: &Shards) -> Result<(), ApiError> {
-    ask_shards(shards, |reply| ShardRequest::Flush { reply }).await.map_err(|_| {
+    ask_each(shards, |reply| ShardRequest::Flush { reply }).await.map_err(|Unanswered| {
         let text =
             "cannot write blocks: memory and log keep everything; the program's log says why";
         ApiError::Unavailable(text.into())
     })
 }
 
-/// A shard closed its channel without an answer.
-struct Unanswered;
-
-async fn ask_shards(
-    shards: &Shards,
-    request: impl Fn(flume::Sender<Done>) -> ShardRequest,
-) -> Result<(), Unanswered> {
-    let mut answers = Vec::with_capacity(shards.len());
-    for shard in shards.iter() {
-        let (reply, answer) = flume::bounded(1);
-        shard.push(request(reply)).await.map_err(|_| Unanswered)?;
-        answers.push(answer);
+fn blocks(state: &ApiState) -> Result<&BlocksHandle, ApiError> {
+    if let ReadSource::Fleet(_) = state.source {
+        let text = "a gateway has no blocks: ask each node, at its --http address";
+        return Err(ApiError::NotImplemented(text.into()));
     }
-    for answer in answers {
-        answer.recv_async().await.map_err(|_| Unanswered)?;
-    }
-    Ok(())
-}
-
-fn blocks(shards: &Shards) -> Result<&BlocksHandle, ApiError> {
-    shards.blocks().ok_or_else(gone)
+    state.shards.blocks().ok_or_else(gone)
 }
 
 fn gone() -> ApiError {

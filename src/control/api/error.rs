@@ -27,6 +27,8 @@ pub enum ApiError {
     Unavailable(String),
     /// 500: our fault.
     Internal(String),
+    /// 501: not by a process of this kind; the text says by which.
+    NotImplemented(String),
 }
 
 impl ApiError {
@@ -56,6 +58,7 @@ impl ApiError {
             Self::Timeout(text) => (StatusCode::SERVICE_UNAVAILABLE, "timeout", text),
             Self::Unavailable(text) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", text),
             Self::Internal(text) => (StatusCode::INTERNAL_SERVER_ERROR, "internal", text),
+            Self::NotImplemented(text) => (StatusCode::NOT_IMPLEMENTED, "execution", text),
         }
     }
 }

@@ -17,6 +17,7 @@ use axum::routing::{get, post};
 
 use crate::control::api::admission::Admission;
 use crate::control::api::error::ApiError;
+use crate::control::deletion::Deleter;
 use crate::control::gather::{GatherLimits, Question};
 use crate::control::readiness::{Readiness, ServerState};
 use crate::control::reads::fleet::FleetReads;
@@ -70,8 +71,7 @@ pub struct ApiState {
     /// Unix milliseconds.
     pub(crate) clock: fn() -> i64,
     pub(crate) started_at_ms: i64,
-    /// One deletion at a time.
-    pub(crate) deleting: Arc<tokio::sync::Mutex<()>>,
+    pub(crate) deleter: Deleter,
     /// What a gateway keeps for nodes that are down.
     pub(crate) hints: Option<HintFiguresSource>,
 }
@@ -87,13 +87,13 @@ impl ApiState {
         let admission = Arc::new(Admission::new(limits));
         Self {
             source: ReadSource::Local(shards.clone()),
+            deleter: Deleter::new(shards.clone()),
             shards,
             server,
             limits,
             admission,
             clock,
             started_at_ms: clock(),
-            deleting: Arc::default(),
             hints: None,
         }
     }
@@ -101,6 +101,11 @@ impl ApiState {
     /// The API of a gateway, which reads the fleet; `shards` are asked about themselves only.
     pub fn with_fleet(self, fleet: FleetReads) -> Self {
         Self { source: ReadSource::Fleet(fleet), ..self }
+    }
+
+    /// The same, where others delete too, in turn.
+    pub fn with_deleter(self, deleter: Deleter) -> Self {
+        Self { deleter, ..self }
     }
 
     /// The same, which keeps hints.

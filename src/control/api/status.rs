@@ -145,7 +145,7 @@ pub async fn tsdb(
     if let ReadSource::Fleet(_) = state.source {
         let text = "cannot count the series of the fleet here: a gateway holds none; ask each \
                     node's /api/v1/status/tsdb";
-        return Err(ApiError::Execution(text.into()));
+        return Err(ApiError::NotImplemented(text.into()));
     }
     let limit = parameters.limit()?.unwrap_or(TOP_DEFAULT);
     if limit > TOP_MAX {

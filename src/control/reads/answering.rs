@@ -10,9 +10,12 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::base::time::monotonic_now;
+use crate::control::deletion::Deleter;
 use crate::control::gather::{Answers, GatherFault, ask_shards};
 use crate::control::reads::lacking::{HeldElsewhere, NewsWithin};
 use crate::control::shards::{ShardRequest, Shards};
+use crate::node::select::check_matchers;
+use crate::wire::delete::{DELETE_SCHEMA, DeleteOutcome, Deletion};
 use crate::wire::frame::{
     FRAME_HEADER_BYTES, FrameFault, FrameHeader, FrameKind, Memory, number_frame,
 };
@@ -64,6 +67,7 @@ pub struct Answering {
     places: Arc<Semaphore>,
     others: Option<flume::Sender<OtherQuestion>>,
     held: Arc<Mutex<HeldElsewhere>>,
+    deleter: Option<Deleter>,
 }
 
 /// A gateway is there that says what it keeps, until this is dropped.
@@ -118,12 +122,17 @@ impl Answering {
     pub fn new(shards: Shards, identity: NodeIdentity, limits: AnsweringLimits) -> Self {
         let places = Arc::new(Semaphore::new(limits.selects_max as usize));
         let held = Arc::new(Mutex::new(HeldElsewhere::new(limits.news_within)));
-        Self { shards, identity, limits, places, others: None, held }
+        Self { shards, identity, limits, places, others: None, held, deleter: None }
     }
 
     /// Questions of other kinds go to `others`, which is bounded: those about placement.
     pub fn with_others(self, others: flume::Sender<OtherQuestion>) -> Self {
         Self { others: Some(others), ..self }
+    }
+
+    /// Deletes what gateways ask to be deleted.
+    pub fn with_deleter(self, deleter: Deleter) -> Self {
+        Self { deleter: Some(deleter), ..self }
     }
 
     /// A connection says for the first time what its gateway keeps for the node.
@@ -171,6 +180,10 @@ impl Answering {
             FrameKind::RegistryRequest => {
                 let request = RegistryRequest::decode(&header, payload)?;
                 self.answer_registry(request, &answers).await
+            }
+            FrameKind::Delete => {
+                header.check_schema(DELETE_SCHEMA)?;
+                self.answer_delete(Deletion::decode(payload)?, &answers).await
             }
             _ => self.answer_other(header, frame, &answers).await,
         }
@@ -227,6 +240,27 @@ impl Answering {
         Ok(())
     }
 
+    /// Samples that gateways keep for the node would come back behind a deletion.
+    async fn answer_delete(
+        &self,
+        deletion: Deletion,
+        answers: &AnswerSender,
+    ) -> Result<(), QuestionFault> {
+        let unanswered = QuestionFault::Unanswered(FrameKind::Delete);
+        let deleter = self.deleter.as_ref().ok_or(unanswered)?;
+        let outcome = match refuse_to_delete(self.lacking(), &deletion) {
+            Some(text) => DeleteOutcome::Refused { text },
+            None => match deleter.delete(vec![deletion]).await {
+                Ok(()) => DeleteOutcome::Done,
+                Err(fault) => DeleteOutcome::Refused { text: fault.to_string() },
+            },
+        };
+        let mut frame = outcome.encode_frame();
+        number_frame(&mut frame, answers.number);
+        let _is_gone = answers.send(frame).await;
+        Ok(())
+    }
+
     async fn answer_other(
         &self,
         header: FrameHeader,
@@ -278,6 +312,24 @@ impl AnswerSender {
 
 fn lock(held: &Mutex<HeldElsewhere>) -> MutexGuard<'_, HeldElsewhere> {
     held.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn refuse_to_delete(lacking: Lacking, deletion: &Deletion) -> Option<String> {
+    let Lacking { waiting_samples, is_news_awaited, .. } = lacking;
+    if let Err(fault) = check_matchers(&deletion.matchers) {
+        return Some(format!("cannot compile a regular expression: {fault}"));
+    }
+    if waiting_samples > 0 {
+        return Some(format!(
+            "cannot delete while {waiting_samples} samples wait for it at gateways, which would \
+             come back; ask again when they are delivered"
+        ));
+    }
+    is_news_awaited.then(|| {
+        "cannot delete yet: it was reached a moment ago, and gateways may keep samples for it, \
+         which would come back; ask again in a few seconds"
+            .into()
+    })
 }
 
 fn select_fault(fault: GatherFault) -> SelectFault {

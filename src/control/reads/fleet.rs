@@ -206,9 +206,7 @@ impl FleetReads {
             let mut asked = JoinSet::new();
             for id in plan.nodes.iter().copied() {
                 // Before it is asked: what it gets meanwhile may be too late for the answer.
-                if let Some(own) = &self.all.hints {
-                    absences.add_lacking(id, own.lacking(id));
-                }
+                absences.add_lacking(id, self.own_lacking(id));
                 match self.client(view, id) {
                     Ok(client) => {
                         let collector = by_node.remove(&id).unwrap_or_else(&empty);
@@ -241,6 +239,11 @@ impl FleetReads {
         }
         let parts = by_node.into_values().collect();
         Ok(Collected { parts, lacking: absences.describe(view) })
+    }
+
+    /// What this gateway keeps for a node.
+    pub(super) fn own_lacking(&self, id: NodeId) -> Lacking {
+        self.all.hints.as_ref().map(|own| own.lacking(id)).unwrap_or_default()
     }
 
     fn start(&self, node: &ReadNode) -> io::Result<NodeClient> {

@@ -12,7 +12,8 @@
 //! knows to lack, and says with each answer.
 //!
 //! `fleet` asks all nodes that a query needs, `view` knows which those are, `absences` what their
-//! answers lack, `warm` learns their ids
+//! answers lack, `deleting` deletes what all
+//! of them hold, `warm` learns their ids
 //! for the shards.
 //!
 //! What is big goes over connections of its own, one question at a time: back-pressure and giving
@@ -28,6 +29,7 @@ pub mod server;
 mod absences;
 pub mod client;
 mod conversation;
+pub mod deleting;
 pub mod fleet;
 pub mod own_hints;
 pub mod selecting;

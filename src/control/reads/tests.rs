@@ -21,6 +21,7 @@ use crate::wire::link::LinkFault;
 use crate::wire::registry::{RegistryRequest, RegistryView};
 use crate::wire::select::{SelectAnswer, SelectFault, SelectRequest, SelectWant};
 
+mod deleting;
 mod fleet;
 mod hints;
 mod network;

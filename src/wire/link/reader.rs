@@ -154,7 +154,8 @@ impl Reader {
                 | FrameKind::SelectEnd
                 | FrameKind::SelectFault
                 | FrameKind::PlacementAnswer
-                | FrameKind::HintsHeard => answer = Some(header),
+                | FrameKind::HintsHeard
+                | FrameKind::Deleted => answer = Some(header),
                 kind => {
                     self.give_up(LinkFault::Unexpected { kind });
                     return None;

@@ -348,7 +348,8 @@ impl Receiver {
                 FrameKind::Select
                 | FrameKind::RegistryRequest
                 | FrameKind::PlacementRequest
-                | FrameKind::HintsHeld,
+                | FrameKind::HintsHeld
+                | FrameKind::Delete,
             ) => {
                 connection.buffer.keep_last();
             }

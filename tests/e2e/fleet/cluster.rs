@@ -266,8 +266,8 @@ impl Fleet {
         }
     }
 
-    /// Waits until a gateway reads from its nodes again, after a network that was cut: it dials
-    /// them once a second.
+    /// Waits until a gateway's answers lack nothing: after a network that was cut, and after a node
+    /// started, which does not know at once whether it missed something.
     #[track_caller]
     pub fn wait_for_reads(&self, gateway: &str) {
         let whole = || {
@@ -277,6 +277,38 @@ impl Fleet {
         };
         let done = wait_for(READS_DEADLINE, whole);
         assert!(done.is_some(), "{}", self.get(gateway, "/api/v1/labels").text());
+    }
+
+    /// What a gateway's answer lacks; `null` if nothing.
+    #[track_caller]
+    pub fn warnings(&self, gateway: &str) -> serde_json::Value {
+        let answer = self.get(gateway, "/api/v1/labels");
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.json()["warnings"].clone()
+    }
+
+    /// One POST without a body, of a gateway or a node.
+    #[track_caller]
+    pub fn post(&self, name: &str, path: &str) -> Response {
+        let port = if name.starts_with('g') { CLIENT_PORT } else { HTTP_PORT };
+        let answer = Client::connect_to(&self.address(name), port)
+            .and_then(|mut client| client.request("POST", path, &[], b""));
+        answer.unwrap_or_else(|error| panic!("POST {path} of {name}: {error}"))
+    }
+
+    /// More words for the program of a member, from its next start on, instead of those given here
+    /// before.
+    pub fn change_command(&self, name: &str, words: &[&str]) {
+        let (path, first) = (self.member(name).join("command"), self.member(name).join("first"));
+        if !first.exists() {
+            std::fs::copy(&path, &first).expect("a member has a command");
+        }
+        let mut command = std::fs::read(&first).expect("just written");
+        for word in words {
+            command.extend_from_slice(word.as_bytes());
+            command.push(0);
+        }
+        std::fs::write(&path, command).expect("a file");
     }
 
     fn member(&self, name: &str) -> PathBuf {

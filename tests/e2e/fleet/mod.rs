@@ -11,3 +11,4 @@ mod groups;
 mod growth;
 mod network;
 mod partitions;
+mod reads;

@@ -93,7 +93,15 @@ impl Gateway {
     }
 
     pub async fn get(&self, target: &str) -> (StatusCode, String) {
-        let request = Request::get(target).body(Body::empty()).expect("a request");
+        self.ask(Request::get(target)).await
+    }
+
+    pub async fn post(&self, target: &str) -> (StatusCode, String) {
+        self.ask(Request::post(target)).await
+    }
+
+    async fn ask(&self, request: axum::http::request::Builder) -> (StatusCode, String) {
+        let request = request.body(Body::empty()).expect("a request");
         let response = soon(self.router.clone().oneshot(request)).await.expect("infallible");
         let status = response.status();
         let body = soon(response.into_body().collect()).await.expect("whole").to_bytes();

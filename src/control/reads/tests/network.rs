@@ -9,6 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::control::deletion::Deleter;
 use crate::control::reads::answering::{Answering, AnsweringLimits, NodeIdentity};
 use crate::control::reads::client::NodeClient;
 use crate::control::reads::lacking::NewsWithin;
@@ -88,7 +89,8 @@ impl TestNode {
         let identity = NodeIdentity { node: id, incarnation: INCARNATION };
         let wait_max = Duration::from_millis(100);
         let limits = AnsweringLimits { selects_max: 4, wait_max, news_within };
-        let answering = Answering::new(shards, identity, limits);
+        let deleter = Deleter::new(shards.clone());
+        let answering = Answering::new(shards, identity, limits).with_deleter(deleter);
         let standing = NodeStanding { state: NodeState::Ready, placement_epoch: 7 };
         let (teller, standing) = watch::channel(standing);
         let config = ReadServerConfig { receiver, connections_max: 64 };

@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 use tidegate::model::placement::agreement::{Answer, Ballot, Request};
 use tidegate::model::series::{SeriesHash, SeriesId, TenantId};
 use tidegate::wire::ack::{Ack, AckPayload, AckView, FrameAnswer, RefusedSample};
-use tidegate::wire::delete::Deletion;
+use tidegate::wire::delete::{DeleteOutcome, Deletion};
 use tidegate::wire::frame::{
     FRAME_HEADER_BYTES, FrameHeader, FrameKind, Memory, check_frame, decode_header,
 };
@@ -115,6 +115,7 @@ fuzz_target!(init: write_seeds(&seeds()), |data: &[u8]| {
         FrameKind::RegistryRequest => drop(RegistryRequest::decode(&header, payload)),
         FrameKind::PlacementRequest => drop(Request::decode(&header, payload)),
         FrameKind::PlacementAnswer => drop(Answer::decode(&header, payload)),
+        FrameKind::Deleted => drop(DeleteOutcome::decode(&header, payload)),
         FrameKind::HintsHeld => drop(HintsHeld::decode(&header, payload)),
         FrameKind::HintsHeard => drop(Lacking::decode(&header, payload)),
         FrameKind::Select => drop(SelectRequest::decode(&header, payload)),

@@ -1,0 +1,140 @@
+//! DRIVER: deletions over the fleet: every node that may hold some of the samples deletes them, or
+//! the one who asked is told which did not.
+//!
+//! Hints that wait would bring deleted samples back when they are delivered. So nothing is deleted
+//! while any are known to wait for an owner: this gateway knows its own, a node those of the
+//! gateways that have told it. Not seen: hints of a gateway that cannot reach the node, and those
+//! that were made in the moment of the deletion; who deletes again after it is safe from both.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use crate::control::reads::client::NodeClient;
+use crate::control::reads::fleet::FleetReads;
+use crate::control::reads::view::ReadView;
+use crate::model::placement::NodeId;
+use crate::query::merge::Window;
+use crate::wire::delete::{DeleteOutcome, Deletion};
+use crate::wire::frame::{FRAME_HEADER_BYTES, FrameKind, Memory};
+
+/// Why something is not deleted everywhere. Deleting it again mends that, once the cause is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FleetDeleteFault {
+    /// It is not known who may have it.
+    Unplaced,
+    /// Nothing was deleted, because of these nodes.
+    Refused(BTreeMap<NodeId, String>),
+    /// These nodes did not delete; all others that may have some of it did.
+    Incomplete(BTreeMap<NodeId, String>),
+}
+
+impl fmt::Display for FleetDeleteFault {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unplaced => out.write_str(
+                "cannot delete: not every placement that may hold it is known here yet; ask again",
+            ),
+            Self::Refused(nodes) => write!(out, "cannot delete: {}", Named(nodes)),
+            Self::Incomplete(nodes) => write!(
+                out,
+                "cannot delete everywhere: {}; the other owners have deleted; delete again when \
+                 this is mended",
+                Named(nodes)
+            ),
+        }
+    }
+}
+
+impl std::error::Error for FleetDeleteFault {}
+
+struct Named<'a>(&'a BTreeMap<NodeId, String>);
+
+impl fmt::Display for Named<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        for (id, why) in self.0 {
+            write!(out, "{separator}node {:032x}: {why}", id.0)?;
+            separator = "; ";
+        }
+        Ok(())
+    }
+}
+
+impl FleetReads {
+    /// Deletes one after the other on all owners of all placements that overlap; their ids do not
+    /// count. Answers when every one of these nodes has made it durable. The work goes on when the
+    /// answer is not waited for.
+    ///
+    /// # Errors
+    /// Which nodes did not, and why.
+    pub async fn delete(&self, deletions: Vec<Deletion>) -> Result<(), FleetDeleteFault> {
+        let this = self.clone();
+        let work = tokio::spawn(async move { this.delete_all(deletions).await });
+        work.await.map_err(|_| FleetDeleteFault::Unplaced)?
+    }
+
+    async fn delete_all(&self, deletions: Vec<Deletion>) -> Result<(), FleetDeleteFault> {
+        let view = self.view();
+        if view.history.newest().is_none() || view.history.missing().next().is_some() {
+            return Err(FleetDeleteFault::Unplaced);
+        }
+        let owners = |deletion: &Deletion| {
+            let window = Window { start_ms: deletion.start_ms, end_ms: deletion.end_ms };
+            view.plan(deletion.tenant, &deletion.matchers, window).nodes
+        };
+        let mut clients = BTreeMap::new();
+        let mut faults = BTreeMap::new();
+        for id in deletions.iter().flat_map(owners).collect::<BTreeSet<_>>() {
+            match self.client_that_may_delete(&view, id).await {
+                Ok(client) => _ = clients.insert(id, client),
+                Err(why) => _ = faults.insert(id, why),
+            }
+        }
+        if !faults.is_empty() {
+            return Err(FleetDeleteFault::Refused(faults));
+        }
+        for deletion in &deletions {
+            let mut asked = Vec::new();
+            for id in owners(deletion) {
+                let work = delete_on(clients[&id].clone(), deletion.encode_frame(0));
+                asked.push((id, tokio::spawn(work)));
+            }
+            for (id, done) in asked {
+                if let Err(why) = done.await.unwrap_or_else(|fault| Err(fault.to_string())) {
+                    faults.insert(id, why);
+                }
+            }
+        }
+        if faults.is_empty() { Ok(()) } else { Err(FleetDeleteFault::Incomplete(faults)) }
+    }
+
+    /// The way to a node; or why it cannot delete, by what is known here.
+    async fn client_that_may_delete(
+        &self,
+        view: &ReadView,
+        id: NodeId,
+    ) -> Result<NodeClient, String> {
+        let waiting_samples = self.own_lacking(id).waiting_samples;
+        if waiting_samples > 0 {
+            return Err(format!(
+                "{waiting_samples} samples wait for it at this gateway, which would come back; ask \
+                 again when they are delivered"
+            ));
+        }
+        let client = self.client(view, id).map_err(|fault| fault.to_string())?;
+        client.welcome().await.map_err(|fault| fault.to_string())?;
+        Ok(client)
+    }
+}
+
+async fn delete_on(client: NodeClient, frame: Memory) -> Result<(), String> {
+    let (header, frame) = client.request(frame).await.map_err(|fault| fault.to_string())?;
+    if header.kind != FrameKind::Deleted {
+        return Err(format!("a {:?} frame answers; run newer releases", header.kind));
+    }
+    match DeleteOutcome::decode(&header, &frame[FRAME_HEADER_BYTES..]) {
+        Ok(DeleteOutcome::Done) => Ok(()),
+        Ok(DeleteOutcome::Refused { text }) => Err(text),
+        Err(fault) => Err(format!("its answer cannot be read: {fault:?}")),
+    }
+}
