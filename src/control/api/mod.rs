@@ -60,6 +60,9 @@ pub struct QueryLimits {
     pub retention: Duration,
 }
 
+/// Tells Unix milliseconds.
+type Clock = fn() -> i64;
+
 /// What the API needs of the process. Cheap to clone.
 #[derive(Clone)]
 pub struct ApiState {
@@ -69,7 +72,7 @@ pub struct ApiState {
     pub(crate) limits: QueryLimits,
     pub(crate) admission: Arc<Admission>,
     /// Unix milliseconds.
-    pub(crate) clock: fn() -> i64,
+    pub(crate) clock: Clock,
     pub(crate) started_at_ms: i64,
     pub(crate) deleter: Deleter,
     /// What a gateway keeps for nodes that are down.
@@ -82,7 +85,7 @@ impl ApiState {
         shards: Shards,
         server: Arc<ServerState>,
         limits: QueryLimits,
-        clock: fn() -> i64,
+        clock: Clock,
     ) -> Self {
         let admission = Arc::new(Admission::new(limits));
         Self {

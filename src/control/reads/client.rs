@@ -31,9 +31,10 @@ const QUESTIONS_MAX: u32 = 128;
 const IDLE_MAX: usize = 4;
 /// For so long: shorter than the silence after which a node closes them.
 const IDLE_FOR: Duration = Duration::from_secs(4);
-/// Between dialling and dialling again: at first, and at most.
-const AGAIN_AFTER: Duration = Duration::from_millis(100);
-const AGAIN_AFTER_MAX: Duration = Duration::from_secs(1);
+/// Between dialling and dialling again: at first, and at most. What a user waits for a node that is
+/// back; a try costs either end next to nothing.
+const AGAIN_AFTER: Duration = Duration::from_millis(50);
+const AGAIN_AFTER_MAX: Duration = Duration::from_millis(250);
 /// A connection that lasted so long is dialled again at once.
 const LIVED_FOR: Duration = Duration::from_secs(1);
 

@@ -19,8 +19,8 @@ use crate::wire::hello::Welcome;
 use crate::wire::link::{Dialler, Reader, ReaderEvent, SilenceLimits};
 use crate::wire::proof::{LinkSecret, NONCE_BYTES};
 
-/// While nobody answers it is dialled once more: what was lost by the network the kernel sends again
-/// only after one second, then two, and so on.
+/// While nobody answers it is dialled once more: what the network lost the kernel sends again only
+/// after one second, then two, and so on.
 const DIAL_EVERY: Duration = Duration::from_millis(250);
 /// Bytes that are received at once.
 const RECEIVED_BYTES: usize = 128 << 10;

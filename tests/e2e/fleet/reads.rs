@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// What the head of a node may hold in the first test: less than the load needs, so that the node
 /// answers, and takes nothing.
-const NO_ROOM: [&str; 2] = ["--head-bytes-max", "1MiB"];
+const NO_ROOM: [&str; 2] = ["--head-bytes-max", "64KiB"];
 /// Longer than hints take to be delivered.
 const DEADLINE: Duration = Duration::from_secs(30);
 /// Longer than a node that was just reached waits for gateways to tell it what it missed.

@@ -162,7 +162,10 @@ impl World {
         let excused = self.record.check(&found, (self.ack, &self.plan, &self.pool), what);
         for node in excused.nodes {
             let told = self.nodes[node].told;
-            assert!(told > 0, "{what}: node {node} lost samples to a flipped bit, and says nothing");
+            assert!(
+                told > 0,
+                "{what}: node {node} lost samples to a flipped bit, and says nothing"
+            );
         }
         let is_told = self.gateways.iter().any(|place| place.hints.is_damage_told);
         assert!(!excused.hints || is_told, "{what}: hints are damaged, and nobody was told");

@@ -8,9 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
 
 use tidegate::background::disk::Disk;
-use tidegate::background::hints::{
-    HintCommand, HintEvent, HintStore, HintStoreFault, Work,
-};
+use tidegate::background::hints::{HintCommand, HintEvent, HintStore, HintStoreFault, Work};
 use tidegate::base::time::{Duration, Instant};
 use tidegate::gateway::hint::HintPart;
 use tidegate::gateway::hint::log::{HintLimits, LogEvent};
@@ -184,9 +182,8 @@ impl Keeper {
         let is_asked = !self.commands.is_empty() || self.work == Work::More;
         // A clock that was set back makes the thread wait so long, and no longer.
         let again_ms = self.store.poll_timeout_ms();
-        let is_late = again_ms.is_some_and(|at_ms| {
-            at_ms <= clock.unix_ms || at_ms - clock.unix_ms > WAIT_MS_MAX
-        });
+        let is_late = again_ms
+            .is_some_and(|at_ms| at_ms <= clock.unix_ms || at_ms - clock.unix_ms > WAIT_MS_MAX);
         self.free_at <= clock.now && (is_asked || is_late)
     }
 
@@ -209,8 +206,7 @@ impl Keeper {
     /// Whether nothing is kept, and nothing waits.
     pub fn is_idle(&self) -> bool {
         let figures = self.store.figures();
-        self.is_quiet()
-            && figures.iter().all(|(_, figures)| figures.bytes == 0)
+        self.is_quiet() && figures.iter().all(|(_, figures)| figures.bytes == 0)
     }
 
     /// What keeps it from being idle.
@@ -232,9 +228,8 @@ impl Keeper {
         }
         assert!(self.commands.len() <= self.settings.commands_max);
         for queue in &self.events {
-            let is_record = |(_, event): &&(Instant, HintEvent)| {
-                matches!(event, HintEvent::Record { .. })
-            };
+            let is_record =
+                |(_, event): &&(Instant, HintEvent)| matches!(event, HintEvent::Record { .. });
             let records = queue.iter().filter(is_record).count();
             assert!(records <= RECORDS_OUT_MAX * figures.len(), "{records} records wait");
         }

@@ -143,8 +143,8 @@ impl Net {
         let process = self.hosts.iter().position(|one| *one == host);
         let node = Port { process: process.unwrap_or(usize::MAX), shard };
         let ways = [Way::ToNode, Way::ToGateway];
-        let is_lost = process.is_none()
-            || ways.iter().any(|way| self.is_blocked(now, (gateway, node), *way));
+        let is_lost =
+            process.is_none() || ways.iter().any(|way| self.is_blocked(now, (gateway, node), *way));
         let over_at = if is_lost { now + DIAL_WITHIN } else { now + self.delay() };
         self.dials.push(Dial { gateway, link, node, over_at, is_lost });
     }

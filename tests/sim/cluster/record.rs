@@ -169,9 +169,8 @@ impl Record {
                 let mut allowed = key.versions[key.first_allowed(acked)..].iter();
                 seen(node).is_some_and(|seen| allowed.any(|version| version.bits == seen))
             };
-            let is_undone = |node: usize| {
-                seen(node).is_some_and(|seen| self.is_anothers_hint(*at, key, seen))
-            };
+            let is_undone =
+                |node: usize| seen(node).is_some_and(|seen| self.is_anothers_hint(*at, key, seen));
             let number = key.versions[acked].number;
             let mut is_right = |node: usize| {
                 let place = (node, *at);
@@ -216,10 +215,11 @@ impl Record {
         what: &str,
     ) -> ! {
         let versions = key.versions.iter().map(|one| (f64::from_bits(one.bits), one.acked));
-        let hinted = self.hinted.iter().filter(|((_, key), _)| key == at).map(|((node, _), all)| {
-            let all = all.iter().map(|one| (one.gateway, f64::from_bits(one.bits)));
-            (node, all.collect::<Vec<_>>())
-        });
+        let hinted =
+            self.hinted.iter().filter(|((_, key), _)| key == at).map(|((node, _), all)| {
+                let all = all.iter().map(|one| (one.gateway, f64::from_bits(one.bits)));
+                (node, all.collect::<Vec<_>>())
+            });
         panic!(
             "{what}: series {} at {}: value {acked} of {:?} (with epoch and gateway) was \
              acknowledged; owners {owners:?}; nodes have {seen:?}; hinted for (by gateway): {:?}",

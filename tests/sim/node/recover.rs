@@ -212,11 +212,7 @@ impl World {
 pub type Started = (Store, Vec<ShardSide>, u64);
 
 /// A start like all but the first; and how often damage was told.
-pub async fn start(
-    disk: &FakeDisk,
-    rules: &Rules,
-    wanted: Wanted,
-) -> Result<(Started, u64), i32> {
+pub async fn start(disk: &FakeDisk, rules: &Rules, wanted: Wanted) -> Result<(Started, u64), i32> {
     let Wanted { shards, are_ids_new, may_be_damaged } = wanted;
     let (incarnation, shard_count) = read_manifest(disk).await?;
     remove_remains(disk, incarnation, shard_count).await?;

@@ -117,7 +117,9 @@ async fn while_hints_wait_for_an_owner_nothing_is_deleted() {
     // gateway has told it of hints.
     let (mut gateway, nodes, deleted) = fleet([Blocks::Delete; 2], &[1, 2]).await;
     assert_eq!(gateway.post(DELETE).await.0, StatusCode::NO_CONTENT);
-    deleted.iter().for_each(|of_node| drop(of_node.drain()));
+    for of_node in &deleted {
+        drop(of_node.drain());
+    }
     gateway.hints.mute();
     gateway.hints.keep(2, 4);
     let (status, body) = gateway.post(DELETE).await;
