@@ -288,14 +288,21 @@ impl Follower {
             self.history.forget(now.unix_ms, retention_ms, self.config.bounds);
         }
         let mut asks = Vec::new();
+        let newest = self.history.newest().cloned();
+        let is_placed = |node: NodeId| {
+            newest.as_ref().is_some_and(|newest| newest.document().find(node).is_some())
+        };
         for (address, peer) in &mut self.peers.by_address {
-            if peer.met.is_some() && peer.ask_at <= now.monotonic {
+            let Some(node) = peer.met.as_ref().map(|met| met.node) else { continue };
+            if peer.ask_at <= now.monotonic {
                 peer.ask_at = now.monotonic + ASK_EVERY;
                 asks.push(Action::Ask(*address, Request::Read { from_epoch: peer.read_from }));
                 // The answer says how far it has come; what it has not by then it is told.
                 let Some(epoch) = peer.newest_epoch.filter(|_| !peer.is_foreign) else { continue };
-                if peer.read_from <= epoch {
-                    // Whether it belongs to this fleet is known when all of its documents are.
+                // Whether it belongs to this fleet is known when all of its documents are; of a
+                // node that has none, as after a restore, by the newest one here.
+                let is_known = if epoch > 0 { epoch < peer.read_from } else { is_placed(node) };
+                if !is_known {
                     continue;
                 }
                 for document in self.documents.range(epoch + 1..).map(|(_, document)| document) {

@@ -364,6 +364,16 @@ fn whoever_is_behind_is_brought_up_to_date() {
     world.nodes[1].is_up = true;
     world.run(3.0);
     assert_eq!(world.epochs(), [2; 4]);
+    // A node that was restored without its placement, and one that never belonged to the fleet.
+    let restored = world.nodes[2].acceptor.node();
+    world.nodes[2].acceptor = Acceptor::new(restored, None, [], Draft::default());
+    world.nodes.push(node(5));
+    world.seed(&[1, 2, 3, 5]);
+    world.run(3.0);
+    // Red if who knows nothing is never told, or if strangers are.
+    assert_eq!(world.epochs(), [2, 2, 2, 2, 0]);
+    assert_eq!(world.nodes[2].acceptor.oldest_epoch(), 1);
+    world.nodes.pop();
     // A gateway that comes later reads what happened before: red if it reads only the newest.
     let late = World::new(0, 1, &config()).gateways.pop().expect("one");
     world.gateways.push(late);
