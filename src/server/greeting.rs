@@ -39,7 +39,7 @@ fn help(role: Role, first: &str, config: &Config) -> String {
             let link = config.link;
             let last = link.port().saturating_add(ports_behind(config));
             let found = format!(
-                "it takes no samples from clients: gateways bring them to the ports {} to {last}\n\n\
+                "it takes no samples from clients: gateways bring them to ports {} to {last}\n\n\
                  a gateway that founds a fleet with it:\n  tidegate gateway --nodes {link}{}\n\n\
                  into a fleet that is there, by any of its gateways:\n  \
                  tidegate cluster add {link} --url http://GATEWAY:8428\n\n\
@@ -98,7 +98,7 @@ mod tests {
         let of = |role| help(role, "http://h:1", &config);
         let node = of(Role::Node);
         assert!(!node.contains("remote_write") && !node.contains("import"), "{node}");
-        assert!(node.contains("the ports 9500 to 9502"), "{node}");
+        assert!(node.contains("to ports 9500 to 9502"), "{node}");
         assert!(
             node.contains("--nodes 10.0.0.1:9500 --link-secret-file link.secret\n")
                 && node.contains("cluster add 10.0.0.1:9500"),

@@ -1,4 +1,5 @@
-//! Rules of groups as people write them: `{team="payments"} -> payments`. Reads back what it prints.
+//! Rules of groups as people write them: `{team="payments"} -> payments`.
+//! In: text. Out: rules; it reads back what it prints.
 //! What a rule does, and its limits: `model/placement`.
 
 use std::fmt;
@@ -53,13 +54,12 @@ fn split(text: &str) -> Vec<&str> {
             // Back-quoted strings know no escapes.
             Some(b'"' | b'\'') if byte == b'\\' => is_escaped = true,
             Some(open) if byte == open => quote = None,
-            Some(_) => {}
             None if matches!(byte, b'"' | b'\'' | b'`') => quote = Some(byte),
             None if matches!(byte, b';' | b'\n') => {
                 parts.push(&text[start..at]);
                 start = at + 1;
             }
-            None => {}
+            _ => {}
         }
     }
     parts.push(&text[start..]);

@@ -98,8 +98,8 @@ impl PlacementDocument {
 
     /// Another way from series to slots, other groups of nodes, and nodes that come, all at once: a
     /// rule needs nodes in its group, and a group a rule. With another strategy most series change
-    /// their owners, so groups that get or lose nodes for it are placed anew; with the same one only
-    /// nodes that are new in their group move slots.
+    /// their owners, so groups that get nodes for it are placed anew; with the same one only nodes
+    /// that are new in their group move slots.
     pub fn regrouped(&self, start_ms: i64, regrouping: Regrouping) -> Result<Self, DocumentFault> {
         let mut next = self.next(start_ms)?;
         let Regrouping { strategy, groups, nodes } = regrouping;

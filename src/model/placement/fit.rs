@@ -94,10 +94,8 @@ impl Others {
         let want = to_count(share).saturating_sub(sure).min(pulls.len());
         let is_less = |a: &(f64, u16), b: &(f64, u16)| a.0.total_cmp(&b.0);
         // The least `want` of them, in any order, then the next; all in order is not needed.
-        let next = match pulls.get(want) {
-            Some(_) => Some(pulls.select_nth_unstable_by(want, is_less).1.0),
-            None => None,
-        };
+        let has_next = want < pulls.len();
+        let next = has_next.then(|| pulls.select_nth_unstable_by(want, is_less).1.0);
         let mut taken_from = vec![0; self.loads.len()];
         let mut last = None;
         for &(pull, member) in &pulls[..want] {

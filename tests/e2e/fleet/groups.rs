@@ -35,7 +35,7 @@ fn spawn(arguments: &[String], folder: &Path) -> Child {
     let log = log.expect("a log");
     let mut command = Command::new(program());
     command.args(arguments).arg("--data").arg(folder.join("data")).args(["--shards", "1"]);
-    command.args(["--no-pin", "--disk-free-min", "0", "--log-segment-bytes", "8MiB"]);
+    command.args(["--no-pin", "--disk-free-min", "0"]);
     let child = command.stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
     child.spawn().expect("tidegate starts")
 }
@@ -53,6 +53,7 @@ impl Member {
         let address = address(number);
         let (http, link) = (format!("{address}:{HTTP_PORT}"), format!("{address}:{LINK_PORT}"));
         let words = ["node", "--http", &http, "--link", &link, "--link-secret-file", secret];
+        let words = [&words[..], &["--log-segment-bytes", "8MiB"]].concat();
         Self::start(folder, number, &[&words[..], extra].concat())
     }
 
@@ -77,13 +78,14 @@ impl Member {
         assert!(wait_for(DEADLINE, is_ready).is_some(), "{}", self.last_words());
     }
 
-    /// How many series match, and what is warned of.
+    /// How many series match, and whether somebody was missed.
     #[track_caller]
     fn count(&self, selector: &str) -> (usize, bool) {
         let path = format!("/api/v1/query?query={}", crate::http::escape(selector));
-        let answer = self.get(&path).json();
+        let answer = self.get(&path);
+        let (status, answer) = (answer.status, answer.json());
         let found = answer["data"]["result"].as_array().map_or(0, Vec::len);
-        (found, answer["warnings"].is_array())
+        (found, status != 200 || answer["warnings"].is_array())
     }
 
     fn last_words(&self) -> String {
@@ -126,34 +128,42 @@ fn cluster(gateway: &Member, words: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-#[test]
-fn series_of_a_rule_live_in_its_group() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let secret = folder.path().join("link.secret");
+/// Three nodes, the last two in a group, and two gateways that found the fleet with a rule.
+#[track_caller]
+fn start_fleet(folder: &Path) -> (Vec<Member>, [Member; 2]) {
+    let secret = folder.join("link.secret");
     std::fs::write(&secret, "the secret of a fleet in a test").expect("written");
     let secret = secret.to_str().expect("UTF-8");
     let group = ["--group", "pay"];
-    let mut nodes = vec![
-        Member::node(folder.path(), 1, &[], secret),
-        Member::node(folder.path(), 2, &group, secret),
-        Member::node(folder.path(), 3, &group, secret),
+    let nodes = vec![
+        Member::node(folder, 1, &[], secret),
+        Member::node(folder, 2, &group, secret),
+        Member::node(folder, 3, &group, secret),
     ];
     let links: Vec<String> =
         nodes.iter().map(|node| format!("{}:{LINK_PORT}", node.address)).collect();
-    let config = folder.path().join("gateway.yaml");
+    let config = folder.join("gateway.yaml");
     let text = format!(
-        "nodes: {links:?}\ngroup_rules:\n  - '{{team=\"pay\"}} -> pay'\nlink_secret_file: {secret:?}\n"
+        "nodes: {links:?}\nlink_secret_file: {secret:?}\n\
+         group_rules:\n  - '{{team=\"pay\"}} -> pay'\n"
     );
     std::fs::write(&config, text).expect("written");
     let config = config.to_str().expect("UTF-8");
     let gateway = |number| {
         let listen = format!("{}:{CLIENT_PORT}", address(number));
-        Member::start(folder.path(), number, &["gateway", "--listen", &listen, "--config", config])
+        Member::start(folder, number, &["gateway", "--listen", &listen, "--config", config])
     };
     let gateways = [gateway(8), gateway(9)];
     for member in nodes.iter().chain(&gateways) {
         member.wait_until_ready();
     }
+    (nodes, gateways)
+}
+
+#[test]
+fn series_of_a_rule_live_in_its_group() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (mut nodes, gateways) = start_fleet(folder.path());
     import(&gateways[0], "pay", 1);
     import(&gateways[1], "web", 1);
     let of = |node: &Member, team: &str| node.count(&format!("m{{team=\"{team}\"}}")).0;

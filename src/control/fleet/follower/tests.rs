@@ -309,6 +309,10 @@ fn a_node_is_added_and_everybody_follows_from_its_start_on() {
     );
     assert_eq!((plan.epoch_before, plan.epoch_after, plan.is_done), (1, 2, false));
     assert_eq!(world.epochs(), [1, 1, 1, 0], "a plan changes nothing");
+    // By a name of two addresses. Red if only the first is tried.
+    let looked_up = [("n:1".to_owned(), vec![v6(4), address(4)])].into();
+    let change = Change { add: vec!["n:1".into()], looked_up, ..Change::default() };
+    assert_eq!(world.plan_of(1, Command::Plan(change)).epoch_after, 2);
     let done = world.plan_of(0, adding(4));
     assert!(done.is_done);
     assert_eq!(done.groups[0].nodes.len(), 4);
@@ -366,7 +370,10 @@ fn whoever_is_behind_is_brought_up_to_date() {
     assert_eq!(world.epochs(), [2; 4]);
     // A node that was restored without its placement, and one that never belonged to the fleet.
     let restored = world.nodes[2].acceptor.node();
+    world.nodes[2].is_up = false;
+    world.run(0.3);
     world.nodes[2].acceptor = Acceptor::new(restored, None, [], Draft::default());
+    world.nodes[2].is_up = true;
     world.nodes.push(node(5));
     world.seed(&[1, 2, 3, 5]);
     world.run(3.0);
@@ -569,6 +576,9 @@ fn rules_and_groups_come_together_and_go() {
     let moved = world.plan_of(1, Command::Apply(change));
     assert_eq!(groups(&world), [None, None, None, pay()]);
     assert!(moved.groups[0].slots_moved.abs_diff(16384 / 3) < 100, "{:?}", moved.groups[0]);
+    // Red if the group is placed anew for it.
+    let gained: Vec<u32> = moved.groups[0].nodes.iter().map(|node| node.slots_gained).collect();
+    assert_eq!(gained[..2], [0, 0], "{:?}", moved.groups[0]);
     // Without rules there are no groups; with them, nodes are asked again.
     let hash = Change { strategy: Some(Strategy::Hash {}), ..Change::default() };
     assert!(world.plan_of(0, Command::Apply(hash)).is_done);

@@ -46,21 +46,21 @@ fn fleets() -> u64 {
 
 /// `make` of each seed, on all cores.
 fn of_seeds<T: Send>(make: impl Fn(u64) -> T + Sync) -> Vec<T> {
-    let (next, made) = (AtomicU64::new(1), Mutex::new(Vec::new()));
+    let (next, done) = (AtomicU64::new(1), Mutex::new(Vec::new()));
     let work = || loop {
         let seed = next.fetch_add(1, Ordering::Relaxed);
         if seed > fleets() {
             return;
         }
         let one = make(seed);
-        made.lock().unwrap_or_else(PoisonError::into_inner).push(one);
+        done.lock().unwrap_or_else(PoisonError::into_inner).push(one);
     };
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(1, Into::into) {
             scope.spawn(work);
         }
     });
-    made.into_inner().unwrap_or_else(PoisonError::into_inner)
+    done.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn plain(

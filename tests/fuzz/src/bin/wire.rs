@@ -59,8 +59,13 @@ fn seeds() -> Vec<Vec<u8>> {
         page.encode_frame(1, true),
         request.encode_frame(),
         Request::Prepare { epoch: 2, ballot: Ballot { round: 1, proposer: 9 } }.encode_frame(),
-        Answer::Documents { newest_epoch: 0, documents: Vec::new(), zone: Some("z".into()), group: None }
-            .encode_frame(),
+        Answer::Documents {
+            newest_epoch: 0,
+            documents: Vec::new(),
+            zone: Some("z".into()),
+            group: None,
+        }
+        .encode_frame(),
         Answer::Failed { text: "why".into() }.encode_frame(),
         HintsHeld { keeper: 1, waiting_samples: 2, lost_samples: 0 }.encode_frame(),
         Lacking { waiting_samples: 2, keepers: 1, ..Lacking::default() }.encode_frame(),
