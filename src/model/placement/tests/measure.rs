@@ -10,7 +10,7 @@ use std::time::Instant;
 use super::{Chance, found, plan_of, ready};
 use crate::model::placement::fit::{Salts, fit_node};
 use crate::model::placement::router::GroupIndex;
-use crate::model::placement::{Placement, PlacementDocument, Strategy};
+use crate::model::placement::{Placement, PlacementDocument, Strategy, plan};
 use crate::model::series::{SLOT_COUNT, Slot};
 
 /// Without `TIDEGATE_FLEETS`.
@@ -112,7 +112,7 @@ fn grow(seed: u64, (nodes, zones): (usize, usize), replication: u8, is_fitted: b
     let (was, is) = (ready(&before), ready(&after));
     check_owners(&was, zones);
     check_owners(&is, zones);
-    let plan = super::super::plan(&was, &is);
+    let plan = plan(&was, &is);
     let group = &plan.groups[0];
     let [was, is] = [group.even_before, group.even_after].map(|each| each.expect("a group"));
     Fleet {
