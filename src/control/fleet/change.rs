@@ -91,7 +91,7 @@ impl Change {
     /// None: it is no address, and no name that was looked up.
     fn addresses_of(&self, name: &str) -> Vec<SocketAddr> {
         let looked_up = || self.looked_up.get(name).cloned().unwrap_or_default();
-        name.parse().map_or_else(|_| looked_up(), |address| vec![address])
+        name.parse::<SocketAddr>().map_or_else(|_| looked_up(), |address| vec![address])
     }
 
     /// The document that follows `base`, or `None` if nothing changes.
