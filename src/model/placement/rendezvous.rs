@@ -72,7 +72,6 @@ impl Divisor {
 
     /// The key of a draw.
     #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "the upper half of a product")]
     pub(super) fn key(self, exponent: u64) -> u64 {
         let shifted = exponent << KEY_SHIFT;
         let quotient = ((u128::from(shifted) * u128::from(self.reciprocal)) >> 64) as u64;

@@ -1,6 +1,6 @@
 //! Rules and groups of nodes, from founding on, and what reads ask. On loopback addresses.
 //!
-//! Seen red when: series go to nodes without regard to rules (`Router::place`), a query that pins
+//! Red when: series go to nodes without regard to rules (`Router::place`), a query that pins
 //! the tag asks all nodes (`Router::reach`), or reads leave out the owners of an earlier epoch.
 
 use crate::http::{Client, Response};

@@ -133,7 +133,7 @@ impl Follower {
             let is_of = |seed: &&Seed| {
                 seed.addresses.iter().any(|address| address.to_string() == silent.address)
             };
-            is_placed(&silent.address) || !answered.iter().any(|seed| is_of(&seed))
+            is_placed(&silent.address) || !answered.iter().any(is_of)
         });
     }
 }

@@ -528,16 +528,16 @@ fn a_node_that_was_lost_is_replaced_by_an_empty_one_at_its_address() {
     assert_eq!(newest.nodes[new].link, at);
 }
 
-fn tags(text: &str) -> Option<Strategy> {
+fn tags(text: &str) -> Strategy {
     let rules: crate::control::config::group_rules::GroupRules = text.parse().expect("rules");
-    Some(Strategy::of(rules.0, Vec::new()))
+    Strategy::of(rules.0, Vec::new())
 }
 
 #[test]
 fn rules_and_groups_come_together_and_go() {
     let config = FollowerConfig { replication: 1, ..config() };
     let mut world = founded(&config);
-    let strategy = tags("{team=\"pay\"} -> pay");
+    let strategy = Some(tags("{team=\"pay\"} -> pay"));
     let wish = |groups: &[(u16, &str)]| {
         let named = |(number, group): &(u16, &str)| (address(*number).to_string(), (*group).into());
         let groups = groups.iter().map(named).collect();
