@@ -69,10 +69,11 @@ pub struct Record {
 
 impl Key {
     /// The oldest value that may be read once the one at `acked` was acknowledged: what was sent
-    /// with it may be late, unless all is answered.
-    fn first_allowed(&self, acked: usize) -> usize {
+    /// just before it, without waiting for the answer, may be late unless all is answered; and its
+    /// hints may become durable behind those of the later value.
+    fn first_allowed(&self, acked: usize, is_hinted: bool) -> usize {
         let has_before = acked > 0 && self.versions[acked - 1].acked.is_none();
-        acked - usize::from(has_before && self.versions[acked].is_doubtful)
+        acked - usize::from(has_before && (is_hinted || self.versions[acked].is_doubtful))
     }
 }
 
@@ -164,9 +165,11 @@ impl Record {
             let Some(acked) = acked else { continue };
             let (epoch, _) = key.versions[acked].acked.expect("looked for");
             let owners = plan.owners(epoch, pool, at.0);
+            let is_hinted = (0..found.len()).any(|node| self.is_hinted(node, *at));
+            let first = key.first_allowed(acked, is_hinted);
             let seen = |node: usize| found[node].get(&at.0)?.get(&at.1).copied();
             let has_it = |node: usize| {
-                let mut allowed = key.versions[key.first_allowed(acked)..].iter();
+                let mut allowed = key.versions[first..].iter();
                 seen(node).is_some_and(|seen| allowed.any(|version| version.bits == seen))
             };
             let is_undone =
