@@ -1,8 +1,8 @@
 //! Simulations: state machines against faults that a seed decides, with everything checked after
 //! each run.
 //!
-//! `TIDEGATE_SIM_SEEDS` is how many seeds are run (each test has its default: 3,200 in all, which
-//! take under two minutes of two cores), from `TIDEGATE_SIM_FROM` on; `TIDEGATE_SIM_SEED` runs a
+//! `TIDEGATE_SIM_SEEDS` is how many seeds are run (each test has its default: 3,230 in all, which
+//! take about three minutes of two cores), from `TIDEGATE_SIM_FROM` on; `TIDEGATE_SIM_SEED` runs a
 //! single one. A failing seed prints the command that repeats it. `scripts/sim` runs them for
 //! hours, cuts a failing one short, and checks that they notice `mutations`.
 //!

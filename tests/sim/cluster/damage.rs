@@ -6,7 +6,6 @@
 
 use std::path::{Path, PathBuf};
 
-use tidegate::gateway::hint::segment::parse_segment_file_name;
 use tidegate::gateway::owner::AckPolicy;
 use tidegate::model::placement::NodeId;
 
@@ -106,12 +105,6 @@ impl World {
         };
         let older: Vec<_> = files.iter().filter(|path| is_older(path)).cloned().collect();
         let Some(flip) = Flip::one(&place.hints.disk, &older, &mut self.random) else { return };
-        assert!(
-            flip.path
-                .file_name()
-                .and_then(|name| name.to_str())
-                .is_some_and(|name| { parse_segment_file_name(name).is_some() })
-        );
         let folder = flip.path.parent().and_then(Path::file_name).and_then(|name| name.to_str());
         let node = folder.and_then(NodeId::parse).expect("a folder of ours");
         let held = place.hints.held.get(&node).cloned().unwrap_or_default();

@@ -162,10 +162,7 @@ impl World {
         let excused = self.record.check(&found, (self.ack, &self.plan, &self.pool), what);
         for node in excused.nodes {
             let told = self.nodes[node].told;
-            assert!(
-                told > 0,
-                "{what}: node {node} lost samples to a flipped bit, and says nothing"
-            );
+            assert!(told > 0, "{what}: a bit flipped at node {node}, and nobody was told");
         }
         let is_told = self.gateways.iter().any(|place| place.hints.is_damage_told);
         assert!(!excused.hints || is_told, "{what}: hints are damaged, and nobody was told");

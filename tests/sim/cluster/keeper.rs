@@ -228,9 +228,8 @@ impl Keeper {
         }
         assert!(self.commands.len() <= self.settings.commands_max);
         for queue in &self.events {
-            let is_record = |(_, event): &&(Instant, HintEvent)| {
-                matches!(event, HintEvent::Record { .. })
-            };
+            let is_record =
+                |(_, event): &&(Instant, HintEvent)| matches!(event, HintEvent::Record { .. });
             let records = queue.iter().filter(is_record).count();
             assert!(records <= RECORDS_OUT_MAX * figures.len(), "{records} records wait");
         }

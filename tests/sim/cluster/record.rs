@@ -104,8 +104,8 @@ impl Record {
         key.is_settled = false;
     }
 
-    /// Its newest value was acknowledged under an epoch by a gateway; `is_certain`: no other attempt
-    /// is under way.
+    /// Its newest value was acknowledged under an epoch by a gateway; `is_certain`: no other
+    /// attempt is under way.
     pub fn acknowledge(&mut self, at: HintKey, (epoch, gateway): (u64, usize), is_certain: bool) {
         let key = self.keys.get_mut(&at).expect("it was sent");
         key.is_settled = is_certain;
