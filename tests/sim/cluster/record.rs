@@ -172,8 +172,12 @@ impl Record {
                 let mut allowed = key.versions[first..].iter();
                 seen(node).is_some_and(|seen| allowed.any(|version| version.bits == seen))
             };
-            let is_undone =
-                |node: usize| seen(node).is_some_and(|seen| self.is_anothers_hint(*at, key, seen));
+            // An older hint undid it; or that which was to follow is gone with its disk.
+            let is_undone = |node: usize| {
+                let is_anothers = |seen| self.is_anothers_hint(*at, key, seen);
+                seen(node)
+                    .is_some_and(|seen| is_anothers(seen) || self.lost_hints.contains(&(node, *at)))
+            };
             let number = key.versions[acked].number;
             let mut is_right = |node: usize| {
                 let place = (node, *at);
