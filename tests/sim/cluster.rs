@@ -182,15 +182,8 @@ impl World {
         let node_count = 1 + random.below(NODES_MAX);
         let plan = Plan::new(node_count, &mut random);
         let mut net = Net::new(Random::new(random.next()), node_count);
-        let nodes: Vec<_> = (0..node_count)
-            .map(|index| {
-                let id = plan::id_of(index).0;
-                let settings = NodeSettings { index, id, ..node_settings.clone() };
-                let shards = 1 + random.below(SHARDS_MAX);
-                net.listen(index, shards);
-                Node::new(settings, shards, now, &mut random)
-            })
-            .collect();
+        let make = |index| Node::first(index, &node_settings, (now, &mut net), &mut random);
+        let nodes: Vec<_> = (0..node_count).map(make).collect();
         let way = |node: &Node| (node.shard_count().unwrap_or(0), net.host_of(node.settings.index));
         let ways = nodes.iter().map(way).collect();
         let gateway_count = 1 + random.below(GATEWAYS_MAX);

@@ -94,8 +94,21 @@ pub struct Clock {
 }
 
 impl Node {
-    /// A node that was just started for the first time.
-    pub fn new(settings: NodeSettings, shards: usize, now: Instant, random: &mut Random) -> Self {
+    /// The node of this number, as it begins, with settings that all have.
+    pub fn first(
+        index: usize,
+        settings: &NodeSettings,
+        (now, net): (Instant, &mut Net),
+        random: &mut Random,
+    ) -> Self {
+        let id = super::plan::id_of(index).0;
+        let settings = NodeSettings { index, id, ..settings.clone() };
+        let shards = 1 + random.below(super::SHARDS_MAX);
+        net.listen(index, shards);
+        Self::new(settings, shards, now, random)
+    }
+
+    fn new(settings: NodeSettings, shards: usize, now: Instant, random: &mut Random) -> Self {
         let mut random = Random::new(random.next());
         let disk = FakeDisk::new(&mut random);
         let (store, sides) = recover::first_start(&disk, &settings.rules, shards);
