@@ -172,11 +172,12 @@ impl Record {
                 let mut allowed = key.versions[first..].iter();
                 seen(node).is_some_and(|seen| allowed.any(|version| version.bits == seen))
             };
+            // Also for a node that left, whose hints went to others.
+            let is_lost = (0..NODES_MAX).any(|node| self.lost_hints.contains(&(node, *at)));
             // An older hint undid it; or that which was to follow is gone with its disk.
             let is_undone = |node: usize| {
                 let is_anothers = |seen| self.is_anothers_hint(*at, key, seen);
-                seen(node)
-                    .is_some_and(|seen| is_anothers(seen) || self.lost_hints.contains(&(node, *at)))
+                seen(node).is_some_and(|seen| is_anothers(seen) || is_lost)
             };
             let number = key.versions[acked].number;
             let mut is_right = |node: usize| {
