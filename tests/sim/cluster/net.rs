@@ -124,12 +124,11 @@ impl Net {
     /// A node that is down comes back at a host that nobody has had, or, if that is down too, at
     /// that of `other`, which comes back at its old one.
     pub fn move_node(&mut self, node: usize, other: Option<usize>) {
-        match other {
-            Some(other) => self.hosts.swap(node, other),
-            None => {
-                let last = self.hosts.iter().max().expect("some nodes");
-                self.hosts[node] = last.checked_add(1).expect("few moves");
-            }
+        if let Some(other) = other {
+            self.hosts.swap(node, other);
+        } else {
+            let last = self.hosts.iter().max().expect("some nodes");
+            self.hosts[node] = last.checked_add(1).expect("few moves");
         }
     }
 

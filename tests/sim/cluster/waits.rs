@@ -31,7 +31,7 @@ pub fn simulate(seed: u64) {
             world.faults += 1;
             standing = Some(node);
             // Whoever was gone has time to come back.
-            next_at = until + Duration::from_millis(3_000);
+            next_at = until + Duration::from_secs(3);
         }
         world.turn();
         world.check_waits(standing);
