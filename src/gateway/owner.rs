@@ -58,6 +58,7 @@ pub struct Owner {
     next_ticket: u64,
     delivered: VecDeque<Delivered>,
     behind: Vec<hinting::Behind>,
+    short: hinting::ShortParts,
     /// Series by lane, as the part at hand is split; kept for their memory.
     split: Vec<Vec<u32>>,
 }
@@ -96,6 +97,7 @@ impl Owner {
             next_ticket: 1,
             delivered: VecDeque::new(),
             behind: Vec::new(),
+            short: hinting::ShortParts::default(),
             split: Vec::new(),
         }
     }
@@ -135,12 +137,11 @@ impl Owner {
             runs.append(parked);
         }
         for key in self.parts.keys() {
-            // One that is settled already waits for something else than lanes.
-            let part = self.parts.get_mut(key);
-            part.down.clear();
-            part.behind.clear();
-            part.lateness = Lateness::Backfill;
+            self.parts.open_run(key);
+            self.forget_short(key);
+            self.parts.get_mut(key).lateness = Lateness::Backfill;
             self.gather_part(key);
+            self.parts.close_run(key);
         }
         self.close(&runs);
     }
@@ -411,7 +412,7 @@ impl Owner {
         }
         if one_is_enough {
             // An answer lets the next request in, but the hint still holds memory.
-            let waits = !self.parts.get(run.part).down.is_empty()
+            let waits = !self.parts.get(run.part).making.is_empty()
                 && self.hinting_bytes > self.lane_bytes_max;
             self.parts.cover(run.part, &covered);
             self.answers.extend((!waits).then(|| self.parts.answer_covered(run.part)).flatten());
@@ -475,21 +476,30 @@ impl Owner {
 
     /// Answers the parts of which no lane holds a sample any more, and which no owner lacks.
     fn settle(&mut self) {
-        while let Some(key) = self.parts.poll_settled() {
-            let part = self.parts.get(key);
-            let is_short = !part.down.is_empty() || !part.behind.is_empty();
-            if is_short && self.settle_short(key) {
-                continue;
-            }
-            match self.parts.finish(key) {
-                Finished::Answer(answer) => self.answers.push_back(answer),
-                Finished::Hint(hint, refused) => {
-                    let by_us = |(reason, _): (Refusal, u64)| reason.blame() == Blame::Server;
-                    let is_done = !refused.iter().any(by_us);
-                    self.delivered.push_back(Delivered { hint, is_done, refused });
+        loop {
+            if let Some(key) = self.parts.poll_settled() {
+                if !self.holds_short(key) {
+                    self.finish(key);
                 }
-                Finished::Nothing => {}
+            } else if let Some(key) = self.next_short() {
+                if !self.settle_short(key) {
+                    self.finish(key);
+                }
+            } else {
+                return;
             }
+        }
+    }
+
+    fn finish(&mut self, key: PartKey) {
+        match self.parts.finish(key) {
+            Finished::Answer(answer) => self.answers.push_back(answer),
+            Finished::Hint(hint, refused) => {
+                let by_us = |(reason, _): (Refusal, u64)| reason.blame() == Blame::Server;
+                let is_done = !refused.iter().any(by_us);
+                self.delivered.push_back(Delivered { hint, is_done, refused });
+            }
+            Finished::Nothing => {}
         }
     }
 }

@@ -43,6 +43,10 @@ pub struct OpenPart {
     /// Nodes that older hints are still to reach, and the newest timestamp of those: what is not
     /// newer has to reach them behind the hints too.
     pub behind: Vec<(NodeId, i64)>,
+    /// Nodes that hints of it may be kept for.
+    pub making: Vec<NodeId>,
+    /// Whether they were handed out to be kept.
+    pub is_hinted: bool,
     /// Rises; the greater, the later it came.
     pub opened: u64,
     /// Samples that one owner at least has made durable, where that is enough.
@@ -158,6 +162,8 @@ impl Parts {
         part.down.clear();
         part.down_reason = None;
         part.behind.clear();
+        part.making.clear();
+        part.is_hinted = false;
         part.bytes = Arc::default();
         if part.covered.count > 0 {
             part.forgive_covered();
@@ -251,16 +257,24 @@ impl OpenPart {
     }
 
     /// A lane that should have had its share is down, or as good as that, for `reason`.
-    pub fn add_down(&mut self, lane: u16, reason: Refusal) {
+    /// Whether that is new.
+    pub fn add_down(&mut self, lane: u16, reason: Refusal) -> bool {
         self.down_reason = Some(reason);
-        if !self.down.contains(&lane) {
+        let is_new = !self.down.contains(&lane);
+        if is_new {
             self.down.push(lane);
         }
+        is_new
     }
 
     /// The newest timestamp in it, Unix milliseconds.
     pub fn newest_ms(&self) -> i64 {
         self.batch.timestamp_ms.iter().copied().max().unwrap_or(i64::MIN)
+    }
+
+    /// Memory of its columns and bytes.
+    pub fn memory_bytes(&self) -> u64 {
+        (self.batch.memory_bytes() + self.bytes.memory_bytes()) as u64
     }
 
     /// Samples in it.

@@ -3,9 +3,11 @@
 //! A sample whose owner is down becomes a hint once another owner has it. While hints wait, live
 //! samples overtake them. A client may write another value for a series and time of such a hint:
 //! one that is not newer than the hints goes to the owner at once *and* behind the hints, so that
-//! the last value has the last word. That holds for what comes by one gateway; two gateways know
-//! nothing of each other's hints.
+//! the last value has the last word. Parts that may become hints are kept in the order in which
+//! they came, whichever lanes they wait for. All that holds for what comes by one gateway; two
+//! gateways know nothing of each other's hints.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::Owner;
@@ -44,7 +46,16 @@ pub struct Delivered {
 pub(super) struct Behind {
     node: NodeId,
     until_ms: i64,
+    /// Parts that may become hints for it, and hints that are not durable yet.
+    making: u32,
+    /// Whether some are durable, and not known to be delivered.
+    is_kept: bool,
 }
+
+/// Open parts that may become hints, by the order in which they came; of those that wait for
+/// nothing but an older one, their bytes.
+#[derive(Default)]
+pub(super) struct ShortParts(BTreeMap<u64, (PartKey, Option<u64>)>);
 
 pub(super) struct Hinting {
     node: NodeId,
@@ -72,37 +83,102 @@ impl Owner {
     /// They are durable, or refused.
     pub fn handle_hinted(&mut self, ticket: u64, outcome: Result<(), Refusal>) {
         let Some(hinting) = self.hinting.remove(&ticket) else { return };
-        let Hinting { key, samples, held_bytes, .. } = hinting;
+        let Hinting { node, key, samples, held_bytes } = hinting;
         self.hinting_bytes -= held_bytes;
-        if let Err(reason) = outcome {
-            for samples in samples {
-                self.parts.get_mut(key).refuse(samples, reason);
+        match outcome {
+            Ok(()) => self.behind_mut(node).is_kept = true,
+            Err(reason) => {
+                for samples in samples {
+                    self.parts.get_mut(key).refuse(samples, reason);
+                }
             }
         }
+        self.end_making(node);
         self.parts.close_run(key);
         self.settle();
     }
 
-    /// Hints up to `until_ms` are still to reach `node`.
+    /// A start found hints for `node`, up to `until_ms`.
     pub fn handle_waiting(&mut self, node: NodeId, until_ms: i64) {
-        match self.behind.iter_mut().find(|behind| behind.node == node) {
-            Some(behind) => behind.until_ms = behind.until_ms.max(until_ms),
-            None => self.behind.push(Behind { node, until_ms }),
-        }
+        let behind = self.behind_mut(node);
+        behind.until_ms = behind.until_ms.max(until_ms);
+        behind.is_kept = true;
     }
 
     /// No hint for `node` is left, but for those that are not kept yet.
     pub fn handle_drained(&mut self, node: NodeId) {
-        let leads_there = |lane: &u16| self.route.node_of(*lane) == Some(node);
-        let will_be_hinted = self.hinting.values().any(|hinting| hinting.node == node)
-            || self.parts.keys().into_iter().any(|key| {
-                let part = self.parts.get(key);
-                part.down.iter().any(leads_there)
-                    || part.behind.iter().any(|(behind, _)| *behind == node)
-            });
-        if !will_be_hinted {
-            self.behind.retain(|behind| behind.node != node);
+        self.behind_mut(node).is_kept = false;
+        self.forget_drained(node);
+    }
+
+    fn behind_mut(&mut self, node: NodeId) -> &mut Behind {
+        let known = self.behind.iter().position(|behind| behind.node == node);
+        let place = known.unwrap_or_else(|| {
+            self.behind.push(Behind { node, until_ms: i64::MIN, making: 0, is_kept: false });
+            self.behind.len() - 1
+        });
+        &mut self.behind[place]
+    }
+
+    fn forget_drained(&mut self, node: NodeId) {
+        self.behind.retain(|it| it.node != node || it.making > 0 || it.is_kept);
+    }
+
+    /// A part may become a hint for `node`, with samples up to `until_ms`.
+    fn begin_making(&mut self, key: PartKey, node: NodeId, until_ms: i64) {
+        let part = self.parts.get_mut(key);
+        part.making.push(node);
+        self.short.0.entry(part.opened).or_insert((key, None));
+        let behind = self.behind_mut(node);
+        behind.until_ms = behind.until_ms.max(until_ms);
+        behind.making += 1;
+    }
+
+    fn end_making(&mut self, node: NodeId) {
+        self.behind_mut(node).making -= 1;
+        self.forget_drained(node);
+    }
+
+    /// What was known of who lacks a part means nothing any more.
+    pub(super) fn forget_short(&mut self, key: PartKey) {
+        let part = self.parts.get_mut(key);
+        part.down.clear();
+        part.behind.clear();
+        part.is_hinted = false;
+        if let Some((_, Some(held_bytes))) = self.short.0.remove(&part.opened) {
+            self.hinting_bytes -= held_bytes;
         }
+        for node in std::mem::take(&mut part.making) {
+            self.end_making(node);
+        }
+    }
+
+    /// Whether a part of which no lane holds a sample any more may have to be hinted: it comes by
+    /// [`Owner::next_short`].
+    pub(super) fn holds_short(&mut self, key: PartKey) -> bool {
+        if !self.behind.is_empty() && !self.parts.get(key).is_hinted {
+            // An older part became a hint while this one was on its way.
+            self.split_part(key);
+            self.note_behind(key);
+        }
+        let part = self.parts.get(key);
+        if part.making.is_empty() {
+            // Nobody keeps what is down: it is refused.
+            return !part.down.is_empty() && self.settle_short(key);
+        }
+        let held_bytes = part.memory_bytes();
+        self.short.0.insert(part.opened, (key, Some(held_bytes)));
+        self.hinting_bytes += held_bytes;
+        true
+    }
+
+    /// The oldest part that may have to be hinted, if it waits for nothing else.
+    pub(super) fn next_short(&mut self) -> Option<PartKey> {
+        let oldest = self.short.0.first_entry()?;
+        let (key, Some(held_bytes)) = *oldest.get() else { return None };
+        oldest.remove();
+        self.hinting_bytes -= held_bytes;
+        Some(key)
     }
 
     /// The next hint that was delivered, or could not be.
@@ -118,15 +194,21 @@ impl Owner {
             return;
         }
         let oldest_ms = part.batch.timestamp_ms.iter().copied().min().unwrap_or(i64::MAX);
-        for &Behind { node, until_ms } in &self.behind {
+        let mut nodes = Vec::new();
+        for &Behind { node, until_ms, .. } in &self.behind {
             // Hints for a node that has left go to whoever owns their series now.
             let takes_some = self.route.lanes_to(node).is_none_or(|lanes| {
                 let split = |lane: &u16| self.split.get(usize::from(*lane));
                 lanes.iter().filter_map(split).any(|series| !series.is_empty())
             });
-            if oldest_ms <= until_ms && takes_some {
+            let is_noted = part.behind.iter().any(|(noted, _)| *noted == node);
+            if oldest_ms <= until_ms && takes_some && !is_noted {
                 part.behind.push((node, until_ms));
+                nodes.extend((!part.making.contains(&node)).then_some(node));
             }
+        }
+        for node in nodes {
+            self.begin_making(key, node, i64::MIN);
         }
     }
 
@@ -134,14 +216,16 @@ impl Owner {
     /// other has it, it becomes a hint.
     pub(super) fn add_down(&mut self, key: PartKey, lane: u16, reason: Refusal) {
         let part = self.parts.get_mut(key);
-        part.add_down(lane, reason);
-        let until_ms = part.newest_ms();
-        if self.keeps_hints
+        let is_new = part.add_down(lane, reason);
+        if is_new
+            && self.keeps_hints
             && self.route.replication() > 1
             && part.hint.is_none()
             && let Some(node) = self.route.node_of(lane)
+            && !part.making.contains(&node)
         {
-            self.handle_waiting(node, until_ms);
+            let until_ms = part.newest_ms();
+            self.begin_making(key, node, until_ms);
         }
     }
 
@@ -198,6 +282,11 @@ impl Owner {
                 is_hinting = true;
             }
         }
+        let part = self.parts.get_mut(key);
+        part.is_hinted = true;
+        for node in std::mem::take(&mut part.making) {
+            self.end_making(node);
+        }
         is_hinting
     }
 
@@ -251,6 +340,7 @@ impl Owner {
         self.hinting_bytes += held_bytes;
         self.hints.push_back(HintOut { ticket, node, part: hint });
         let samples = pieces.into_iter().map(|(_, samples)| samples).collect();
+        self.behind_mut(node).making += 1;
         self.hinting.insert(ticket, Hinting { node, key, samples, held_bytes });
         self.parts.open_run(key);
     }
