@@ -22,6 +22,7 @@ use crate::model::refusal::{Blame, Refusal};
 use crate::model::series::{SeriesHash, SeriesId};
 use crate::wire::ack::{Ack, RefusedSample};
 
+mod behind;
 mod hinting;
 
 pub use crate::gateway::lane::LABELS_BYTES_LIMIT;
@@ -57,7 +58,7 @@ pub struct Owner {
     hinting_bytes: u64,
     next_ticket: u64,
     delivered: VecDeque<Delivered>,
-    behind: Vec<hinting::Behind>,
+    behind: behind::Behinds,
     short: hinting::ShortParts,
     /// Series by lane, as the part at hand is split; kept for their memory.
     split: Vec<Vec<u32>>,
@@ -96,7 +97,7 @@ impl Owner {
             hinting_bytes: 0,
             next_ticket: 1,
             delivered: VecDeque::new(),
-            behind: Vec::new(),
+            behind: behind::Behinds::default(),
             short: hinting::ShortParts::default(),
             split: Vec::new(),
         }

@@ -40,9 +40,9 @@ pub struct OpenPart {
     pub down: Vec<u16>,
     /// Why the last of them was added.
     pub down_reason: Option<Refusal>,
-    /// Nodes that older hints are still to reach, and the newest timestamp of those: what is not
-    /// newer has to reach them behind the hints too.
-    pub behind: Vec<(NodeId, i64)>,
+    /// Nodes that older hints are still to reach, which could undo some of it: that has to get there
+    /// behind the hints too.
+    pub behind: Vec<NodeId>,
     /// Nodes that hints of it may be kept for.
     pub making: Vec<NodeId>,
     /// Whether they were handed out to be kept.
@@ -265,11 +265,6 @@ impl OpenPart {
             self.down.push(lane);
         }
         is_new
-    }
-
-    /// The newest timestamp in it, Unix milliseconds.
-    pub fn newest_ms(&self) -> i64 {
-        self.batch.timestamp_ms.iter().copied().max().unwrap_or(i64::MIN)
     }
 
     /// Memory of its columns and bytes.

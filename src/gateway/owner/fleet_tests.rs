@@ -657,3 +657,40 @@ fn what_was_on_its_way_when_an_older_value_was_refused_has_the_last_word() {
         std::iter::from_fn(|| owner.poll_hint()).flat_map(|hint| hint.part.batch.value).collect();
     assert_eq!(hints, [1.0, 2.0], "the node has 2.0 already, and gets 1.0 behind it");
 }
+
+/// Red if one sample of a clock that is ahead, in a hint, sends everything that comes until then
+/// over the disk, although hints of it are the only ones that wait.
+#[test]
+fn one_clock_ahead_sends_nobody_else_behind_hints() {
+    let mut owner = owner(2, 2, AckPolicy::All).with_hints();
+    let both = |owner: &mut Owner| {
+        for lane in 0..2 {
+            let (sequence, _, new) = send(owner, lane);
+            ack(owner, lane, (sequence, new), &[]);
+        }
+    };
+    owner.handle_lane_down(1);
+    owner.handle_part(part(1, &[("ahead", &[(600_000, 1.0)])]));
+    let (sequence, _, new) = send(&mut owner, 0);
+    ack(&mut owner, 0, (sequence, new), &[]);
+    let hint = owner.poll_hint().expect("a hint");
+    owner.handle_hinted(hint.ticket, Ok(()));
+    owner.handle_lane_up(1, 101);
+    // All other series, for ten minutes. The keeper hands out what it has at once, and says so.
+    let mut hinted = 0;
+    for second in 1..600 {
+        eight(&mut owner, 2, second * 1000);
+        both(&mut owner);
+        let hint = owner.poll_hint();
+        // What was kept before is delivered by now, and the next part is here already.
+        eight(&mut owner, 3, second * 1000 + 500);
+        owner.handle_drained(NodeId(2));
+        hinted += u32::from(hint.is_some());
+        hint.map(|hint| owner.handle_hinted(hint.ticket, Ok(())));
+        both(&mut owner);
+        let hint = owner.poll_hint();
+        hinted += u32::from(hint.is_some());
+        hint.map(|hint| owner.handle_hinted(hint.ticket, Ok(())));
+    }
+    assert!(hinted < 10, "{hinted} of 1,198 parts went over the disk");
+}

@@ -39,19 +39,6 @@ pub struct Delivered {
     pub refused: RefusalCounts,
 }
 
-/// A node that hints are still to reach. A sample that is not newer than they may be another value
-/// of the same series and time: it goes to the node at once, and behind the hints once more, or the
-/// hint would have the last word.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Behind {
-    node: NodeId,
-    until_ms: i64,
-    /// Parts that may become hints for it, and hints that are not durable yet.
-    making: u32,
-    /// Whether some are durable, and not known to be delivered.
-    is_kept: bool,
-}
-
 /// Open parts that may become hints, by the order in which they came; of those that wait for
 /// nothing but an older one, their bytes.
 #[derive(Default)]
@@ -86,7 +73,7 @@ impl Owner {
         let Hinting { node, key, samples, held_bytes } = hinting;
         self.hinting_bytes -= held_bytes;
         match outcome {
-            Ok(()) => self.behind_mut(node).is_kept = true,
+            Ok(()) => self.behind.of(node).is_kept = true,
             Err(reason) => {
                 for samples in samples {
                     self.parts.get_mut(key).refuse(samples, reason);
@@ -100,43 +87,48 @@ impl Owner {
 
     /// A start found hints for `node`, up to `until_ms`.
     pub fn handle_waiting(&mut self, node: NodeId, until_ms: i64) {
-        let behind = self.behind_mut(node);
-        behind.until_ms = behind.until_ms.max(until_ms);
+        let behind = self.behind.of(node);
+        behind.note_all(until_ms);
         behind.is_kept = true;
     }
 
     /// No hint for `node` is left, but for those that are not kept yet.
     pub fn handle_drained(&mut self, node: NodeId) {
-        self.behind_mut(node).is_kept = false;
-        self.forget_drained(node);
+        let behind = self.behind.of(node);
+        behind.is_kept = false;
+        behind.clear();
+        if behind.making > 0 {
+            for key in self.parts.keys() {
+                let part = self.parts.get(key);
+                let is_of = |hinting: &Hinting| (hinting.node, hinting.key) == (node, key);
+                if part.making.contains(&node) || self.hinting.values().any(is_of) {
+                    behind.note(&part.batch);
+                }
+            }
+        }
+        self.behind.forget_drained(node);
     }
 
-    fn behind_mut(&mut self, node: NodeId) -> &mut Behind {
-        let known = self.behind.iter().position(|behind| behind.node == node);
-        let place = known.unwrap_or_else(|| {
-            self.behind.push(Behind { node, until_ms: i64::MIN, making: 0, is_kept: false });
-            self.behind.len() - 1
-        });
-        &mut self.behind[place]
+    /// The next hint that was delivered, or could not be.
+    pub fn poll_delivered(&mut self) -> Option<Delivered> {
+        self.delivered.pop_front()
     }
 
-    fn forget_drained(&mut self, node: NodeId) {
-        self.behind.retain(|it| it.node != node || it.making > 0 || it.is_kept);
-    }
-
-    /// A part may become a hint for `node`, with samples up to `until_ms`.
-    fn begin_making(&mut self, key: PartKey, node: NodeId, until_ms: i64) {
+    /// A part may become a hint for `node`: because it is `down`, or for the sake of older hints.
+    fn begin_making(&mut self, key: PartKey, node: NodeId, is_down: bool) {
         let part = self.parts.get_mut(key);
         part.making.push(node);
         self.short.0.entry(part.opened).or_insert((key, None));
-        let behind = self.behind_mut(node);
-        behind.until_ms = behind.until_ms.max(until_ms);
+        let behind = self.behind.of(node);
+        if is_down {
+            behind.note(&part.batch);
+        }
         behind.making += 1;
     }
 
     fn end_making(&mut self, node: NodeId) {
-        self.behind_mut(node).making -= 1;
-        self.forget_drained(node);
+        self.behind.of(node).making -= 1;
+        self.behind.forget_drained(node);
     }
 
     /// What was known of who lacks a part means nothing any more.
@@ -181,11 +173,6 @@ impl Owner {
         Some(key)
     }
 
-    /// The next hint that was delivered, or could not be.
-    pub fn poll_delivered(&mut self) -> Option<Delivered> {
-        self.delivered.pop_front()
-    }
-
     /// Remembers which nodes get a part, whose series are split, while older hints are on their
     /// way there.
     pub(super) fn note_behind(&mut self, key: PartKey) {
@@ -193,22 +180,24 @@ impl Owner {
         if part.hint.is_some() {
             return;
         }
-        let oldest_ms = part.batch.timestamp_ms.iter().copied().min().unwrap_or(i64::MAX);
         let mut nodes = Vec::new();
-        for &Behind { node, until_ms, .. } in &self.behind {
-            // Hints for a node that has left go to whoever owns their series now.
-            let takes_some = self.route.lanes_to(node).is_none_or(|lanes| {
-                let split = |lane: &u16| self.split.get(usize::from(*lane));
-                lanes.iter().filter_map(split).any(|series| !series.is_empty())
-            });
-            let is_noted = part.behind.iter().any(|(noted, _)| *noted == node);
-            if oldest_ms <= until_ms && takes_some && !is_noted {
-                part.behind.push((node, until_ms));
-                nodes.extend((!part.making.contains(&node)).then_some(node));
+        for behind in self.behind.iter() {
+            let could_undo = |index: u32| behind.could_undo(&part.batch, index as usize);
+            let is_undoable = match self.route.lanes_to(behind.node) {
+                // Hints for a node that has left go to whoever owns their series now.
+                None => (0..).take(part.batch.len()).any(could_undo),
+                Some(lanes) => {
+                    let split = |lane: &u16| self.split.get(usize::from(*lane));
+                    lanes.iter().filter_map(split).flatten().copied().any(could_undo)
+                }
+            };
+            if is_undoable && !part.behind.contains(&behind.node) {
+                part.behind.push(behind.node);
+                nodes.extend((!part.making.contains(&behind.node)).then_some(behind.node));
             }
         }
         for node in nodes {
-            self.begin_making(key, node, i64::MIN);
+            self.begin_making(key, node, false);
         }
     }
 
@@ -224,8 +213,7 @@ impl Owner {
             && let Some(node) = self.route.node_of(lane)
             && !part.making.contains(&node)
         {
-            let until_ms = part.newest_ms();
-            self.begin_making(key, node, until_ms);
+            self.begin_making(key, node, true);
         }
     }
 
@@ -275,8 +263,8 @@ impl Owner {
                 is_hinting = true;
             }
         }
-        for (node, until_ms) in std::mem::take(&mut self.parts.get_mut(key).behind) {
-            let pieces = self.pieces_behind((key, node), until_ms, (&down, &refused));
+        for node in std::mem::take(&mut self.parts.get_mut(key).behind) {
+            let pieces = self.pieces_behind((key, node), (&down, &refused));
             if !pieces.is_empty() {
                 self.push_hint(key, node, pieces);
                 is_hinting = true;
@@ -294,9 +282,9 @@ impl Owner {
     fn pieces_behind(
         &self,
         (key, node): (PartKey, NodeId),
-        until_ms: i64,
         (down, refused): (&[u16], &[Range<u32>]),
     ) -> Vec<(u32, Range<u32>)> {
+        let Some(behind) = self.behind.find(node) else { return Vec::new() };
         let part = self.parts.get(key);
         let series: Vec<u32> = match self.route.lanes_to(node) {
             None => (0..).take(part.batch.len()).collect(),
@@ -308,6 +296,7 @@ impl Owner {
         };
         let mut pieces: Vec<(u32, Range<u32>)> = Vec::new();
         for index in series {
+            let until_ms = behind.until_ms(part.batch.hash[index as usize]);
             for place in without(part.batch.samples_of(index as usize), refused).flatten() {
                 if part.batch.timestamp_ms[place as usize] > until_ms {
                     continue;
@@ -340,7 +329,7 @@ impl Owner {
         self.hinting_bytes += held_bytes;
         self.hints.push_back(HintOut { ticket, node, part: hint });
         let samples = pieces.into_iter().map(|(_, samples)| samples).collect();
-        self.behind_mut(node).making += 1;
+        self.behind.of(node).making += 1;
         self.hinting.insert(ticket, Hinting { node, key, samples, held_bytes });
         self.parts.open_run(key);
     }
