@@ -658,6 +658,16 @@ fn what_was_on_its_way_when_an_older_value_was_refused_has_the_last_word() {
     assert_eq!(hints, [1.0, 2.0], "the node has 2.0 already, and gets 1.0 behind it");
 }
 
+/// Red when a gateway that starts with hints, and hears nothing of its fleet yet, panics at what
+/// clients send.
+#[test]
+fn hints_that_wait_need_no_placement() {
+    let mut owner = Owner::placed(LabelLimits::default(), u64::MAX, AckPolicy::All).with_hints();
+    owner.handle_waiting(NodeId(2), 1000);
+    eight(&mut owner, 1, 5);
+    assert_eq!(answers(&mut owner), [(1, 8)]);
+}
+
 /// Red if one sample of a clock that is ahead, in a hint, sends everything that comes until then
 /// over the disk, although hints of it are the only ones that wait.
 #[test]
@@ -686,11 +696,15 @@ fn one_clock_ahead_sends_nobody_else_behind_hints() {
         eight(&mut owner, 3, second * 1000 + 500);
         owner.handle_drained(NodeId(2));
         hinted += u32::from(hint.is_some());
-        hint.map(|hint| owner.handle_hinted(hint.ticket, Ok(())));
+        if let Some(hint) = hint {
+            owner.handle_hinted(hint.ticket, Ok(()));
+        }
         both(&mut owner);
         let hint = owner.poll_hint();
         hinted += u32::from(hint.is_some());
-        hint.map(|hint| owner.handle_hinted(hint.ticket, Ok(())));
+        if let Some(hint) = hint {
+            owner.handle_hinted(hint.ticket, Ok(()));
+        }
     }
     assert!(hinted < 10, "{hinted} of 1,198 parts went over the disk");
 }

@@ -148,7 +148,8 @@ impl Owner {
     /// Whether a part of which no lane holds a sample any more may have to be hinted: it comes by
     /// [`Owner::next_short`].
     pub(super) fn holds_short(&mut self, key: PartKey) -> bool {
-        if !self.behind.is_empty() && !self.parts.get(key).is_hinted {
+        let is_placed = !self.lanes.is_empty();
+        if is_placed && !self.behind.is_empty() && !self.parts.get(key).is_hinted {
             // An older part became a hint while this one was on its way.
             self.split_part(key);
             self.note_behind(key);
