@@ -10,7 +10,7 @@ use crate::model::placement::NodeId;
 
 use super::HintPart;
 use super::record::{Encoder, Progress, RecordNumbers};
-use super::replay::{HintNumber, HintRecord, Replay};
+use super::replay::{HintNumber, HintRecord, Place, Replay};
 use super::segment::{
     BLOCK_BYTES, LoadedSegment, SEGMENT_BYTES_MAX, SegmentHeader, SegmentTally, record_seed,
 };
@@ -190,6 +190,8 @@ pub struct HintLog {
     records_total: u64,
     samples_total: u64,
     reading: Reading,
+    /// How far the first segment is, if it was taken out of memory.
+    place: Option<Place>,
     load_at_ms: i64,
     /// Shards that take records...
     readers: BTreeSet<u32>,
@@ -247,6 +249,7 @@ impl HintLog {
             records_total,
             samples_total,
             reading: Reading::Nothing,
+            place: None,
             load_at_ms: i64::MIN,
             readers: BTreeSet::new(),
             told_drained: BTreeSet::new(),
@@ -481,19 +484,28 @@ impl HintLog {
         !matches!(self.reading, Reading::Nothing)
     }
 
-    /// Takes a segment that nobody reads now out of memory: it is loaded again for whoever does.
+    /// Takes a segment out of memory of which nobody who reads now has something to get: it is
+    /// loaded again for whoever has, and goes on where it was.
     pub fn unload_unread(&mut self) -> bool {
-        let is_unread = self.has_loaded() && self.readers.is_empty();
-        if is_unread {
-            self.reading = Reading::Nothing;
+        let is_unread = match &mut self.reading {
+            Reading::Nothing => false,
+            Reading::Loading(_) => self.readers.is_empty(),
+            Reading::Replaying(replay) => !self.readers.iter().any(|shard| replay.has_more(*shard)),
+        };
+        if is_unread
+            && let Reading::Replaying(replay) =
+                std::mem::replace(&mut self.reading, Reading::Nothing)
+        {
+            self.place = Some(replay.into_place());
         }
         is_unread
     }
 
     /// Whether [`HintLog::poll_load`] would name one.
     pub fn wants_load(&self, now_ms: i64) -> bool {
-        let is_asked = !self.readers.is_empty() && is_due(now_ms, self.load_at_ms);
         let Some(first) = self.segments.front() else { return false };
+        let has_more = |shard: &u32| Place::has_more(self.place.as_ref(), first.number, *shard);
+        let is_asked = self.readers.iter().any(has_more) && is_due(now_ms, self.load_at_ms);
         let mut unwritten = self.sealed.iter().chain(&self.gathering);
         is_asked && !self.has_loaded() && unwritten.all(|group| group.segment != first.number)
     }
@@ -532,6 +544,12 @@ impl HintLog {
         let loaded = LoadedSegment::new(bytes, identity, self.shard_count, first.durable_number);
         // The header may be lost too, and with it which record was the first.
         let missing = first.records.saturating_sub(loaded.tally().records);
+        if let Some(place) = self.place.take()
+            && place.is_of(segment)
+        {
+            self.reading = Reading::Replaying(Replay::resume(place, loaded));
+            return;
+        }
         self.figures.records_lost += loaded.tally().records_lost.max(missing);
         self.figures.samples_lost += loaded.tally().samples_lost;
         self.reading = Reading::Replaying(Replay::new(first.number, loaded, self.shard_count));
@@ -595,7 +613,12 @@ impl HintLog {
     /// When to ask again for what the disk refused.
     pub fn poll_timeout_ms(&self) -> Option<i64> {
         let waits_to_remove = !self.removals.is_empty() && !self.is_removing;
-        let waits_to_load = !self.readers.is_empty() && !self.segments.is_empty();
+        let has_more = |first: &Segment, shard: &u32| {
+            Place::has_more(self.place.as_ref(), first.number, *shard)
+        };
+        let first = self.segments.front();
+        let waits_to_load =
+            first.is_some_and(|first| self.readers.iter().any(|shard| has_more(first, shard)));
         let waits_to_load = waits_to_load && matches!(self.reading, Reading::Nothing);
         let remove = waits_to_remove.then_some(self.remove_at_ms);
         let load = waits_to_load.then_some(self.load_at_ms);

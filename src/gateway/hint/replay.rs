@@ -35,6 +35,28 @@ pub struct Replay {
     shards: Vec<ShardCursor>,
 }
 
+/// How far a segment was handed out that is not in memory any more.
+#[derive(Debug)]
+pub struct Place {
+    segment: u64,
+    record_count: usize,
+    shards: Vec<ShardCursor>,
+}
+
+impl Place {
+    /// Whether it is in `segment`.
+    pub fn is_of(&self, segment: u64) -> bool {
+        self.segment == segment
+    }
+
+    /// Whether there is something for `shard` in `segment`, as far as is known.
+    pub fn has_more(place: Option<&Self>, segment: u64, shard: u32) -> bool {
+        let Some(place) = place.filter(|place| place.segment == segment) else { return true };
+        let next = place.shards.get(shard as usize).map_or(0, |cursor| cursor.next);
+        (next as usize) < place.record_count
+    }
+}
+
 /// How far one shard is.
 #[derive(Clone, Debug, Default)]
 struct ShardCursor {
@@ -53,6 +75,30 @@ impl Replay {
     pub fn new(segment: u64, loaded: LoadedSegment, shard_count: u32) -> Self {
         let shards = vec![ShardCursor::default(); shard_count as usize];
         Self { segment, loaded, shards }
+    }
+
+    /// The rest of `loaded`, behind what was delivered before it went out of memory.
+    pub fn resume(place: Place, loaded: LoadedSegment) -> Self {
+        Self { segment: place.segment, loaded, shards: place.shards }
+    }
+
+    /// How far it is: what was not delivered is to be handed out again.
+    pub fn into_place(mut self) -> Place {
+        (0u32..).zip(0..self.shards.len()).for_each(|(shard, _)| self.handle_pause(shard));
+        let record_count = self.loaded.record_count();
+        Place { segment: self.segment, record_count, shards: self.shards }
+    }
+
+    /// Whether `shard` has something to deliver, or to be handed out.
+    pub fn has_more(&mut self, shard: u32) -> bool {
+        let count = self.loaded.record_count();
+        let Some(cursor) = self.shards.get_mut(shard as usize) else { return false };
+        // The rest of the segment may be other shards' alone.
+        while (cursor.next as usize) < count && !self.loaded.has_share(cursor.next as usize, shard)
+        {
+            cursor.next += 1;
+        }
+        (cursor.next as usize) < count || !cursor.out.is_empty()
     }
 
     /// The segment.
@@ -118,18 +164,7 @@ impl Replay {
 
     /// Whether every shard delivered all of its share.
     pub fn is_done(&mut self) -> bool {
-        let count = self.loaded.record_count();
-        for (shard, cursor) in (0u32..).zip(&mut self.shards) {
-            // The rest of the segment may be other shards' alone.
-            while (cursor.next as usize) < count
-                && !self.loaded.has_share(cursor.next as usize, shard)
-            {
-                cursor.next += 1;
-            }
-            if (cursor.next as usize) < count || !cursor.out.is_empty() {
-                return false;
-            }
-        }
-        true
+        let shards = (0u32..).take(self.shards.len());
+        shards.into_iter().all(|shard| !self.has_more(shard))
     }
 }

@@ -80,3 +80,51 @@ fn a_segment_that_nobody_reads_makes_room() {
     logs.log_mut(NodeId(1)).handle_read(0);
     assert_eq!(logs.poll_load(0), None, "it waits for its turn");
 }
+
+/// Red when a segment that went out of memory is handed out from its begin again (a node that
+/// pauses once a segment never gets to its end), or one stays there for a reader that has all.
+#[test]
+fn a_segment_goes_on_where_it_was() {
+    let mut logs = HintLogs::new(LIMITS, 2);
+    let node = NodeId(1);
+    for round in 0..4 {
+        let ticket = HintTicket { shard: 0, number: round };
+        logs.handle_append(0, node, ticket, &part(0, &[1], 1, 1));
+    }
+    let log = logs.log_mut(node);
+    let file = log.poll_write().expect("a group").bytes;
+    log.handle_written(Ok(()));
+    while log.poll_event().is_some() {}
+    let load = |logs: &mut HintLogs| {
+        let (node, segment) = logs.poll_load(0).expect("somebody reads");
+        logs.log_mut(node).handle_loaded(0, segment, Ok(file.clone()));
+    };
+    let records = |logs: &mut HintLogs| {
+        let events = std::iter::from_fn(|| logs.log_mut(node).poll_event());
+        let numbers = events.map(|event| match event {
+            LogEvent::Record { shard, record } => (shard, record.number),
+            _ => panic!("{event:?}"),
+        });
+        numbers.collect::<Vec<_>>()
+    };
+    (0..2).for_each(|shard| logs.log_mut(node).handle_read(shard));
+    load(&mut logs);
+    let first = records(&mut logs);
+    assert_eq!(first.len(), 4, "all of one shard's");
+    let (shard, other) = (first[0].0, 1 - first[0].0);
+    for (_, number) in &first[..2] {
+        logs.log_mut(node).handle_delivered(shard, *number);
+    }
+    assert!(!logs.log_mut(node).unload_unread(), "two are on their way");
+    // The other shard goes on reading, and there is nothing for it.
+    logs.log_mut(node).handle_pause(shard);
+    assert!(logs.log_mut(node).unload_unread());
+    assert_eq!(logs.poll_load(0), None, "shard {other} has all of its share");
+    logs.log_mut(node).handle_read(shard);
+    load(&mut logs);
+    assert_eq!(records(&mut logs), first[2..]);
+    for (_, number) in &first[2..] {
+        logs.log_mut(node).handle_delivered(shard, *number);
+    }
+    assert!(logs.log_mut(node).poll_remove(0).is_some());
+}
