@@ -18,7 +18,7 @@ use crate::control::reads::own_hints::OwnHints;
 use crate::control::reads::view::{ReadNode, ReadView};
 use crate::control::reads::warm::warm;
 use crate::gateway::fleet::FleetMail;
-use crate::model::placement::{History, NodeId, SampleBounds, Strategy};
+use crate::model::placement::{NodeId, SampleBounds, Strategy};
 use crate::server::roles::GatewayIdentity;
 use crate::server::start::StartFault;
 use std::sync::Arc;
@@ -94,13 +94,7 @@ async fn tell_reads(
 ) {
     loop {
         let now = Arc::clone(&view.borrow_and_update());
-        let mut history = History::default();
-        for placement in &now.placements {
-            // They are in order, as the follower has them in a history of its own.
-            if let Err(fault) = history.handle_placement(Arc::clone(placement)) {
-                tracing::error!(?fault, "cannot read by a placement");
-            }
-        }
+        let history = now.history.clone();
         let node = |(&id, &(address, shard_count))| ReadNode { id, shard_count, address };
         let nodes = now.reads.iter().map(node).collect();
         teller.send_replace(Arc::new(ReadView { nodes, history, bounds }));

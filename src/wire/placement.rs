@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 use rkyv::{Archive, Deserialize, Serialize};
 
-use crate::model::placement::agreement::{Answer, Ballot, DOCUMENTS_BYTES_MAX, Request, Vote};
+use crate::model::placement::agreement::{
+    Answer, Ballot, DOCUMENTS_BYTES_MAX, Learned, Request, Vote,
+};
 use crate::model::placement::{
     DOCUMENT_BYTES_MAX, DocumentFault, EPOCHS_MAX, PlacementDocument, TEXT_BYTES_MAX,
 };
@@ -39,7 +41,7 @@ enum RequestBody {
 enum AnswerBody {
     Documents {
         newest_epoch: u64,
-        documents: Vec<String>,
+        documents: Vec<LearnedBody>,
         zone: Option<String>,
     },
     Promised {
@@ -70,7 +72,7 @@ enum AnswerBody {
     /// `Documents` of a node that has a group.
     GroupedDocuments {
         newest_epoch: u64,
-        documents: Vec<String>,
+        documents: Vec<LearnedBody>,
         zone: Option<String>,
         group: String,
     },
@@ -80,6 +82,12 @@ enum AnswerBody {
 struct BallotBody {
     round: u64,
     proposer: u128,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+struct LearnedBody {
+    learned_ms: i64,
+    document: String,
 }
 
 #[derive(Archive, Serialize, Deserialize)]
@@ -131,7 +139,7 @@ impl Answer {
         let answer = match self {
             Self::Documents { newest_epoch, documents, zone, group } => {
                 let newest_epoch = *newest_epoch;
-                let documents = documents.iter().map(|document| document.encode()).collect();
+                let documents = documents.iter().map(LearnedBody::from).collect();
                 let zone = zone.clone();
                 match group.clone() {
                     None => AnswerBody::Documents { newest_epoch, documents, zone },
@@ -212,9 +220,15 @@ impl From<BallotBody> for Ballot {
     }
 }
 
+impl From<&Learned> for LearnedBody {
+    fn from(Learned { document, learned_ms }: &Learned) -> Self {
+        Self { learned_ms: *learned_ms, document: document.encode() }
+    }
+}
+
 fn read_documents(
     newest_epoch: u64,
-    documents: &[String],
+    documents: &[LearnedBody],
     (zone, group): (Option<String>, Option<String>),
 ) -> Result<Result<Answer, DocumentFault>, FrameFault> {
     let is_short =
@@ -222,7 +236,9 @@ fn read_documents(
     if documents.len() > EPOCHS_MAX || !is_short(&zone) || !is_short(&group) {
         return Err(FrameFault::BadPayload);
     }
-    let documents: Result<_, _> = documents.iter().map(|text| read(text)).collect();
+    // A time before the start says nothing: [`Learned::at`].
+    let learned = |body: &LearnedBody| Ok(Learned::at(read(&body.document)?, body.learned_ms));
+    let documents: Result<_, _> = documents.iter().map(learned).collect();
     Ok(documents.map(|documents| Answer::Documents { newest_epoch, documents, zone, group }))
 }
 
@@ -278,7 +294,8 @@ mod tests {
             let name = format!("placement_{name}");
             check_control_frame(&name, &frame, &Ok(answer), Answer::decode);
         }
-        let (zone, documents) = (Some("east".to_owned()), vec![document(4), document(5)]);
+        let learned = |epoch, learned_ms| Learned { document: document(epoch), learned_ms };
+        let (zone, documents) = (Some("east".to_owned()), vec![learned(4, 5), learned(5, 77)]);
         let of = |zone, group| {
             let documents = documents.clone();
             Answer::Documents { newest_epoch: 5, documents, zone, group }

@@ -112,8 +112,8 @@ pub enum CommandFault {
 pub struct FleetView {
     /// For the shards: what samples follow that arrive now. `None`: there is no fleet yet.
     pub fleet: Option<Arc<Fleet>>,
-    /// For reads: all epochs that are known, ascending.
-    pub placements: Vec<Arc<Placement>>,
+    /// For reads: all epochs that are known and may have samples within retention.
+    pub history: History,
     /// For reads: where each node answers questions, and how many shards it has; of nodes that were
     /// met once.
     pub reads: BTreeMap<NodeId, (SocketAddr, u32)>,
@@ -160,6 +160,8 @@ pub struct Follower {
     faults: BTreeMap<u64, String>,
     /// Why there is no fleet.
     founding_fault: Option<String>,
+    /// When it was looked at last.
+    clock: Now,
 }
 
 impl Follower {
@@ -181,6 +183,7 @@ impl Follower {
             actions: VecDeque::new(),
             faults: BTreeMap::new(),
             founding_fault: None,
+            clock: now,
         }
     }
 
@@ -227,19 +230,7 @@ impl Follower {
                 if !peer.is_foreign {
                     peer.fault = None;
                 }
-                if let Some(last) = documents.last() {
-                    peer.read_from = last.epoch + 1;
-                    if last.epoch < *newest_epoch {
-                        peer.ask_at = now.monotonic;
-                    }
-                }
-                let is_foreign = documents.iter().any(|document| !self.follow(now, document));
-                if let Some(peer) = self.peers.by_address.get_mut(&address)
-                    && is_foreign
-                {
-                    peer.is_foreign = true;
-                    peer.fault = Some("it belongs to another fleet".into());
-                }
+                self.handle_documents(now, (address, node), documents);
             }
             Answer::Ahead { newest } => {
                 let newest = Arc::clone(newest);
@@ -283,10 +274,7 @@ impl Follower {
 
     /// Time went by; to be called every 100 ms or so.
     pub fn handle_timer(&mut self, now: Now) {
-        let retention_ms = self.config.retention_ms;
-        if retention_ms > 0 {
-            self.history.forget(now.unix_ms, retention_ms, self.config.bounds);
-        }
+        self.handle_clock(now);
         let mut asks = Vec::new();
         let newest = self.history.newest().cloned();
         let is_placed = |node: NodeId| {
@@ -341,7 +329,12 @@ impl Follower {
                 return true;
             }
         };
-        match self.history.handle_placement(placement) {
+        let mut accepted = self.history.handle_placement(Arc::clone(&placement));
+        if matches!(accepted, Err(HistoryFault::TooMany { .. })) {
+            self.history.make_room(self.oldest_ms(now), self.config.bounds);
+            accepted = self.history.handle_placement(placement);
+        }
+        match accepted {
             Ok(Accepted::Forgotten) => {}
             Ok(_) => {
                 self.documents.insert(epoch, Arc::clone(document));
@@ -381,7 +374,7 @@ impl Follower {
 
     /// Whether another epoch could be followed, here and by gateways that know a few more.
     fn has_room(&self) -> bool {
-        self.view.placements.len() + EPOCHS_SPARE < EPOCHS_MAX
+        self.view.history.count() + EPOCHS_SPARE < EPOCHS_MAX
     }
 
     fn newest(&self) -> Option<&Arc<Placement>> {
@@ -583,8 +576,6 @@ impl Follower {
     }
 
     fn renew_view(&mut self, now: Now) {
-        let placements = self.history.overlapping((i64::MIN, i64::MAX), self.config.bounds);
-        let placements: Vec<Arc<Placement>> = placements.cloned().collect();
         let read_of = |met: &Met| {
             let shard_count = u32::try_from(met.shards.len()).expect("at most 1024");
             (met.read, shard_count)
@@ -609,7 +600,7 @@ impl Follower {
         if !is_same {
             self.view.fleet = fleet.map(Arc::new);
         }
-        self.view.placements = placements;
+        self.view.history = self.history.since(self.oldest_ms(now), self.config.bounds);
         self.view.reads = reads;
     }
 
@@ -619,6 +610,7 @@ impl Follower {
 }
 
 mod founding;
+mod learned;
 mod own;
 mod words;
 

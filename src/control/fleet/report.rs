@@ -186,7 +186,7 @@ pub(super) fn status(
         nodes: newest.map_or(Vec::new(), |newest| nodes(newest, peers)),
         others: others.collect(),
         silent: silent.collect(),
-        epochs_known: view.placements.len(),
+        epochs_known: view.history.count(),
         epochs_max: EPOCHS_MAX,
         faults,
         document: document.and_then(|document| serde_json::from_str(&document.encode()).ok()),

@@ -1,7 +1,7 @@
 //! DRIVER: a node's placement on its disk, and its answers about it.
 //!
 //! ```text
-//! DATA/placement/epoch-<20 digits>.json   a document that was decided on
+//! DATA/placement/epoch-<20 digits>.json   a document that was decided on, and since when
 //! DATA/placement/agreement.json           what was promised and voted for in the epoch after it
 //! ```
 //! Each file bears a checksum (`envelope`), is written under a temporary name, synced, renamed, and
@@ -20,7 +20,9 @@ use tokio::sync::watch;
 
 use super::envelope::{open_content, seal_content};
 use crate::base::time::unix_now_ms;
-use crate::model::placement::agreement::{Acceptor, Answer, Ballot, Draft, Request, Saved, Vote};
+use crate::model::placement::agreement::{
+    Acceptor, Answer, Ballot, Draft, Learned, Request, Saved, Vote,
+};
 use crate::model::placement::{DocumentFault, NodeId, PlacementDocument};
 use crate::wire::frame::{FrameFault, FrameHeader, Memory};
 
@@ -30,6 +32,8 @@ const AGREEMENT_NAME: &str = "agreement.json";
 const EPOCH_PREFIX: &str = "epoch-";
 const EPOCH_SUFFIX: &str = ".json";
 const TEMPORARY_SUFFIX: &str = ".tmp";
+const LEARNED_BEFORE: &str = "{\"learned_ms\":";
+const LEARNED_BETWEEN: &str = ",\"document\":";
 /// How late a document may start by the node's clock.
 const START_AHEAD_MS_MAX: i64 = 5 * 60_000;
 
@@ -115,11 +119,11 @@ impl NodePlacement {
             } else if name == AGREEMENT_NAME {
                 draft = read_draft(&path)?;
             } else if let Some(epoch) = parse_epoch(&name) {
-                let document = read_document(&path, &read_content(&path)?)?;
-                if document.epoch != epoch {
+                let learned = read_learned(&path, &read_content(&path)?)?;
+                if learned.document.epoch != epoch {
                     return Err(PlacementFault::Damaged { path });
                 }
-                documents.push(document);
+                documents.push(learned);
             }
         }
         let acceptor = Acceptor::new(node, zone, documents, draft);
@@ -165,10 +169,11 @@ impl NodePlacement {
     /// The answer to a request. Blocks until it is true of the disk.
     pub fn handle_request(&self, request: &Request) -> Answer {
         let mut kept = self.lock();
-        if let Some(answer) = refuse_future(&kept.acceptor, request, unix_now_ms()) {
+        let now_ms = unix_now_ms();
+        if let Some(answer) = refuse_future(&kept.acceptor, request, now_ms) {
             return answer;
         }
-        let step = kept.acceptor.handle_request(request);
+        let step = kept.acceptor.handle_request(request, now_ms);
         let Some(saved) = step.save else { return step.answer };
         if let Err(fault) = kept.save(&saved) {
             tracing::error!("{fault}; the node neither promises nor votes until that is mended");
@@ -191,8 +196,8 @@ impl Kept {
     fn save(&self, saved: &Saved) -> Result<(), PlacementFault> {
         match saved {
             Saved::Draft(draft) => self.write(AGREEMENT_NAME, &encode_draft(draft)),
-            Saved::Document(document) => {
-                self.write(&epoch_name(document.epoch), &document.encode())
+            Saved::Document(learned) => {
+                self.write(&epoch_name(learned.document.epoch), &encode_learned(learned))
             }
         }
     }
@@ -251,6 +256,22 @@ fn read_content(path: &Path) -> Result<String, PlacementFault> {
 fn read_document(path: &Path, text: &str) -> Result<Arc<PlacementDocument>, PlacementFault> {
     let fault = |fault| PlacementFault::Document { path: path.into(), fault };
     PlacementDocument::decode(text).map(Arc::new).map_err(fault)
+}
+
+/// `{"learned_ms":N,"document":...}`, or a document alone of a program that kept no time.
+fn read_learned(path: &Path, text: &str) -> Result<Learned, PlacementFault> {
+    let parts = text.strip_prefix(LEARNED_BEFORE).and_then(|rest| rest.strip_suffix('}'));
+    let Some(parts) = parts.and_then(|rest| rest.split_once(LEARNED_BETWEEN)) else {
+        return Ok(Learned::at(read_document(path, text)?, i64::MIN));
+    };
+    let (learned_ms, document) = parts;
+    let damaged = |_| PlacementFault::Damaged { path: path.into() };
+    let learned_ms = learned_ms.parse().map_err(damaged)?;
+    Ok(Learned::at(read_document(path, document)?, learned_ms))
+}
+
+fn encode_learned(Learned { document, learned_ms }: &Learned) -> String {
+    format!("{LEARNED_BEFORE}{learned_ms}{LEARNED_BETWEEN}{}}}", document.encode())
 }
 
 fn read_draft(path: &Path) -> Result<Draft, PlacementFault> {

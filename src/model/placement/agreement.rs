@@ -17,7 +17,9 @@
 //! - What a node says is on its disk first ([`Acceptor`]). Proposers keep nothing: a ballot is
 //!   never used twice, as each proposal draws a number of its own.
 //!
-//! Nothing here depends on clocks for being right, only for ending.
+//! Nothing here depends on clocks for being right, only for ending. A document may be decided long
+//! after it was planned, and so after its start, by whoever finds the votes for it: so each node
+//! keeps when it was told, for reads ([`Learned`]).
 //! Not here: bytes (`wire/placement.rs`), files and sockets (`control/fleet`).
 
 use std::sync::Arc;
@@ -50,6 +52,23 @@ pub struct Vote {
     pub ballot: Ballot,
     /// For what.
     pub document: Arc<PlacementDocument>,
+}
+
+/// A document that was decided, and since when a node knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Learned {
+    /// It.
+    pub document: Arc<PlacementDocument>,
+    /// When the node was told, by its clock; Unix milliseconds. Until then it took frames of the
+    /// epochs before. The document's start where it is not known, or was later.
+    pub learned_ms: i64,
+}
+
+impl Learned {
+    /// Told at `now_ms`.
+    pub fn at(document: Arc<PlacementDocument>, now_ms: i64) -> Self {
+        Self { learned_ms: now_ms.max(document.start_ms), document }
+    }
 }
 
 /// What a node is asked.
@@ -88,8 +107,8 @@ pub enum Answer {
     Documents {
         /// The highest epoch that the node follows; 0: none.
         newest_epoch: u64,
-        /// Some of those that were asked for.
-        documents: Vec<Arc<PlacementDocument>>,
+        /// Some of those that were asked for, ascending.
+        documents: Vec<Learned>,
         /// Where the node stands, by its own configuration.
         zone: Option<String>,
         /// Which group it is to be in, by the same.

@@ -7,11 +7,16 @@
 //! - The highest epoch wins. Two different documents of one epoch are a conflict, which agreement
 //!   by a majority makes impossible; seen all the same, neither is followed blindly: the first
 //!   stays.
-//! - An epoch may be forgotten once it is over and everything in it is older than retention.
+//! - **An epoch ends when the last of its nodes learned of the next one**, at the start of that at
+//!   the earliest: until then a node takes frames of it. A document may be decided, and told to a
+//!   node, long after its start. A node that says nothing has learned it when the others did.
+//! - An epoch that is over, and in which everything is older than retention, matters no more; it is
+//!   forgotten only when there is no room: a clock that jumped ahead may come back.
 
 use std::fmt;
 use std::sync::Arc;
 
+use super::document::NodeId;
 use super::table::Placement;
 
 /// Epochs that are kept. Each takes its tables: 100 KiB with three owners and no groups.
@@ -38,6 +43,9 @@ pub struct History {
 struct Epoch {
     content_hash: u128,
     placement: Arc<Placement>,
+    /// The latest time at which a node of the epoch before says that it was told; `i64::MIN`: no
+    /// word yet.
+    learned_ms: i64,
 }
 
 /// What became of a document.
@@ -72,12 +80,17 @@ impl Epoch {
     fn start_ms(&self) -> i64 {
         self.placement.document().start_ms
     }
+
+    fn has(&self, node: NodeId) -> bool {
+        self.placement.document().nodes.iter().any(|each| each.id == node)
+    }
 }
 
 impl History {
     /// Takes a placement that was heard of. On a fault nothing has changed.
     pub fn handle_placement(&mut self, new: Arc<Placement>) -> Result<Accepted, HistoryFault> {
-        let new = Epoch { content_hash: new.document().content_hash(), placement: new };
+        let content_hash = new.document().content_hash();
+        let mut new = Epoch { content_hash, placement: new, learned_ms: i64::MIN };
         let number = new.number();
         if number <= self.forgotten_to {
             return Ok(Accepted::Forgotten);
@@ -91,8 +104,38 @@ impl History {
         if self.epochs.len() >= EPOCHS_MAX {
             return Err(HistoryFault::TooMany { epoch: number });
         }
+        // What nodes said of the next one, they may have said as ones that never had this one.
+        new.learned_ms = self.epochs.get(index).map_or(i64::MIN, |next| next.learned_ms);
         self.epochs.insert(index, new);
         Ok(if is_newest { Accepted::Newest } else { Accepted::Filled })
+    }
+
+    /// A node says that it was told `epoch` at this time by its clock, and none of those between
+    /// `after` and it. Who asks has capped the time by his own clock: one that is days ahead must
+    /// not make an epoch last for days.
+    pub fn handle_learned(&mut self, node: NodeId, (after, epoch): (u64, u64), learned_ms: i64) {
+        for index in 0..self.epochs.len() {
+            let number = self.epochs[index].number();
+            // Of the epoch before only its own nodes have samples.
+            let is_owner = index.checked_sub(1).is_none_or(|before| self.epochs[before].has(node));
+            if after < number && number <= epoch && is_owner {
+                let known = &mut self.epochs[index].learned_ms;
+                *known = (*known).max(learned_ms);
+            }
+        }
+    }
+
+    /// How many epochs there are.
+    pub fn count(&self) -> usize {
+        self.epochs.len()
+    }
+
+    /// Whether both lead to the same reads.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let same = |(ours, theirs): (&Epoch, &Epoch)| {
+            ours.content_hash == theirs.content_hash && ours.learned_ms == theirs.learned_ms
+        };
+        self.count() == other.count() && self.epochs.iter().zip(&other.epochs).all(same)
     }
 
     /// The highest epoch that is known, whether it started or not.
@@ -138,23 +181,32 @@ impl History {
         self.epochs.windows(2).map(gap).filter(|(first, last)| first <= last)
     }
 
-    /// Forgets epochs in which every sample is older than `retention_ms`, and says how many.
-    /// What is followed now or later stays.
-    pub fn forget(&mut self, now_ms: i64, retention_ms: i64, bounds: SampleBounds) -> usize {
-        let oldest_ms = now_ms.saturating_sub(retention_ms);
+    /// What of it matters: not the oldest epochs in which every sample is older than
+    /// `oldest_ms`. What is followed now or later does.
+    pub fn since(&self, oldest_ms: i64, bounds: SampleBounds) -> Self {
+        let over = self.count_over(oldest_ms, bounds);
+        Self { epochs: self.epochs[over..].to_vec(), forgotten_to: self.forgotten_to }
+    }
+
+    /// Forgets the oldest epoch if there is no room for another one, and every sample in it is
+    /// older than `oldest_ms`.
+    pub fn make_room(&mut self, oldest_ms: i64, bounds: SampleBounds) {
+        if self.epochs.len() >= EPOCHS_MAX && self.count_over(oldest_ms, bounds) > 0 {
+            self.forgotten_to = self.epochs.remove(0).number();
+        }
+    }
+
+    fn count_over(&self, oldest_ms: i64, bounds: SampleBounds) -> usize {
         let last = self.epochs.len().saturating_sub(1);
         let is_over = |index: &usize| self.latest_ms(*index, bounds) < oldest_ms;
-        let count = (0..last).take_while(is_over).count();
-        if let Some(epoch) = self.epochs.drain(..count).next_back() {
-            self.forgotten_to = epoch.number();
-        }
-        count
+        (0..last).take_while(is_over).count()
     }
 
     /// The latest timestamp that a sample of this epoch can have.
     fn latest_ms(&self, index: usize, bounds: SampleBounds) -> i64 {
+        let end_ms = |next: &Epoch| next.start_ms().max(next.learned_ms);
         let next = self.epochs.get(index + 1);
-        next.map_or(i64::MAX, |next| next.start_ms().saturating_add(bounds.ahead_ms))
+        next.map_or(i64::MAX, |next| end_ms(next).saturating_add(bounds.ahead_ms))
     }
 
     /// Whether the new epoch's start is not before that of its predecessor, nor behind that of

@@ -2,12 +2,14 @@
 
 #![cfg(test)]
 
+mod late;
+
 use std::net::SocketAddr;
 
 use super::*;
 use crate::base::time::monotonic_now;
 use crate::model::placement::PlacedNode;
-use crate::model::placement::agreement::{Acceptor, Draft};
+use crate::model::placement::agreement::{Acceptor, Draft, Learned, Saved};
 
 const TURN: Duration = Duration::from_millis(100);
 
@@ -18,6 +20,8 @@ struct Node {
     shards: usize,
     acceptor: Acceptor,
     is_up: bool,
+    /// How much later it is by its clock.
+    ahead_ms: i64,
 }
 
 struct Gateway {
@@ -42,7 +46,7 @@ fn address(number: u16) -> SocketAddr {
 fn node(number: u16) -> Node {
     let id = NodeId(u128::from(number) << 120 | 7);
     let acceptor = Acceptor::new(id, None, [], Draft::default());
-    Node { address: address(number), also: None, shards: 2, acceptor, is_up: true }
+    Node { address: address(number), also: None, shards: 2, acceptor, is_up: true, ahead_ms: 0 }
 }
 
 fn config() -> FollowerConfig {
@@ -179,7 +183,7 @@ impl Gateway {
                 Action::Ask(address, request) => {
                     let node = nodes.iter_mut().find(|node| node.is_at(address));
                     let Some(node) = node.filter(|_| !self.is_cut) else { continue };
-                    let step = node.acceptor.handle_request(&request);
+                    let step = node.acceptor.handle_request(&request, now.unix_ms + node.ahead_ms);
                     if let Some(saved) = step.save {
                         node.acceptor.apply_saved(saved);
                     }
@@ -326,7 +330,7 @@ fn a_node_is_added_and_everybody_follows_from_its_start_on() {
         let fleet = world.fleet(gateway);
         assert_eq!(fleet.placement.document().epoch, 2);
         assert!(fleet.nodes.iter().all(|node| node.shards.len() == 2), "{:?}", fleet.nodes);
-        assert_eq!(world.gateways[gateway].follower.view().placements.len(), 2);
+        assert_eq!(world.gateways[gateway].follower.view().history.count(), 2);
         assert_eq!(world.gateways[gateway].follower.view().reads.len(), 4);
     }
     // Once more is no change, and no fault.
@@ -386,7 +390,7 @@ fn whoever_is_behind_is_brought_up_to_date() {
     world.gateways.push(late);
     world.seed(&[2]);
     world.run(5.0);
-    assert_eq!(world.gateways[2].follower.view().placements.len(), 2);
+    assert_eq!(world.gateways[2].follower.view().history.count(), 2);
     assert_eq!(world.fleet(2).nodes.iter().filter(|node| node.shards.len() == 2).count(), 4);
 }
 
@@ -465,9 +469,7 @@ fn a_node_of_another_fleet_is_told_nothing() {
     let mut stranger = node(5);
     let nodes = vec![PlacedNode::new(stranger.acceptor.node(), &address(5).to_string(), 2)];
     let theirs = PlacementDocument::found(5, 1, Strategy::Hash {}, nodes).expect("a fleet");
-    stranger
-        .acceptor
-        .apply_saved(crate::model::placement::agreement::Saved::Document(Arc::new(theirs.clone())));
+    stranger.acceptor.apply_saved(Saved::Document(Learned::at(Arc::new(theirs.clone()), 0)));
     world.nodes.push(stranger);
     world.seed(&[1, 2, 3, 4, 5]);
     world.run(5.0);

@@ -3,21 +3,16 @@
 use std::sync::Arc;
 
 use super::{COMMAND_WITHIN, COMMANDS_MAX, CommandFault, FleetView};
-use crate::model::placement::Placement;
 
 impl FleetView {
     /// Whether nobody who goes by the other one needs to hear of this one.
     pub fn is_same(&self, other: &Self) -> bool {
-        let same = |(ours, theirs): (&Arc<Placement>, &Arc<Placement>)| Arc::ptr_eq(ours, theirs);
         let is_same_fleet = match (&self.fleet, &other.fleet) {
             (Some(ours), Some(theirs)) => Arc::ptr_eq(ours, theirs),
             (None, None) => true,
             _ => false,
         };
-        is_same_fleet
-            && self.reads == other.reads
-            && self.placements.len() == other.placements.len()
-            && self.placements.iter().zip(&other.placements).all(same)
+        is_same_fleet && self.reads == other.reads && self.history.is_same(&other.history)
     }
 }
 

@@ -39,7 +39,9 @@ fn voted() -> tempfile::TempDir {
 #[test]
 fn what_was_said_holds_after_a_restart() {
     // Red if `save` writes nothing, or `open` does not read one of the kinds of files.
+    let before_ms = unix_now_ms();
     let data = voted();
+    let after_ms = unix_now_ms();
     std::fs::write(data.path().join("placement/epoch-9.json.tmp"), "half").expect("a file");
     let placement = open(data.path()).expect("what was written");
     assert!(!data.path().join("placement/epoch-9.json.tmp").exists(), "remains stay");
@@ -51,12 +53,33 @@ fn what_was_said_holds_after_a_restart() {
         placement.handle_request(&Request::Prepare { epoch: 3, ballot: higher }),
         Answer::Promised { epoch: 3, ballot: higher, vote }
     );
-    let documents = vec![document(1), document(2)];
-    let zone = Some("east".into());
-    assert_eq!(
-        placement.handle_request(&Request::Read { from_epoch: 0 }),
-        Answer::Documents { newest_epoch: 2, documents, zone, group: None }
-    );
+    let documents = read_all(&placement);
+    let known: Vec<_> = documents.iter().map(|each| Arc::clone(&each.document)).collect();
+    assert_eq!(known, [document(1), document(2)]);
+    // Red if the time when it was told is not kept, or is that of the restart.
+    assert_eq!(read_all(&open(data.path()).expect("again")), documents);
+    assert!(documents.iter().all(|each| (before_ms..=after_ms).contains(&each.learned_ms)));
+}
+
+#[test]
+fn a_document_of_which_no_time_was_kept_counts_from_its_start() {
+    // Red if a file of a program that kept no time stops the start.
+    let data = voted();
+    let path = data.path().join(PLACEMENT_NAME).join(epoch_name(1));
+    std::fs::write(path, seal_content(&document(1).encode())).expect("a file");
+    let documents = read_all(&open(data.path()).expect("what was written"));
+    assert_eq!(documents[0], Learned { document: document(1), learned_ms: 5 });
+}
+
+fn read_all(placement: &NodePlacement) -> Vec<Learned> {
+    match placement.handle_request(&Request::Read { from_epoch: 0 }) {
+        Answer::Documents { newest_epoch: 2, documents, zone: Some(zone), group: None }
+            if zone == "east" =>
+        {
+            documents
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Answer, Ballot, Request, Vote};
+use super::{Answer, Ballot, Learned, Request, Vote};
 use crate::model::placement::document::{DOCUMENT_BYTES_MAX, NodeId, PlacementDocument};
 use crate::model::placement::history::EPOCHS_MAX;
 
@@ -34,7 +34,7 @@ pub enum Saved {
     /// In place of the draft before.
     Draft(Draft),
     /// Beside the others. A draft of its epoch, or an earlier one, means nothing any more.
-    Document(Arc<PlacementDocument>),
+    Document(Learned),
 }
 
 /// What a request leads to.
@@ -52,7 +52,7 @@ pub struct Acceptor {
     node: NodeId,
     zone: Option<String>,
     group: Option<String>,
-    documents: BTreeMap<u64, Arc<PlacementDocument>>,
+    documents: BTreeMap<u64, Learned>,
     draft: Draft,
 }
 
@@ -61,10 +61,10 @@ impl Acceptor {
     pub fn new(
         node: NodeId,
         zone: Option<String>,
-        documents: impl IntoIterator<Item = Arc<PlacementDocument>>,
+        documents: impl IntoIterator<Item = Learned>,
         draft: Draft,
     ) -> Self {
-        let documents = documents.into_iter().map(|each| (each.epoch, each)).collect();
+        let documents = documents.into_iter().map(|each| (each.document.epoch, each)).collect();
         let mut acceptor = Self { node, zone, group: None, documents, draft };
         acceptor.forget_draft();
         acceptor
@@ -82,7 +82,7 @@ impl Acceptor {
 
     /// What the node follows.
     pub fn newest(&self) -> Option<&Arc<PlacementDocument>> {
-        self.documents.last_key_value().map(|(_, document)| document)
+        self.documents.last_key_value().map(|(_, learned)| &learned.document)
     }
 
     /// Its epoch; 0 if there is none.
@@ -93,7 +93,7 @@ impl Acceptor {
     /// The highest epoch that has started at `now_ms`; before any has, the lowest, as in
     /// [`crate::model::placement::History::current`]. 0: there is none.
     pub fn epoch_in_force(&self, now_ms: i64) -> u64 {
-        let mut newest_first = self.documents.values().rev();
+        let mut newest_first = self.documents.values().map(|each| &each.document).rev();
         let started = newest_first.find(|document| document.start_ms <= now_ms);
         started.map_or(self.oldest_epoch(), |document| document.epoch)
     }
@@ -103,8 +103,8 @@ impl Acceptor {
         self.documents.first_key_value().map_or(0, |(epoch, _)| *epoch)
     }
 
-    /// What to save and to say.
-    pub fn handle_request(&self, request: &Request) -> Step {
+    /// What to save and to say; `now_ms` is when it is asked.
+    pub fn handle_request(&self, request: &Request, now_ms: i64) -> Step {
         match request {
             Request::Read { from_epoch } => say(self.read(*from_epoch)),
             Request::Prepare { epoch, ballot } => match self.check_turn(*epoch, *ballot) {
@@ -117,7 +117,7 @@ impl Acceptor {
                     Ok(()) => self.vote(*ballot, document),
                 }
             }
-            Request::Commit { document } => self.commit(document),
+            Request::Commit { document } => self.commit(document, now_ms),
         }
     }
 
@@ -125,8 +125,8 @@ impl Acceptor {
     pub fn apply_saved(&mut self, saved: Saved) {
         match saved {
             Saved::Draft(draft) => self.draft = draft,
-            Saved::Document(document) => {
-                self.documents.insert(document.epoch, document);
+            Saved::Document(learned) => {
+                self.documents.insert(learned.document.epoch, learned);
                 while self.documents.len() > EPOCHS_MAX {
                     self.documents.pop_first();
                 }
@@ -184,9 +184,9 @@ impl Acceptor {
         Step { save, answer: Answer::Accepted { epoch, ballot } }
     }
 
-    fn commit(&self, document: &Arc<PlacementDocument>) -> Step {
+    fn commit(&self, document: &Arc<PlacementDocument>, now_ms: i64) -> Step {
         let newest_epoch = self.newest_epoch();
-        if let Some(ours) = self.documents.get(&document.epoch) {
+        if let Some(Learned { document: ours, .. }) = self.documents.get(&document.epoch) {
             if ours == document {
                 return say(Answer::Committed { newest_epoch });
             }
@@ -205,19 +205,19 @@ impl Acceptor {
             return say(Answer::Committed { newest_epoch });
         }
         let newest_epoch = newest_epoch.max(document.epoch);
-        let save = Some(Saved::Document(Arc::clone(document)));
+        let save = Some(Saved::Document(Learned::at(Arc::clone(document), now_ms)));
         Step { save, answer: Answer::Committed { newest_epoch } }
     }
 
     fn read(&self, from_epoch: u64) -> Answer {
         let mut documents = Vec::new();
         let mut bytes = 0;
-        for document in self.documents.range(from_epoch..).map(|(_, document)| document) {
-            bytes += document.encode().len();
+        for learned in self.documents.range(from_epoch..).map(|(_, learned)| learned) {
+            bytes += learned.document.encode().len();
             if bytes > DOCUMENTS_BYTES_MAX && !documents.is_empty() {
                 break;
             }
-            documents.push(Arc::clone(document));
+            documents.push(learned.clone());
         }
         let newest_epoch = self.newest_epoch();
         let (zone, group) = (self.zone.clone(), self.group.clone());

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::{Acceptor, Answer, Ballot, Draft, Outcome, Proposal, Request, Saved};
+use super::{Acceptor, Answer, Ballot, Draft, Learned, Outcome, Proposal, Request, Saved};
 use crate::base::time::{Duration, Instant, monotonic_now};
 use crate::model::placement::{EPOCHS_MAX, NodeId, PlacedNode, PlacementDocument, Strategy};
 
@@ -25,7 +25,7 @@ struct Fleet(Vec<(NodeId, Acceptor)>);
 impl Fleet {
     fn new(ids: &[u128], documents: &[PlacementDocument]) -> Self {
         let node = |id: &u128| {
-            let known = documents.iter().cloned().map(Arc::new);
+            let known = documents.iter().map(|each| Learned::at(Arc::new(each.clone()), 0));
             (NodeId(*id), Acceptor::new(NodeId(*id), None, known, Draft::default()))
         };
         Self(ids.iter().map(node).collect())
@@ -33,7 +33,7 @@ impl Fleet {
 
     fn ask(&mut self, id: u128, request: &Request) -> Answer {
         let node = self.0.iter_mut().find(|(known, _)| *known == NodeId(id)).expect("a node");
-        let step = node.1.handle_request(request);
+        let step = node.1.handle_request(request, 0);
         if let Some(save) = step.save {
             node.1.apply_saved(save);
         }
@@ -156,7 +156,7 @@ fn a_higher_promise_holds_over_a_restart() {
     let mut fleet = Fleet::new(&[1], &[]);
     let request = Request::Prepare { epoch: 1, ballot: ballot(7, 1) };
     let (_, acceptor) = &fleet.0[0];
-    let Some(Saved::Draft(draft)) = acceptor.handle_request(&request).save else {
+    let Some(Saved::Draft(draft)) = acceptor.handle_request(&request, 0).save else {
         panic!("a promise is saved")
     };
     fleet.0[0].1 = Acceptor::new(NodeId(1), None, [], draft);
@@ -167,10 +167,10 @@ fn a_higher_promise_holds_over_a_restart() {
     let accept = Request::Accept { ballot: ballot(6, 9), document: Arc::clone(&document) };
     assert_eq!(fleet.ask(1, &accept), outbid);
     // Said twice is promised twice, and saved once.
-    assert!(fleet.0[0].1.handle_request(&request).save.is_none());
+    assert!(fleet.0[0].1.handle_request(&request, 0).save.is_none());
     let accept = Request::Accept { ballot: ballot(7, 1), document };
     assert_eq!(fleet.ask(1, &accept), Answer::Accepted { epoch: 1, ballot: ballot(7, 1) });
-    assert!(fleet.0[0].1.handle_request(&accept).save.is_none());
+    assert!(fleet.0[0].1.handle_request(&accept, 0).save.is_none());
 }
 
 #[test]
@@ -208,7 +208,7 @@ fn documents_are_kept_and_read_and_never_replaced() {
     else {
         panic!("no documents")
     };
-    let epochs: Vec<u64> = documents.iter().map(|document| document.epoch).collect();
+    let epochs: Vec<u64> = documents.iter().map(|learned| learned.document.epoch).collect();
     assert_eq!((newest_epoch, epochs), (last, vec![last - 1, last]));
     // Red if an epoch is in force before it starts: a node would refuse what follows the last.
     let in_force = |now_ms| fleet.0[0].1.epoch_in_force(now_ms);

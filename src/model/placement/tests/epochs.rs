@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Chance, ready};
 use crate::model::placement::{
-    Accepted, EPOCHS_MAX, History, HistoryFault, PlacedNode, Placement, PlacementDocument,
+    Accepted, EPOCHS_MAX, History, HistoryFault, NodeId, PlacedNode, Placement, PlacementDocument,
     SampleBounds, Strategy,
 };
 
@@ -127,7 +127,7 @@ fn reads_ask_every_epoch_that_overlaps() {
 }
 
 /// For every sample that can be: written under the epoch of its arrival, found by every read of
-/// its time. Red with any bound of `overlapping` or `forget` too tight by one.
+/// its time. Red with any bound of `overlapping` or `since` too tight by one.
 #[test]
 fn no_sample_is_overlooked() {
     let bounds = SampleBounds { ahead_ms: 3, behind_ms: 7 };
@@ -146,8 +146,7 @@ fn no_sample_is_overlooked() {
         for timestamp_ms in arrival_ms - 7..=arrival_ms + 3 {
             let range = (timestamp_ms, timestamp_ms);
             for now_ms in arrival_ms..=timestamp_ms + retention_ms {
-                let mut later = history();
-                later.forget(now_ms, retention_ms, bounds);
+                let later = history().since(now_ms - retention_ms, bounds);
                 let asked = epochs_of(later.overlapping(range, bounds));
                 assert!(asked.contains(&written), "{range:?} at {now_ms}: {asked:?}");
             }
@@ -157,17 +156,23 @@ fn no_sample_is_overlooked() {
 
 #[test]
 fn an_epoch_goes_when_retention_is_past_it() {
-    let mut history = history();
-    assert_eq!(history.forget(6009, 5000, ENDLESS), 0);
-    assert_eq!(history.forget(6010, 5000, ENDLESS), 0);
+    #[track_caller]
+    fn check(oldest_ms: i64, want: &[u64]) {
+        let since = history().since(oldest_ms, ENDLESS);
+        assert_eq!(epochs_of(since.overlapping((i64::MIN, i64::MAX), ENDLESS)), want);
+        assert_eq!(since.count(), want.len());
+        // Red if it is forgotten while there is room: a clock that jumped may come back.
+        let mut history = history();
+        history.make_room(oldest_ms, ENDLESS);
+        assert!(history.is_same(&self::history()));
+    }
+    check(i64::MIN, &[1, 2, 3]);
+    check(1009, &[1, 2, 3]);
+    check(1010, &[1, 2, 3]);
     // The last sample of epoch 1 can be of 1010.
-    assert_eq!(history.forget(6011, 5000, ENDLESS), 1);
-    assert_eq!(epochs_of(history.overlapping((0, 9000), ENDLESS)), [2, 3]);
-    assert_eq!(history.handle_placement(placement(1, 0)), Ok(Accepted::Forgotten));
+    check(1011, &[2, 3]);
     // The newest stays for ever.
-    assert_eq!(history.forget(i64::MAX, 5000, ENDLESS), 1);
-    assert_eq!(history.forget(i64::MAX, 0, ENDLESS), 0);
-    assert_eq!(epochs_of(history.overlapping((0, 9000), ENDLESS)), [3]);
+    check(i64::MAX, &[3]);
 }
 
 #[test]
@@ -180,7 +185,55 @@ fn history_is_bounded() {
     }
     let fault = history.handle_placement(shared[EPOCHS_MAX].clone());
     assert_eq!(fault, Err(HistoryFault::TooMany { epoch: start + 1 }));
-    assert_eq!(history.forget(1000, 990, ENDLESS), 0);
-    assert_eq!(history.forget(1000, 980, ENDLESS), 8);
+    history.make_room(12, ENDLESS);
+    assert_eq!(history.count(), EPOCHS_MAX);
+    // Red if all go that may: they may be wanted again.
+    history.make_room(20, ENDLESS);
+    assert_eq!(history.count(), EPOCHS_MAX - 1);
+    assert_eq!(history.handle_placement(shared[0].clone()), Ok(Accepted::Forgotten));
     assert_eq!(history.handle_placement(shared[EPOCHS_MAX].clone()), Ok(Accepted::Newest));
+}
+
+/// A document that was planned for 1000, and that the nodes of epoch 1 were told at 5000 only.
+/// Red if an epoch ends at the start of the next one whatever its nodes say, if a word from before
+/// the start counts, or one of a node that was not in the epoch.
+#[test]
+fn an_epoch_ends_when_its_nodes_learned_of_the_next() {
+    #[track_caller]
+    fn check(words: &[(NodeId, (u64, u64), i64)], from_ms: i64, want: &[u64]) {
+        let mut history = history();
+        for (node, epochs, learned_ms) in words {
+            history.handle_learned(*node, *epochs, *learned_ms);
+        }
+        let asked = epochs_of(history.overlapping((from_ms, from_ms + 9), ENDLESS));
+        assert_eq!(asked, want, "{words:?} from {from_ms}");
+        let since = history.since(from_ms, ENDLESS);
+        assert_eq!(epochs_of(since.overlapping((from_ms, from_ms + 9), ENDLESS)), want);
+    }
+    let (ours, stranger) = (node().id, NodeId(99));
+    check(&[], 2011, &[3]);
+    check(&[(ours, (1, 2), 5000)], 5010, &[1, 3]);
+    check(&[(ours, (1, 2), 5000), (ours, (1, 2), 4000)], 5010, &[1, 3]);
+    check(&[(ours, (1, 2), 5000)], 5011, &[3]);
+    check(&[(ours, (1, 2), 500)], 1011, &[2, 3]);
+    check(&[(stranger, (1, 2), 5000)], 5010, &[3]);
+    // One that was never told the second, and took frames of the first until the third.
+    check(&[(ours, (1, 3), 5000)], 5010, &[1, 2, 3]);
+    check(&[(ours, (2, 3), 5000)], 5010, &[2, 3]);
+}
+
+/// Red if what a node said of a later epoch is lost when one between is heard of.
+#[test]
+fn a_word_counts_for_epochs_that_are_filled_in_later() {
+    let mut history = History::default();
+    history.handle_placement(placement(1, 0)).expect("the first");
+    history.handle_placement(placement(3, 2000)).expect("in order");
+    history.handle_learned(node().id, (1, 3), 5000);
+    let before = history.clone();
+    assert_eq!(epochs_of(history.overlapping((5000, 6000), ENDLESS)), [1, 3]);
+    // Red if readers are not told of a word.
+    history.handle_learned(node().id, (1, 3), 5001);
+    assert!(!history.is_same(&before));
+    history.handle_placement(placement(2, 1000)).expect("in order");
+    assert_eq!(epochs_of(history.overlapping((5000, 6000), ENDLESS)), [1, 2, 3]);
 }
