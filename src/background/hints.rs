@@ -8,6 +8,7 @@
 //! gateway has no other background. Not here: what is kept and when it goes (`gateway/hint`), and
 //! what is asked of a disk (`store`).
 
+mod complaints;
 mod keeper;
 mod store;
 

@@ -10,6 +10,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
+use super::complaints::{Complaints, News};
 use crate::background::disk::{Disk, DiskFile};
 use crate::gateway::hint::command::HintCommand;
 use crate::gateway::hint::log::{FoundSegment, HintFigures, HintLimits, HintWrite, LogEvent};
@@ -33,6 +34,7 @@ pub struct HintStore<D: Disk> {
     loads: HashMap<NodeId, Load<D>>,
     /// Folders whose name is durable.
     folders: HashSet<NodeId>,
+    complaints: Complaints,
 }
 
 struct Load<D: Disk> {
@@ -105,6 +107,7 @@ impl<D: Disk> HintStore<D> {
             open: HashMap::new(),
             loads: HashMap::new(),
             folders: HashSet::new(),
+            complaints: Complaints::default(),
         };
         make_folder(disk, folder).await.map_err(io(folder))?;
         let mut found = Vec::new();
@@ -181,6 +184,7 @@ impl<D: Disk> HintStore<D> {
             HintCommand::Forget { node } => {
                 self.open.remove(&node);
                 self.loads.remove(&node);
+                self.complaints.forget(node);
                 self.logs.log_mut(node).handle_forget();
             }
         }
@@ -193,11 +197,10 @@ impl<D: Disk> HintStore<D> {
         for node in self.logs.nodes() {
             while let Some(write) = self.logs.log_mut(node).poll_write() {
                 let outcome = self.write(node, &write).await;
-                if let Err(errno) = outcome {
+                if outcome.is_err() {
                     self.open.remove(&node);
-                    let error = std::io::Error::from_raw_os_error(errno);
-                    tracing::error!("cannot keep hints for node {node}: {error}; answering 503");
                 }
+                self.tell_write(node, outcome);
                 self.logs.log_mut(node).handle_written(outcome);
             }
             while let Some(segment) = self.logs.log_mut(node).poll_remove(now_ms) {
@@ -323,6 +326,22 @@ impl<D: Disk> HintStore<D> {
                  others whose labels were in them; the replicas of node {node} have them",
                 path.display()
             );
+        }
+    }
+
+    /// Once: clients retry what is refused.
+    fn tell_write(&mut self, node: NodeId, outcome: Result<(), i32>) {
+        match self.complaints.handle_write(node, outcome) {
+            Some(News::Refused(errno)) => {
+                let error = std::io::Error::from_raw_os_error(errno);
+                tracing::error!(
+                    "cannot keep hints for node {node}: {error}; answering 503 until that works"
+                );
+            }
+            Some(News::Works { refused }) => tracing::info!(
+                "hints for node {node} are kept again; {refused} writes were refused"
+            ),
+            None => {}
         }
     }
 
