@@ -1,8 +1,10 @@
 //! The `/metrics` page: reports of the shards and numbers of the control plane -> Prometheus' text
 //! format. Pure.
 
+mod discovery;
 mod links;
 
+use crate::control::discovery::schedule::DiscoveryCounts;
 use crate::control::exposition::{Exposition, FamilyKind};
 use crate::control::host::ProcessUsage;
 use crate::control::readiness::Readiness;
@@ -30,6 +32,8 @@ pub struct MetricsInput<'a> {
     pub queries: QueryReport,
     /// What a gateway keeps for nodes that are down.
     pub hints: &'a [(NodeId, HintFigures)],
+    /// How a gateway finds its nodes.
+    pub discovery: Option<DiscoveryCounts>,
 }
 
 /// What the query API counts.
@@ -231,6 +235,9 @@ pub fn render(input: &MetricsInput) -> String {
     render_shards(&mut page, &shards);
     links::render(&mut page, &shards);
     links::render_hints(&mut page, input.hints);
+    if let Some(counts) = &input.discovery {
+        discovery::render(&mut page, counts);
+    }
     page.into_text()
 }
 
@@ -381,10 +388,13 @@ mod tests {
             started_at_seconds: 1.5,
             store: Some(&store),
             hints: &[],
+            discovery: Some(DiscoveryCounts { replies: 9, failures: 2, ..Default::default() }),
             queries: QueryReport::default(),
         });
 
         let samples = check_page(&page);
+        check(&samples, "tidegate_discovery_answers_total{result=\"success\"}", 7);
+        check(&samples, "tidegate_discovery_answers_total{result=\"error\"}", 2);
         let requests = "tidegate_http_requests_total{shard=\"0\",endpoint=\"remote_write\",code=";
         check(&samples, &format!("{requests}\"2xx\"}}"), 1);
         check(&samples, &format!("{requests}\"5xx\"}}"), 1);

@@ -7,6 +7,7 @@ use crate::base::time::unix_now_ms;
 use crate::control::config::Config;
 use crate::control::discovery::driver::{self, AskOptions};
 use crate::control::discovery::entry::parse_entries;
+use crate::control::discovery::schedule::DiscoveryCounts;
 use crate::control::fleet::answering::answer_placement;
 use crate::control::fleet::follower::{FleetView, FollowerConfig};
 use crate::control::fleet::following::{FleetHandle, FollowingConfig, follow};
@@ -41,13 +42,23 @@ pub struct Followers {
     pub hints: Option<OwnHints>,
 }
 
+/// What the control plane has of the fleet.
+pub struct Followed {
+    /// For commands.
+    pub fleet: FleetHandle,
+    /// For queries.
+    pub reads: FleetReads,
+    /// For metrics.
+    pub discovery: watch::Receiver<DiscoveryCounts>,
+}
+
 /// Finds the nodes, and follows what they agree on, for as long as the control plane runs.
 pub fn follow_fleet(
     config: &Config,
     identity: GatewayIdentity,
     followers: Followers,
     handle: &Handle,
-) -> Result<(FleetHandle, FleetReads), StartFault> {
+) -> Result<Followed, StartFault> {
     let fault = |cause: String| StartFault::Nodes { cause };
     let entries = parse_entries(&config.nodes.0).map_err(|error| fault(error.to_string()))?;
     let dns_server = match config.dns_server.as_str() {
@@ -83,7 +94,7 @@ pub fn follow_fleet(
     handle.spawn(reads.clone().follow());
     handle.spawn(warm(reads.clone(), followers.shards.clone()));
     handle.spawn(tell_shards(fleet.view(), followers));
-    Ok((fleet, reads))
+    Ok(Followed { fleet, reads, discovery: seeds.counts })
 }
 
 /// Keeps what reads go by true.

@@ -17,7 +17,7 @@ use crate::control::readiness::ServerState;
 use crate::control::server::{ControlPlane, ControlRequest};
 use crate::control::shards::{BlocksHandle, ShardHandle, Shards};
 use crate::ring::{RingSetupError, limits};
-use crate::server::fleet_control::{Followers, follow_fleet};
+use crate::server::fleet_control::{Followed, Followers, follow_fleet};
 use crate::server::life::Life;
 use crate::server::read_port::ReadPort;
 use crate::server::recover::{BlockQueues, RecoverFault, Recovered, recover};
@@ -195,8 +195,9 @@ fn serve_gateway(config: &Config) -> Result<(), StartFault> {
     let state = Arc::clone(&process.state);
     let own = hints.as_ref().map(|kept| kept.own(config, control_plane.handle()));
     let followers = Followers { shards: fleets, state, hints: own.clone() };
-    let (fleet, reads) = follow_fleet(config, identity, followers, control_plane.handle())?;
-    let api = api_state(config, handles, &process).with_fleet(reads);
+    let Followed { fleet, reads, discovery } =
+        follow_fleet(config, identity, followers, control_plane.handle())?;
+    let api = api_state(config, handles, &process).with_fleet(reads).with_discovery(discovery);
     let api = match own {
         Some(own) => api.with_hints(own.figures),
         None => api,

@@ -14,10 +14,12 @@ use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use tokio::sync::watch;
 
 use crate::control::api::admission::Admission;
 use crate::control::api::error::ApiError;
 use crate::control::deletion::Deleter;
+use crate::control::discovery::schedule::DiscoveryCounts;
 use crate::control::gather::{GatherLimits, Question};
 use crate::control::readiness::{Readiness, ServerState};
 use crate::control::reads::fleet::FleetReads;
@@ -77,6 +79,8 @@ pub struct ApiState {
     pub(crate) deleter: Deleter,
     /// What a gateway keeps for nodes that are down.
     pub(crate) hints: Option<HintFiguresSource>,
+    /// How a gateway finds its nodes.
+    pub(crate) discovery: Option<watch::Receiver<DiscoveryCounts>>,
 }
 
 impl ApiState {
@@ -98,6 +102,7 @@ impl ApiState {
             clock,
             started_at_ms: clock(),
             hints: None,
+            discovery: None,
         }
     }
 
@@ -114,6 +119,11 @@ impl ApiState {
     /// The same, which keeps hints.
     pub fn with_hints(self, hints: HintFiguresSource) -> Self {
         Self { hints: Some(hints), ..self }
+    }
+
+    /// The same, which finds nodes by name.
+    pub fn with_discovery(self, counts: watch::Receiver<DiscoveryCounts>) -> Self {
+        Self { discovery: Some(counts), ..self }
     }
 
     /// What an answer that lacks `lacking` is to warn of, as the end of its JSON:

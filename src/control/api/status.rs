@@ -113,6 +113,7 @@ pub async fn metrics(State(state): State<ApiState>) -> Response {
         started_at_seconds: state.started_at_ms as f64 / 1000.0,
         queries: state.admission.report(),
         hints: &hints,
+        discovery: state.discovery.as_ref().map(|counts| *counts.borrow()),
     });
     ([(header::CONTENT_TYPE, METRICS_CONTENT_TYPE)], page).into_response()
 }

@@ -112,6 +112,8 @@ pub struct DiscoveryCounts {
     pub names_failing: u64,
     /// Times that the set changed.
     pub changes: u64,
+    /// Addresses that are known now.
+    pub addresses: u64,
 }
 
 #[derive(Debug)]
@@ -184,7 +186,9 @@ impl Discovery {
 
     pub fn counts(&self) -> DiscoveryCounts {
         let names_failing = self.questions.values().filter(|asked| asked.fault.is_some()).count();
-        DiscoveryCounts { names_failing: names_failing as u64, ..self.counts }
+        let addresses: usize = self.current.iter().map(|seed| seed.addresses.len()).sum();
+        let (names_failing, addresses) = (names_failing as u64, addresses as u64);
+        DiscoveryCounts { names_failing, addresses, ..self.counts }
     }
 
     /// A reply to a question that nobody asks any more changes nothing.

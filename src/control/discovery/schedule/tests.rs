@@ -138,7 +138,8 @@ fn a_failure_keeps_the_last_good_answer_and_is_told_once() {
     assert_eq!(script.events(), [SeedEvent::Failing(host("a"), AskFault::NoRecords)]);
     script.has(&["10.0.0.1:1"]);
     let counts = script.discovery.counts();
-    let want = DiscoveryCounts { replies: 9, failures: 8, names_failing: 1, changes: 2 };
+    let want =
+        DiscoveryCounts { replies: 9, failures: 8, names_failing: 1, changes: 2, addresses: 1 };
     assert_eq!(counts, want);
     // The same answer as before it failed: told as recovered, not as a change; patience is new.
     script.replies(now, &host("a"), found(&["10.0.0.1"], &[], 5));
