@@ -121,8 +121,8 @@ fields! {
     /// Group of the node: it takes the series of the rules that name the group, and no others. It
     /// counts when the node is added, or the rules change. Default: none, for what no rule matches.
     group: String = |_: &HostFacts| String::new();
-    /// Nodes to forward to, the first link port of each: HOST:PORT, several with commas. The
-    /// addresses of a name are ways to one node, or, if several nodes answer, a list of nodes.
+    /// Nodes to forward to, the first link port of each: HOST:PORT, several with commas. Each
+    /// address of a name counts as a node, but its IPv4 and IPv6 may be two ways to the same ones.
     nodes: Names = |_: &HostFacts| Names::default();
     /// Name server to ask about --nodes, IP:PORT. Default: those of /etc/resolv.conf.
     dns_server: String = |_: &HostFacts| String::new();

@@ -2,6 +2,7 @@
 
 #![cfg(test)]
 
+mod founding;
 mod late;
 
 use std::net::SocketAddr;
@@ -24,10 +25,19 @@ struct Node {
     ahead_ms: i64,
 }
 
+/// What came of dialling.
+#[derive(Debug, PartialEq)]
+enum Dialled {
+    Nothing,
+    Answer(NodeId),
+    Silence,
+}
+
 struct Gateway {
     follower: Follower,
-    /// Dialled, and whether somebody answered.
-    dialled: BTreeMap<SocketAddr, Option<NodeId>>,
+    dialled: BTreeMap<SocketAddr, Dialled>,
+    /// Nothing comes of dialling there, for now.
+    hangs_at: Option<SocketAddr>,
     replies: BTreeMap<u64, Result<Reply, CommandFault>>,
     is_cut: bool,
 }
@@ -65,6 +75,7 @@ impl World {
         let gateway = |number: u16| Gateway {
             follower: Follower::new(now, config.clone(), u128::from(number) << 64),
             dialled: BTreeMap::new(),
+            hangs_at: None,
             replies: BTreeMap::new(),
             is_cut: false,
         };
@@ -144,11 +155,15 @@ impl Node {
 impl Gateway {
     fn turn(&mut self, now: Now, nodes: &mut [Node]) {
         for (address, known) in &mut self.dialled {
+            if self.hangs_at == Some(*address) {
+                continue;
+            }
             let there = nodes.iter().find(|node| node.is_at(*address));
             let there = there.filter(|_| !self.is_cut);
-            let id = there.map(|node| node.acceptor.node());
+            let of = |node: &Node| Dialled::Answer(node.acceptor.node());
+            let heard = there.map_or(Dialled::Silence, of);
             match there {
-                Some(node) if id != *known => {
+                Some(node) if *known != heard => {
                     let port = |index: usize| {
                         let index = u16::try_from(index).expect("few");
                         SocketAddr::new(address.ip(), address.port() + index)
@@ -161,18 +176,22 @@ impl Gateway {
                     };
                     self.follower.handle_met(now, *address, met);
                 }
-                None if known.is_some() => {
-                    self.follower.handle_lost(now, *address, "it is silent".into());
+                None if *known != heard => {
+                    self.follower.handle_lost(now, *address, "nobody answers there".into());
                 }
                 _ => {}
             }
-            *known = id;
+            *known = heard;
         }
         self.follower.handle_timer(now);
         while let Some(action) = self.follower.poll_action() {
             match action {
                 Action::Dial(address) => {
-                    assert_eq!(self.dialled.insert(address, None), None, "dialled twice");
+                    assert_eq!(
+                        self.dialled.insert(address, Dialled::Nothing),
+                        None,
+                        "dialled twice"
+                    );
                 }
                 Action::Leave(address) => {
                     assert!(self.dialled.remove(&address).is_some(), "left twice");
@@ -241,65 +260,6 @@ fn a_fleet_is_founded_once_when_all_are_there() {
     assert_eq!((status.epoch, status.epoch_in_force, status.replication), (1, 1, 2));
     let slots: u32 = status.nodes.iter().map(|node| node.slots).sum();
     assert_eq!(slots, 2 * 16384);
-}
-
-/// Red if every address of a name is waited for, or a node counts for each of its addresses.
-#[test]
-fn addresses_of_a_name_are_ways_to_one_node() {
-    let mut world = World::new(3, 1, &config());
-    // The second one answers at both, and is named twice.
-    world.nodes[1].also = Some(v6(2));
-    let name = |number: u16| named(&format!("n{number}:1"), &[address(number), v6(number)]);
-    world.seed_names(&[name(1), name(2), Seed::at(address(2)), name(3)]);
-    world.run(3.0);
-    assert_eq!(world.epochs(), [1, 1, 1]);
-    assert_eq!(world.newest(0).expect("a fleet").nodes.len(), 3);
-    let status = world.status_of(0);
-    // Red if what nobody needs is shown as silent.
-    assert_eq!((status.silent.len(), status.faults.len()), (0, 0), "{status:?}");
-    world.nodes[0].is_up = false;
-    world.run(3.0);
-    // Red if a node that is down is left out as well.
-    let silent: Vec<String> =
-        world.status_of(0).silent.into_iter().map(|silent| silent.address).collect();
-    assert_eq!(silent, [address(1).to_string(), v6(1).to_string()]);
-}
-
-/// Red if a way is told from a node by its silence at once: a name may stand for several nodes that
-/// start one after the other.
-#[test]
-fn two_addresses_of_one_kind_are_one_node_only_after_a_while() {
-    let config = FollowerConfig { replication: 1, ..config() };
-    let mut world = World::new(1, 1, &config);
-    world.seed_names(&[named("n:1", &[address(1), address(2)])]);
-    world.run(9.0);
-    assert_eq!(world.epochs(), [0]);
-    world.run(4.0);
-    assert_eq!(world.epochs(), [1]);
-}
-
-/// Red if a fleet is founded without a node that a list of nodes by one name has, or without a name
-/// that nobody knows yet.
-#[test]
-fn a_name_that_stands_for_several_nodes_is_waited_for() {
-    let mut world = World::new(3, 1, &config());
-    world.nodes[2].is_up = false;
-    world.seed_names(&[named("all:1", &[address(1), address(2), address(3)])]);
-    world.run(30.0);
-    assert_eq!(world.epochs(), [0, 0, 0]);
-    let want = "before all of its nodes answer; all:1: 10.0.0.1:9030: nobody answers there";
-    let faults = world.status_of(0).faults;
-    assert!(faults[0].ends_with(want), "{faults:?}");
-    assert_eq!(world.status_of(0).silent.len(), 1);
-    world.nodes[2].is_up = true;
-    world.seed_names(&[named("all:1", &[address(1), address(2), address(3)]), named("b:1", &[])]);
-    world.run(30.0);
-    assert_eq!(world.epochs(), [0, 0, 0]);
-    let faults = world.status_of(0).faults;
-    assert!(faults[0].contains("; b:1: no address of it is known yet"), "{faults:?}");
-    world.seed_names(&[named("all:1", &[address(1), address(2), address(3)])]);
-    world.run(3.0);
-    assert_eq!(world.epochs(), [1, 1, 1]);
 }
 
 #[test]
