@@ -8,6 +8,11 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 use tempfile::TempDir;
 
+/// What a gateway says that lacks an owner of what was asked for.
+const INCOMPLETE: &str = "the answer is not complete";
+/// A node knows after 3 s whether it missed something.
+const COMPLETE_DEADLINE: Duration = Duration::from_secs(8);
+
 /// Longer than any test runs: whoever started the load stops it.
 const DURATION: &str = "10m";
 const PROGRESS_DEADLINE: Duration = Duration::from_secs(30);
@@ -188,8 +193,17 @@ fn read_back(url: &str, ledger: &Path) -> (Output, serde_json::Value) {
     let report = folder.path().join("verified.json");
     let mut command = Command::new(find_loadgen());
     command.args(["verify", "--url", url, "--ledger"]).arg(ledger).arg("--json").arg(&report);
-    let output = command.output().expect("loadgen starts");
-    let report = std::fs::read(&report).unwrap_or_else(|_| {
+    // A node that started a moment ago does not know at once whether it missed something, and says
+    // so: whoever wants all of it asks again.
+    let mut output = None;
+    let read = wait_for(COMPLETE_DEADLINE, || {
+        let told = command.output().expect("loadgen starts");
+        let is_partial = String::from_utf8_lossy(&told.stderr).contains(INCOMPLETE);
+        output = Some(told);
+        (!is_partial).then(|| std::fs::read(&report).ok())
+    });
+    let output = output.expect("it was started");
+    let report = read.flatten().unwrap_or_else(|| {
         panic!("verify at {url}: {}", String::from_utf8_lossy(&output.stderr));
     });
     (output, serde_json::from_slice(&report).expect("JSON was asked for"))
