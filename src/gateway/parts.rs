@@ -40,8 +40,8 @@ pub struct OpenPart {
     pub down: Vec<u16>,
     /// Why the last of them was added.
     pub down_reason: Option<Refusal>,
-    /// Nodes that older hints are still to reach, which could undo some of it: that has to get there
-    /// behind the hints too.
+    /// Nodes that older hints are still to reach, which could undo some of it: that has to get
+    /// there behind the hints too.
     pub behind: Vec<NodeId>,
     /// Nodes that hints of it may be kept for.
     pub making: Vec<NodeId>,

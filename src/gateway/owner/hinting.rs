@@ -348,3 +348,6 @@ fn without(samples: Range<u32>, refused: &[Range<u32>]) -> impl Iterator<Item = 
     stretches.push(start..end.max(start));
     stretches.into_iter().filter(|stretch| !stretch.is_empty())
 }
+
+#[cfg(test)]
+mod tests;
