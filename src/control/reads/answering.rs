@@ -12,7 +12,7 @@ use tokio::sync::{Semaphore, mpsc};
 use crate::base::time::monotonic_now;
 use crate::control::deletion::Deleter;
 use crate::control::gather::{Answers, GatherFault, ask_shards};
-use crate::control::reads::lacking::{HeldElsewhere, NewsWithin};
+use crate::control::reads::lacking::{GONE_AFTER, HeldElsewhere, NewsWithin};
 use crate::control::shards::{ShardRequest, Shards};
 use crate::node::select::check_matchers;
 use crate::wire::delete::{DELETE_SCHEMA, DeleteOutcome, Deletion};
@@ -73,11 +73,13 @@ pub struct Answering {
 /// A gateway is there that says what it keeps, until this is dropped.
 pub struct Meeting {
     held: Arc<Mutex<HeldElsewhere>>,
+    /// As it named itself.
+    keeper: Option<u128>,
 }
 
 impl Drop for Meeting {
     fn drop(&mut self) {
-        lock(&self.held).handle_lost();
+        lock(&self.held).handle_lost(monotonic_now(), self.keeper);
     }
 }
 
@@ -138,17 +140,31 @@ impl Answering {
     /// A connection says for the first time what its gateway keeps for the node.
     pub fn meet(&self) -> Meeting {
         lock(&self.held).handle_met(monotonic_now());
-        Meeting { held: Arc::clone(&self.held) }
+        Meeting { held: Arc::clone(&self.held), keeper: None }
     }
 
-    /// Takes in what a gateway keeps for the node. At once, as what it says next replaces this. The
-    /// answer.
+    /// Takes in what the gateway that was met keeps for the node. At once, as what it says next
+    /// replaces this. The answer.
     ///
     /// # Errors
-    /// As [`Answering::answer`].
-    pub fn hear(&self, header: &FrameHeader, payload: &[u8]) -> Result<Memory, QuestionFault> {
+    /// As [`Answering::answer`]; also if it goes by another name than before.
+    pub fn hear(
+        &self,
+        meeting: &mut Meeting,
+        header: &FrameHeader,
+        payload: &[u8],
+    ) -> Result<Memory, QuestionFault> {
         let held = HintsHeld::decode(header, payload)?;
-        lock(&self.held).handle_held(&held);
+        let before = meeting.keeper.replace(held.keeper);
+        let mut elsewhere = lock(&self.held);
+        if before.is_none() {
+            elsewhere.handle_named(held.keeper);
+        } else if before != Some(held.keeper) {
+            meeting.keeper = before;
+            return Err(QuestionFault::Unanswered(header.kind));
+        }
+        elsewhere.handle_held(monotonic_now(), &held);
+        drop(elsewhere);
         let mut frame = self.lacking().encode_frame();
         number_frame(&mut frame, header.sequence);
         Ok(frame)
@@ -248,7 +264,7 @@ impl Answering {
     ) -> Result<(), QuestionFault> {
         let unanswered = QuestionFault::Unanswered(FrameKind::Delete);
         let deleter = self.deleter.as_ref().ok_or(unanswered)?;
-        let outcome = match refuse_to_delete(self.lacking(), &deletion) {
+        let outcome = match self.refuse_to_delete(&deletion) {
             Some(text) => DeleteOutcome::Refused { text },
             None => match deleter.delete(vec![deletion]).await {
                 Ok(()) => DeleteOutcome::Done,
@@ -259,6 +275,31 @@ impl Answering {
         number_frame(&mut frame, answers.number);
         let _is_gone = answers.send(frame).await;
         Ok(())
+    }
+
+    fn refuse_to_delete(&self, deletion: &Deletion) -> Option<String> {
+        if let Err(fault) = check_matchers(&deletion.matchers) {
+            return Some(format!("cannot compile a regular expression: {fault}"));
+        }
+        let now = monotonic_now();
+        let held = lock(&self.held);
+        let Lacking { waiting_samples, is_news_awaited, .. } = held.lacking(now);
+        if waiting_samples > 0 {
+            let named = held.waiting_keepers(now).take(KEEPERS_NAMED_MAX);
+            let named: Vec<String> = named.map(|keeper| format!("keeper-{keeper:032x}")).collect();
+            return Some(format!(
+                "cannot delete while {waiting_samples} samples wait for it at gateways ({}), which \
+                 would come back; ask again when they are delivered. What a gateway keeps that \
+                 never comes back is forgotten after {} hours",
+                named.join(", "),
+                GONE_AFTER.as_secs() / 3600
+            ));
+        }
+        is_news_awaited.then(|| {
+            "cannot delete yet: it was reached a moment ago, and gateways may keep samples for it, \
+             which would come back; ask again in a few seconds"
+                .into()
+        })
     }
 
     async fn answer_other(
@@ -278,6 +319,9 @@ impl Answering {
         Ok(())
     }
 }
+
+/// Gateways that a refusal names, by the file in their folder of hints.
+const KEEPERS_NAMED_MAX: usize = 3;
 
 #[expect(clippy::cast_possible_truncation, reason = "65536")]
 const PAGE_MAX: u32 = REGISTRY_PAGE_MAX as u32;
@@ -312,24 +356,6 @@ impl AnswerSender {
 
 fn lock(held: &Mutex<HeldElsewhere>) -> MutexGuard<'_, HeldElsewhere> {
     held.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn refuse_to_delete(lacking: Lacking, deletion: &Deletion) -> Option<String> {
-    let Lacking { waiting_samples, is_news_awaited, .. } = lacking;
-    if let Err(fault) = check_matchers(&deletion.matchers) {
-        return Some(format!("cannot compile a regular expression: {fault}"));
-    }
-    if waiting_samples > 0 {
-        return Some(format!(
-            "cannot delete while {waiting_samples} samples wait for it at gateways, which would \
-             come back; ask again when they are delivered"
-        ));
-    }
-    is_news_awaited.then(|| {
-        "cannot delete yet: it was reached a moment ago, and gateways may keep samples for it, \
-         which would come back; ask again in a few seconds"
-            .into()
-    })
 }
 
 fn select_fault(fault: GatherFault) -> SelectFault {

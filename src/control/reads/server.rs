@@ -268,8 +268,8 @@ impl Connection {
     /// In the order in which it is said.
     fn hear(&mut self, header: &FrameHeader, frame: &Memory, answers: AnswerSender) {
         let answering = &self.answering;
-        self.meeting.get_or_insert_with(|| answering.meet());
-        let heard = answering.hear(header, &frame[FRAME_HEADER_BYTES..]);
+        let meeting = self.meeting.get_or_insert_with(|| answering.meet());
+        let heard = answering.hear(meeting, header, &frame[FRAME_HEADER_BYTES..]);
         self.questions.spawn(async move {
             let _is_gone = answers.send(heard?).await;
             Ok(())
