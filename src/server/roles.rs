@@ -196,7 +196,8 @@ impl KeptHints {
         });
         let board = self.board.clone();
         let figures: HintFiguresSource = Arc::new(move || board.read());
-        OwnHints { keeper: self.keeper, ack: ack_policy(config), figures, changes }
+        let ack = ack_policy(config);
+        OwnHints { keeper: self.keeper, ack, figures, changes, view: None }
     }
 }
 

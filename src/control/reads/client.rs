@@ -345,7 +345,7 @@ impl OwnWords {
 
     /// What is to be said now.
     fn news(&mut self) -> Memory {
-        self.own.changes.mark_unchanged();
+        self.own.mark_unchanged();
         self.said = self.own.held_for(self.node);
         self.said.encode_frame()
     }
@@ -353,12 +353,10 @@ impl OwnWords {
 
 /// Waits until hints may be otherwise.
 async fn changed(hints: &mut Option<OwnWords>) {
-    if let Some(words) = hints
-        && words.own.changes.changed().await.is_ok()
-    {
-        return;
+    match hints {
+        Some(words) => words.own.changed().await,
+        None => std::future::pending().await,
     }
-    std::future::pending::<()>().await;
 }
 
 type Reply = oneshot::Sender<Result<(FrameHeader, Memory), ReadFault>>;

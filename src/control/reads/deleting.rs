@@ -2,13 +2,14 @@
 //! the one who asked is told which did not.
 //!
 //! Hints that wait would bring deleted samples back when they are delivered. So nothing is deleted
-//! while any are known to wait for an owner: this gateway knows its own, a node those of the
-//! gateways that have told it. Not seen: hints of a gateway that cannot reach the node, and those
+//! while any are known to wait for an owner, or for a node that left, whose hints go to the owners
+//! of now: this gateway knows its own, a node those of the gateways that have told it. Not seen: hints of a gateway that cannot reach the node, and those
 //! that were made in the moment of the deletion; who deletes again after it is safe from both.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use crate::base::time::unix_now_ms;
 use crate::control::reads::client::NodeClient;
 use crate::control::reads::fleet::FleetReads;
 use crate::control::reads::view::ReadView;
@@ -84,7 +85,14 @@ impl FleetReads {
         };
         let mut clients = BTreeMap::new();
         let mut faults = BTreeMap::new();
-        for id in deletions.iter().flat_map(owners).collect::<BTreeSet<_>>() {
+        let now_ms = unix_now_ms();
+        let asked: BTreeSet<NodeId> = deletions.iter().flat_map(owners).collect();
+        for (id, samples) in self.own_waiting() {
+            if asked.contains(&id) || !view.is_in_all(id, now_ms) {
+                faults.insert(id, waiting_text(samples));
+            }
+        }
+        for id in asked.into_iter().filter(|id| !faults.contains_key(id)).collect::<Vec<_>>() {
             match self.client_that_may_delete(&view, id).await {
                 Ok(client) => _ = clients.insert(id, client),
                 Err(why) => _ = faults.insert(id, why),
@@ -108,23 +116,23 @@ impl FleetReads {
         if faults.is_empty() { Ok(()) } else { Err(FleetDeleteFault::Incomplete(faults)) }
     }
 
-    /// The way to a node; or why it cannot delete, by what is known here.
+    /// The way to a node; or why it cannot be asked.
     async fn client_that_may_delete(
         &self,
         view: &ReadView,
         id: NodeId,
     ) -> Result<NodeClient, String> {
-        let waiting_samples = self.own_lacking(id).waiting_samples;
-        if waiting_samples > 0 {
-            return Err(format!(
-                "{waiting_samples} samples wait for it at this gateway, which would come back; ask \
-                 again when they are delivered"
-            ));
-        }
         let client = self.client(view, id).map_err(|fault| fault.to_string())?;
         client.welcome().await.map_err(|fault| fault.to_string())?;
         Ok(client)
     }
+}
+
+fn waiting_text(samples: u64) -> String {
+    format!(
+        "{samples} samples wait for it at this gateway, which would come back; ask again when they \
+         are delivered"
+    )
 }
 
 async fn delete_on(client: NodeClient, frame: Memory) -> Result<(), String> {

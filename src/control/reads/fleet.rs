@@ -81,6 +81,7 @@ impl FleetReads {
         secret: LinkSecret,
     ) -> Self {
         let clients = Mutex::default();
+        let hints = hints.map(|own| OwnHints { view: Some(view.clone()), ..own });
         Self { all: Arc::new(FleetClients { view, gateway, hints, silence, secret, clients }) }
     }
 
@@ -244,6 +245,11 @@ impl FleetReads {
     /// What this gateway keeps for a node.
     pub(super) fn own_lacking(&self, id: NodeId) -> Lacking {
         self.all.hints.as_ref().map(|own| own.lacking(id)).unwrap_or_default()
+    }
+
+    /// The nodes for which this gateway keeps samples, and how many.
+    pub(super) fn own_waiting(&self) -> Vec<(NodeId, u64)> {
+        self.all.hints.as_ref().map(OwnHints::waiting).unwrap_or_default()
     }
 
     fn start(&self, node: &ReadNode) -> io::Result<NodeClient> {

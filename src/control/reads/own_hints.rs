@@ -1,9 +1,15 @@
-//! What this gateway keeps for nodes (hints), for whom it concerns: its own reads, and each node.
+//! What this gateway keeps for nodes (hints), for whom it concerns: its own reads and deletions,
+//! and each node.
+//!
+//! What waits for a node that left the placement goes to whoever owns its series now. So it may be
+//! any node's, and is told to each.
 
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use crate::base::time::unix_now_ms;
+use crate::control::reads::view::ReadView;
 use crate::gateway::hint::log::HintFigures;
 use crate::gateway::owner::AckPolicy;
 use crate::model::placement::NodeId;
@@ -23,14 +29,54 @@ pub struct OwnHints {
     pub figures: HintFiguresSource,
     /// Told when they are otherwise.
     pub changes: watch::Receiver<()>,
+    /// The fleet; `None`: nobody is known to have left it.
+    pub view: Option<watch::Receiver<Arc<ReadView>>>,
 }
 
 impl OwnHints {
-    /// What it keeps for `node`.
+    /// What it keeps for `node`, and what waits for nodes that left.
     pub fn held_for(&self, node: NodeId) -> HintsHeld {
         let all = (self.figures)();
         let figures = all.iter().find(|(id, _)| *id == node).map(|(_, figures)| *figures);
-        held(self.keeper, self.ack, &figures.unwrap_or_default())
+        let mut figures = figures.unwrap_or_default();
+        if let Some(view) = &self.view {
+            let (view, now_ms) = (view.borrow(), unix_now_ms());
+            let left = all.iter().filter(|(id, _)| *id != node && !view.is_in_all(*id, now_ms));
+            let samples = left.map(|(_, figures)| figures.samples);
+            figures.samples = samples.fold(figures.samples, u64::saturating_add);
+        }
+        held(self.keeper, self.ack, &figures)
+    }
+
+    /// The nodes for which samples wait, and how many.
+    pub fn waiting(&self) -> Vec<(NodeId, u64)> {
+        let mut all = (self.figures)();
+        all.retain(|(_, figures)| figures.samples > 0);
+        all.into_iter().map(|(id, figures)| (id, figures.samples)).collect()
+    }
+
+    /// Waits until it may be otherwise.
+    pub async fn changed(&mut self) {
+        let Self { changes, view, .. } = self;
+        let viewed = async {
+            match view {
+                Some(view) => view.changed().await.is_ok(),
+                None => false,
+            }
+        };
+        tokio::select! {
+            Ok(()) = changes.changed() => {}
+            true = viewed => {}
+            else => std::future::pending().await,
+        }
+    }
+
+    /// From here on [`OwnHints::changed`] waits for what comes next.
+    pub fn mark_unchanged(&mut self) {
+        self.changes.mark_unchanged();
+        if let Some(view) = &mut self.view {
+            view.mark_unchanged();
+        }
     }
 
     /// What `node` lacks by that, as if it had said so itself.

@@ -86,6 +86,22 @@ impl ReadView {
         ReadPlan { nodes: nodes.collect(), parts }
     }
 
+    /// Whether a placement that is followed now, or will be, has this node: samples may be on their
+    /// way to it.
+    pub fn is_in_any(&self, id: NodeId, now_ms: i64) -> bool {
+        self.followed(now_ms).any(|placement| placement.document().find(id).is_some())
+    }
+
+    /// Whether each of them has it: what waits for it goes to nobody else. So it is while no
+    /// placement is known.
+    pub fn is_in_all(&self, id: NodeId, now_ms: i64) -> bool {
+        self.followed(now_ms).all(|placement| placement.document().find(id).is_some())
+    }
+
+    fn followed(&self, now_ms: i64) -> impl Iterator<Item = &Arc<Placement>> {
+        [self.history.current(now_ms), self.history.newest()].into_iter().flatten()
+    }
+
     /// How many nodes hold a sample, at most.
     pub fn replication_max(&self, window: Window) -> u64 {
         let range = (window.start_ms, window.end_ms);

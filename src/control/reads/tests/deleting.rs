@@ -145,6 +145,49 @@ async fn while_hints_wait_for_an_owner_nothing_is_deleted() {
     assert_eq!(deleted[0].len(), 1);
 }
 
+/// Hints for a node that left go to those who own its series now: what was deleted came back.
+#[tokio::test]
+async fn while_hints_wait_for_a_node_that_left_nothing_is_deleted() {
+    // Red if a gateway looks at hints of the owners that it asks only, be they its own or, by the
+    // word of a node, another gateway's; or if that word is not renewed when the placement changes.
+    let (_, nodes, deleted) = fleet([Blocks::Delete; 2], &[1, 2]).await;
+    let placements = || {
+        let old = placement((1, 0), &[1, 2, 3], 2);
+        history(&[old, placement((2, 1_000), &[1, 2], 2)])
+    };
+    let late = "/api/v1/admin/tsdb/delete_series?match[]=up&start=9";
+    let [mut gateway, other] =
+        std::array::from_fn(|_| Gateway::new(placements(), direct(&nodes), limits()));
+    gateway.hints.mute();
+    gateway.hints.keep(3, 4);
+    let (status, body) = gateway.post(late).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{body}");
+    assert!(body.contains("node 00000000000000000000000000000003: 4 samples wait"), "{body}");
+    assert!(deleted.iter().all(flume::Receiver::is_empty));
+    gateway.hints.keep(3, 0);
+    assert_eq!(gateway.post(late).await.0, StatusCode::NO_CONTENT);
+    deleted.iter().for_each(|of_node| drop(of_node.drain()));
+    // Nodes are told by the other gateway when it has heard of the second placement.
+    let first = history(&[placement((1, 0), &[1, 2, 3], 2)]);
+    other.see(first, direct(&nodes));
+    other.hints.keep(3, 500);
+    other.get("/api/v1/query?query=up").await;
+    other.see(placements(), direct(&nodes));
+    let refused = async {
+        loop {
+            let (status, body) = gateway.post(late).await;
+            if status == StatusCode::SERVICE_UNAVAILABLE {
+                return body;
+            }
+        }
+    };
+    let body = soon(refused).await;
+    assert!(body.contains("500 samples wait for it at gateways (keeper-"), "{body}");
+    let alone = history(&[placement((1, 0), &[1, 2, 3], 2), placement((2, 1_000), &[1, 2, 3], 2)]);
+    other.see(alone, direct(&nodes));
+    soon(async { while gateway.post(late).await.0 != StatusCode::NO_CONTENT {} }).await;
+}
+
 #[tokio::test]
 async fn what_a_gateway_cannot_do_it_leaves_to_nodes_with_a_word() {
     // Red if a gateway says that its blocks do not answer: it has none.

@@ -92,6 +92,11 @@ impl Gateway {
         Self { view, hints, router: router(state.with_fleet(fleet)) }
     }
 
+    /// The fleet is another one from now on.
+    pub fn see(&self, history: History, nodes: Vec<ReadNode>) {
+        self.view.send_replace(Arc::new(ReadView { nodes, history, bounds: BOUNDS }));
+    }
+
     pub async fn get(&self, target: &str) -> (StatusCode, String) {
         self.ask(Request::get(target)).await
     }

@@ -13,7 +13,7 @@ use crate::control::deletion::Deleter;
 use crate::control::reads::answering::{Answering, AnsweringLimits, NodeIdentity};
 use crate::control::reads::client::NodeClient;
 use crate::control::reads::lacking::NewsWithin;
-use crate::control::reads::own_hints::OwnHints;
+use crate::control::reads::own_hints::{HintFiguresSource, OwnHints};
 use crate::control::reads::server::{NodeStanding, ReadServer, ReadServerConfig};
 use crate::control::shards::{ShardHandle, Shards};
 use crate::gateway::hint::log::HintFigures;
@@ -140,12 +140,14 @@ pub struct TestHints {
 impl TestHints {
     /// Nothing yet.
     pub fn new(keeper: u128) -> Self {
-        let figures = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::new(Mutex::new(Vec::new()));
         let (teller, changes) = watch::channel(());
-        let shown = Arc::clone(&figures);
+        let shown = Arc::clone(&kept);
         let read = move || shown.lock().expect("nobody panics with it").clone();
-        let own = OwnHints { keeper, ack: AckPolicy::All, figures: Arc::new(read), changes };
-        Self { figures, teller, own }
+        let figures: HintFiguresSource = Arc::new(read);
+        let ack = AckPolicy::All;
+        let own = OwnHints { keeper, ack, figures, changes, view: None };
+        Self { figures: kept, teller, own }
     }
 
     /// Says nothing of changes from now on.
