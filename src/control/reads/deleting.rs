@@ -5,6 +5,9 @@
 //! while any are known to wait for an owner, or for a node that left, whose hints go to the owners
 //! of now: this gateway knows its own, a node those of the gateways that have told it. Not seen: hints of a gateway that cannot reach the node, and those
 //! that were made in the moment of the deletion; who deletes again after it is safe from both.
+//!
+//! A node that left the placement and is away may never come back: it is left out, and the log
+//! names it. If it does come back, it still has what was deleted meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -62,8 +65,8 @@ impl fmt::Display for Named<'_> {
 }
 
 impl FleetReads {
-    /// Deletes one after the other on all owners of all placements that overlap; their ids do not
-    /// count. Answers when every one of these nodes has made it durable. The work goes on when the
+    /// Deletes one after the other on all owners of all placements that overlap, but those that
+    /// left and are away; their ids do not count. Answers when every one of these nodes has made it durable. The work goes on when the
     /// answer is not waited for.
     ///
     /// # Errors
@@ -84,7 +87,7 @@ impl FleetReads {
             view.plan(deletion.tenant, &deletion.matchers, window).nodes
         };
         let mut clients = BTreeMap::new();
-        let mut faults = BTreeMap::new();
+        let (mut faults, mut left_out) = (BTreeMap::new(), Vec::new());
         let now_ms = unix_now_ms();
         let asked: BTreeSet<NodeId> = deletions.iter().flat_map(owners).collect();
         for (id, samples) in self.own_waiting() {
@@ -95,16 +98,25 @@ impl FleetReads {
         for id in asked.into_iter().filter(|id| !faults.contains_key(id)).collect::<Vec<_>>() {
             match self.client_that_may_delete(&view, id).await {
                 Ok(client) => _ = clients.insert(id, client),
+                Err(why) if self.may_be_left_out(&view, id) => left_out.push((id, why)),
                 Err(why) => _ = faults.insert(id, why),
             }
         }
         if !faults.is_empty() {
             return Err(FleetDeleteFault::Refused(faults));
         }
+        for (id, why) in &left_out {
+            tracing::warn!(
+                "deleting without node {:032x}, which left the placement and is away ({why}): \
+                 never start it again, or delete again then",
+                id.0
+            );
+        }
         for deletion in &deletions {
             let mut asked = Vec::new();
             for id in owners(deletion) {
-                let work = delete_on(clients[&id].clone(), deletion.encode_frame(0));
+                let Some(client) = clients.get(&id) else { continue };
+                let work = delete_on(client.clone(), deletion.encode_frame(0));
                 asked.push((id, tokio::spawn(work)));
             }
             for (id, done) in asked {
@@ -114,6 +126,13 @@ impl FleetReads {
             }
         }
         if faults.is_empty() { Ok(()) } else { Err(FleetDeleteFault::Incomplete(faults)) }
+    }
+
+    /// Whether a node that is away has left for good, as far as can be known: not one that was not
+    /// met yet, as the gateway has just started.
+    fn may_be_left_out(&self, view: &ReadView, id: NodeId) -> bool {
+        let is_met = view.nodes.iter().any(|node| node.id == id);
+        !view.is_in_any(id, unix_now_ms()) && (self.is_settled(view) || is_met)
     }
 
     /// The way to a node; or why it cannot be asked.

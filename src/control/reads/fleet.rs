@@ -7,12 +7,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use hashbrown::HashMap;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::base::time::{Instant, monotonic_now};
 use crate::control::gather::{
     GatherFault, GatherLimits, Question, Runs, SeriesRun, check_series_count, into_series,
     sort_by_labels,
@@ -36,6 +37,9 @@ use crate::wire::select::{SelectAnswer, SelectFault, SelectRequest, SelectWant};
 /// Series that are merged before other work of the thread gets its turn.
 const SERIES_PER_TURN: usize = 64;
 
+/// Nodes of a placement are met within so many health timeouts, if they are there: 8 s.
+const MEET_WITHIN_TIMEOUTS: u32 = 4;
+
 /// The fleet, to be read. Cheap to clone.
 #[derive(Clone)]
 pub struct FleetReads {
@@ -48,6 +52,8 @@ struct FleetClients {
     hints: Option<OwnHints>,
     silence: SilenceLimits,
     secret: LinkSecret,
+    /// When a placement was seen first.
+    placed_at: OnceLock<Instant>,
     clients: Mutex<HashMap<NodeId, (ReadNode, NodeClient)>>,
 }
 
@@ -80,9 +86,10 @@ impl FleetReads {
         silence: SilenceLimits,
         secret: LinkSecret,
     ) -> Self {
-        let clients = Mutex::default();
+        let (clients, placed_at) = Default::default();
         let hints = hints.map(|own| OwnHints { view: Some(view.clone()), ..own });
-        Self { all: Arc::new(FleetClients { view, gateway, hints, silence, secret, clients }) }
+        let all = FleetClients { view, gateway, hints, silence, secret, placed_at, clients };
+        Self { all: Arc::new(all) }
     }
 
     /// Dials nodes as they become known, and leaves those that are no longer, until nobody changes
@@ -91,6 +98,7 @@ impl FleetReads {
         let mut view = self.all.view.clone();
         loop {
             let now = Arc::clone(&view.borrow_and_update());
+            self.is_settled(&now);
             self.lock().retain(|id, _| now.nodes.iter().any(|node| node.id == *id));
             for node in &now.nodes {
                 if let Err(error) = self.client(&now, node.id) {
@@ -120,6 +128,15 @@ impl FleetReads {
         let client = self.start(node).map_err(|fault| ReadFault::Unreachable(fault.to_string()))?;
         clients.insert(id, (*node, client.clone()));
         Ok(client)
+    }
+
+    /// Whether a placement has been known for so long that whoever can be met was met.
+    pub(super) fn is_settled(&self, view: &ReadView) -> bool {
+        view.history.newest().is_some() && {
+            let now = monotonic_now();
+            let placed_at = *self.all.placed_at.get_or_init(|| now);
+            placed_at + MEET_WITHIN_TIMEOUTS * self.all.silence.unhealthy_after <= now
+        }
     }
 
     /// The fleet, as it is now.

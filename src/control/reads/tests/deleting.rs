@@ -188,6 +188,44 @@ async fn while_hints_wait_for_a_node_that_left_nothing_is_deleted() {
     soon(async { while gateway.post(late).await.0 != StatusCode::NO_CONTENT {} }).await;
 }
 
+/// A disk was lost, its node taken out: nothing of its time could be deleted until retention ended.
+#[tokio::test]
+async fn a_node_that_was_lost_and_taken_out_stops_no_deletion() {
+    // Red if what nobody can bring back makes every deletion of its time impossible; if the others
+    // do not delete; or if a node that left and is there is left out, or one that a gateway that
+    // has just started has merely not met yet.
+    let ids = [1, 2, 3];
+    let (mut nodes, mut deleted) = (Vec::new(), Vec::new());
+    for id in ids {
+        let blocks = if id == 2 { Blocks::Refuse } else { Blocks::Delete };
+        let (node, of_node) = node(id, blocks).await;
+        nodes.push(node);
+        deleted.push(of_node);
+    }
+    let placements = [placement((1, 0), &[1, 2], 2), placement((2, 1_000), &[1, 3], 2)];
+    let all = "/api/v1/admin/tsdb/delete_series?match[]=up";
+    let named = "node 00000000000000000000000000000002";
+    let met = Gateway::new(history(&placements), direct(&nodes), limits());
+    let (status, body) = met.post(all).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{body}");
+    assert!(body.contains(named) && body.contains("No space left"), "{body}");
+    nodes.remove(1);
+    let never_met = Gateway::new(history(&placements), direct(&nodes), limits());
+    let (status, body) = never_met.post(all).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{body}");
+    assert!(body.contains(named) && body.contains("address is not known"), "{body}");
+    for gateway in [met, never_met] {
+        deleted.iter().for_each(|of_node| drop(of_node.drain()));
+        soon(async { while gateway.post(all).await.0 != StatusCode::NO_CONTENT {} }).await;
+        assert!(!deleted[0].is_empty() && !deleted[2].is_empty());
+    }
+    nodes.pop();
+    let one_away = Gateway::new(history(&placements), direct(&nodes), limits());
+    let (status, body) = one_away.post(all).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{body}");
+    assert!(body.contains("node 00000000000000000000000000000003"), "{body}");
+}
+
 #[tokio::test]
 async fn what_a_gateway_cannot_do_it_leaves_to_nodes_with_a_word() {
     // Red if a gateway says that its blocks do not answer: it has none.
