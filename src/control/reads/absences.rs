@@ -21,6 +21,8 @@ pub(super) struct Absences {
     pub away: BTreeMap<NodeId, ReadFault>,
     /// Nodes that lack samples.
     pub lacking: BTreeMap<NodeId, Lacking>,
+    /// The newest placement that a node which answered follows.
+    pub newest_epoch: u64,
     slots: SlotsMissing,
 }
 
@@ -68,6 +70,14 @@ impl Absences {
         if let Some((first, last)) = view.history.missing().next() {
             texts.push(format!(
                 "series may be missing: placement epochs {first} to {last} are not known here yet"
+            ));
+        }
+        let known = view.history.newest().map_or(0, |newest| newest.document().epoch);
+        if self.newest_epoch > known {
+            texts.push(format!(
+                "series may be missing: placement epoch {} is in force and not known here yet; ask \
+                 again",
+                self.newest_epoch
             ));
         }
         texts

@@ -180,6 +180,18 @@ impl NodeClient {
         SelectStream::begin(self.clone(), conversation, (frame, false))
     }
 
+    /// The placement that the node follows now; the one of its [`Welcome`] is older than that.
+    ///
+    /// # Errors
+    /// The node is away.
+    pub async fn placement_epoch(&self) -> Result<u64, ReadFault> {
+        self.welcome().await?;
+        let conversation = self.open().await?;
+        let epoch = conversation.welcome().placement_epoch;
+        self.give_back(conversation);
+        Ok(epoch)
+    }
+
     /// A connection that nobody used before.
     pub(super) async fn open(&self) -> Result<Conversation, ReadFault> {
         let nonce = self.node.chance.lock().unwrap_or_else(PoisonError::into_inner).draw();

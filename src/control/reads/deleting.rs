@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::base::time::unix_now_ms;
-use crate::control::reads::client::NodeClient;
+use crate::control::reads::client::{NodeClient, NodeStatus};
 use crate::control::reads::fleet::FleetReads;
 use crate::control::reads::view::ReadView;
 use crate::model::placement::NodeId;
@@ -26,6 +26,13 @@ use crate::wire::frame::{FRAME_HEADER_BYTES, FrameKind, Memory};
 pub enum FleetDeleteFault {
     /// It is not known who may have it.
     Unplaced,
+    /// A node follows a newer placement than is known here: others than were asked may have it.
+    Behind {
+        /// The newest one here.
+        known_epoch: u64,
+        /// The node's.
+        epoch: u64,
+    },
     /// Nothing was deleted, because of these nodes.
     Refused(BTreeMap<NodeId, String>),
     /// These nodes did not delete; all others that may have some of it did.
@@ -37,6 +44,11 @@ impl fmt::Display for FleetDeleteFault {
         match self {
             Self::Unplaced => out.write_str(
                 "cannot delete: not every placement that may hold it is known here yet; ask again",
+            ),
+            Self::Behind { known_epoch, epoch } => write!(
+                out,
+                "cannot delete: placement epoch {epoch} is in force, and this gateway knows those \
+                 up to {known_epoch} only; it asks nodes for it every second: ask again then"
             ),
             Self::Refused(nodes) => write!(out, "cannot delete: {}", Named(nodes)),
             Self::Incomplete(nodes) => write!(
@@ -79,13 +91,17 @@ impl FleetReads {
 
     async fn delete_all(&self, deletions: Vec<Deletion>) -> Result<(), FleetDeleteFault> {
         let view = self.view();
-        if view.history.newest().is_none() || view.history.missing().next().is_some() {
+        let Some(newest) = view.history.newest().map(|newest| newest.document()) else {
+            return Err(FleetDeleteFault::Unplaced);
+        };
+        if view.history.missing().next().is_some() {
             return Err(FleetDeleteFault::Unplaced);
         }
         let owners = |deletion: &Deletion| {
             let window = Window { start_ms: deletion.start_ms, end_ms: deletion.end_ms };
             view.plan(deletion.tenant, &deletion.matchers, window).nodes
         };
+        let mut epoch = self.epoch_told(&view);
         let mut clients = BTreeMap::new();
         let (mut faults, mut left_out) = (BTreeMap::new(), Vec::new());
         let now_ms = unix_now_ms();
@@ -97,10 +113,16 @@ impl FleetReads {
         }
         for id in asked.into_iter().filter(|id| !faults.contains_key(id)).collect::<Vec<_>>() {
             match self.client_that_may_delete(&view, id).await {
-                Ok(client) => _ = clients.insert(id, client),
+                Ok((client, followed)) => {
+                    epoch = epoch.max(followed);
+                    clients.insert(id, client);
+                }
                 Err(why) if self.may_be_left_out(&view, id) => left_out.push((id, why)),
                 Err(why) => _ = faults.insert(id, why),
             }
+        }
+        if epoch > newest.epoch {
+            return Err(FleetDeleteFault::Behind { known_epoch: newest.epoch, epoch });
         }
         if !faults.is_empty() {
             return Err(FleetDeleteFault::Refused(faults));
@@ -135,15 +157,29 @@ impl FleetReads {
         !view.is_in_any(id, unix_now_ms()) && (self.is_settled(view) || is_met)
     }
 
-    /// The way to a node; or why it cannot be asked.
+    /// The newest placement that a node of the one here is known to follow; some of them may not be
+    /// asked to delete.
+    fn epoch_told(&self, view: &ReadView) -> u64 {
+        let nodes = view.history.newest().into_iter().flat_map(|newest| &newest.document().nodes);
+        let epochs = nodes.filter_map(|node| {
+            let status = self.client(view, node.id).ok()?.status();
+            match &*status.borrow() {
+                NodeStatus::Up(welcome) => Some(welcome.placement_epoch),
+                NodeStatus::Dialling | NodeStatus::Down(_) => None,
+            }
+        });
+        epochs.max().unwrap_or(0)
+    }
+
+    /// The way to a node, and the placement that it follows; or why it cannot be asked.
     async fn client_that_may_delete(
         &self,
         view: &ReadView,
         id: NodeId,
-    ) -> Result<NodeClient, String> {
+    ) -> Result<(NodeClient, u64), String> {
         let client = self.client(view, id).map_err(|fault| fault.to_string())?;
-        client.welcome().await.map_err(|fault| fault.to_string())?;
-        Ok(client)
+        let epoch = client.placement_epoch().await.map_err(|fault| fault.to_string())?;
+        Ok((client, epoch))
     }
 }
 

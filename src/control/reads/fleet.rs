@@ -238,7 +238,8 @@ impl FleetReads {
                 let (id, collector, outcome) = done.map_err(|_| GatherFault::ShardGone)?;
                 by_node.insert(id, collector);
                 match outcome {
-                    Ok(lacking) => {
+                    Ok((lacking, epoch)) => {
+                        absences.newest_epoch = absences.newest_epoch.max(epoch);
                         answered.all.insert(id);
                         absences.add_lacking(id, lacking);
                     }
@@ -308,12 +309,12 @@ fn select_request(
     }
 }
 
-/// Asks one node. What came before a fault is the node's all the same, and is kept.
+/// Asks one node: what it lacks, and its placement. What came before a fault is the node's all the same, and is kept.
 async fn ask<C: Collector>(
     (id, client): (NodeId, NodeClient),
     request: Arc<SelectRequest>,
     mut collector: C,
-) -> (NodeId, C, Result<Lacking, AskFault>) {
+) -> (NodeId, C, Result<(Lacking, u64), AskFault>) {
     let outcome = ask_into(&client, &request, &mut collector).await;
     (id, collector, outcome)
 }
@@ -322,12 +323,12 @@ async fn ask_into(
     client: &NodeClient,
     request: &SelectRequest,
     collector: &mut impl Collector,
-) -> Result<Lacking, AskFault> {
+) -> Result<(Lacking, u64), AskFault> {
     let mut stream = client.select(request).await.map_err(AskFault::of)?;
     while let Some(piece) = stream.next().await.map_err(AskFault::of)? {
         collector.take(piece).map_err(AskFault::Query)?;
     }
-    Ok(stream.lacking())
+    Ok((stream.lacking(), stream.placement_epoch()))
 }
 
 impl AskFault {

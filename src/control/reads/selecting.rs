@@ -26,6 +26,7 @@ pub struct SelectStream {
     /// Bytes of frames since a series was whole.
     open_bytes: usize,
     lacking: Lacking,
+    placement_epoch: u64,
     /// To be asked anew if the connection, which an earlier select left, turns out to be gone.
     again: Option<Memory>,
 }
@@ -60,6 +61,7 @@ impl SelectStream {
             joiner: SeriesJoiner::default(),
             open_bytes: 0,
             lacking: Lacking::default(),
+            placement_epoch: 0,
             again,
         };
         this.ask(conversation, frame)?;
@@ -114,8 +116,15 @@ impl SelectStream {
         self.lacking
     }
 
+    /// The placement that the node followed when the connection was made: that one or a later one
+    /// is in force.
+    pub fn placement_epoch(&self) -> u64 {
+        self.placement_epoch
+    }
+
     fn ask(&mut self, mut conversation: Conversation, frame: Memory) -> Result<(), ReadFault> {
         conversation.ask(frame).map_err(|_| ReadFault::TooMany { questions_max: 1 })?;
+        self.placement_epoch = conversation.welcome().placement_epoch;
         self.conversation = Some(conversation);
         Ok(())
     }

@@ -156,16 +156,16 @@ async fn while_hints_wait_for_a_node_that_left_nothing_is_deleted() {
         history(&[old, placement((2, 1_000), &[1, 2], 2)])
     };
     let late = "/api/v1/admin/tsdb/delete_series?match[]=up&start=9";
-    let [mut gateway, other] =
-        std::array::from_fn(|_| Gateway::new(placements(), direct(&nodes), limits()));
-    gateway.hints.mute();
+    let [gateway, other] =
+        [99, 98].map(|keeper| Gateway::keeping(keeper, placements(), direct(&nodes), limits()));
     gateway.hints.keep(3, 4);
     let (status, body) = gateway.post(late).await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{body}");
     assert!(body.contains("node 00000000000000000000000000000003: 4 samples wait"), "{body}");
     assert!(deleted.iter().all(flume::Receiver::is_empty));
     gateway.hints.keep(3, 0);
-    assert_eq!(gateway.post(late).await.0, StatusCode::NO_CONTENT);
+    // Until nodes know, too.
+    soon(async { while gateway.post(late).await.0 != StatusCode::NO_CONTENT {} }).await;
     deleted.iter().for_each(|of_node| drop(of_node.drain()));
     // Nodes are told by the other gateway when it has heard of the second placement.
     let first = history(&[placement((1, 0), &[1, 2, 3], 2)]);
@@ -224,6 +224,25 @@ async fn a_node_that_was_lost_and_taken_out_stops_no_deletion() {
     let (status, body) = one_away.post(all).await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{body}");
     assert!(body.contains("node 00000000000000000000000000000003"), "{body}");
+}
+
+/// A gateway whose first answer came from a node that was behind deleted on the owners of old, and
+/// called that all.
+#[tokio::test]
+async fn a_gateway_that_is_behind_deletes_nothing() {
+    // Red if only gaps between epochs are looked at, or if what a node said when its connection was
+    // made is taken for what it follows now.
+    let (gateway, nodes, deleted) = fleet([Blocks::Delete; 2], &[1, 2]).await;
+    assert_eq!(gateway.post(DELETE).await.0, StatusCode::NO_CONTENT);
+    deleted.iter().for_each(|of_node| drop(of_node.drain()));
+    nodes[1].follow(2);
+    let (status, body) = gateway.post(DELETE).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{body}");
+    assert!(body.contains("placement epoch 2 is in force"), "{body}");
+    assert!(deleted.iter().all(flume::Receiver::is_empty));
+    let both = [placement((1, 0), &[1, 2], 2), placement((2, 1_000), &[1, 2], 2)];
+    gateway.see(history(&both), direct(&nodes));
+    assert_eq!(gateway.post(DELETE).await.0, StatusCode::NO_CONTENT);
 }
 
 #[tokio::test]

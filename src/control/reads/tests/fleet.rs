@@ -81,9 +81,19 @@ pub(super) struct Gateway {
 
 impl Gateway {
     pub fn new(history: History, nodes: Vec<ReadNode>, limits: QueryLimits) -> Self {
+        Self::keeping(99, history, nodes, limits)
+    }
+
+    /// One whose hints bear this name.
+    pub fn keeping(
+        keeper: u128,
+        history: History,
+        nodes: Vec<ReadNode>,
+        limits: QueryLimits,
+    ) -> Self {
         let first = ReadView { nodes, history, bounds: BOUNDS };
         let (view, views) = watch::channel(Arc::new(first));
-        let hints = TestHints::new(99);
+        let hints = TestHints::new(keeper);
         let who = (99, Some(hints.own.clone()));
         let fleet = FleetReads::new(views, who, SILENCE, secret("the fleet's secret"));
         let server = Arc::new(ServerState::new(0));
@@ -348,6 +358,21 @@ async fn every_epoch_that_overlaps_is_asked_and_no_other() {
     assert_eq!(data["result"][0]["values"], json!([[995, "2"]]));
     let data = gateway.data("/api/v1/query?query=up[9s]&time=1000").await;
     assert_eq!(data["result"][0]["values"], json!([[995, "2"]]));
+}
+
+#[tokio::test]
+async fn a_gateway_that_is_behind_says_that_it_may_miss_something() {
+    // Red if only gaps between epochs are looked at, or if the answer stays doubtful.
+    let old = placement((1, 0), &[1, 2], 2);
+    let nodes = start(spread(&old, 10)).await;
+    nodes[1].follow(2);
+    let gateway = Gateway::new(history(&[Arc::clone(&old)]), direct(&nodes), limits());
+    let (data, warning) = gateway.partial("/api/v1/query?query=up").await;
+    assert_eq!(count(&data), 10);
+    assert!(warning.contains("placement epoch 2 is in force"), "{warning}");
+    let new = placement((2, 990_000), &[1, 2], 2);
+    gateway.see(history(&[old, new]), direct(&nodes));
+    assert_eq!(count(&gateway.data("/api/v1/query?query=up").await), 10);
 }
 
 #[tokio::test]

@@ -42,7 +42,7 @@ pub struct TestNode {
     pub shard_count: u32,
     id: u128,
     task: JoinHandle<()>,
-    _standing: watch::Sender<NodeStanding>,
+    standing: watch::Sender<NodeStanding>,
 }
 
 impl Drop for TestNode {
@@ -91,12 +91,17 @@ impl TestNode {
         let limits = AnsweringLimits { selects_max: 4, wait_max, news_within };
         let deleter = Deleter::new(shards.clone());
         let answering = Answering::new(shards, identity, limits).with_deleter(deleter);
-        let standing = NodeStanding { state: NodeState::Ready, placement_epoch: 7 };
+        let standing = NodeStanding { state: NodeState::Ready, placement_epoch: 1 };
         let (teller, standing) = watch::channel(standing);
         let config = ReadServerConfig { receiver, connections_max: 64 };
         let server = ReadServer::new(config, secret("the fleet's secret"), answering, standing);
         let task = tokio::spawn(server.expect("a kernel").serve(listener));
-        Self { address, shard_count, id, task, _standing: teller }
+        Self { address, shard_count, id, task, standing: teller }
+    }
+
+    /// It follows this placement from now on.
+    pub fn follow(&self, placement_epoch: u64) {
+        self.standing.send_modify(|standing| standing.placement_epoch = placement_epoch);
     }
 
     pub fn dialler(&self) -> Dialler {
