@@ -1,4 +1,4 @@
-//! What this gateway keeps for nodes (hints), for whom it concerns: its own reads and deletions,
+//! DRIVER: what this gateway keeps for nodes (hints), for whom it concerns: its own reads and deletions,
 //! and each node.
 //!
 //! What waits for a node that left the placement goes to whoever owns its series now. So it may be

@@ -166,7 +166,9 @@ async fn while_hints_wait_for_a_node_that_left_nothing_is_deleted() {
     gateway.hints.keep(3, 0);
     // Until nodes know, too.
     soon(async { while gateway.post(late).await.0 != StatusCode::NO_CONTENT {} }).await;
-    deleted.iter().for_each(|of_node| drop(of_node.drain()));
+    for of_node in &deleted {
+        drop(of_node.drain());
+    }
     // Nodes are told by the other gateway when it has heard of the second placement.
     let first = history(&[placement((1, 0), &[1, 2, 3], 2)]);
     other.see(first, direct(&nodes));
@@ -215,7 +217,9 @@ async fn a_node_that_was_lost_and_taken_out_stops_no_deletion() {
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{body}");
     assert!(body.contains(named) && body.contains("address is not known"), "{body}");
     for gateway in [met, never_met] {
-        deleted.iter().for_each(|of_node| drop(of_node.drain()));
+        for of_node in &deleted {
+            drop(of_node.drain());
+        }
         soon(async { while gateway.post(all).await.0 != StatusCode::NO_CONTENT {} }).await;
         assert!(!deleted[0].is_empty() && !deleted[2].is_empty());
     }
@@ -234,7 +238,9 @@ async fn a_gateway_that_is_behind_deletes_nothing() {
     // made is taken for what it follows now.
     let (gateway, nodes, deleted) = fleet([Blocks::Delete; 2], &[1, 2]).await;
     assert_eq!(gateway.post(DELETE).await.0, StatusCode::NO_CONTENT);
-    deleted.iter().for_each(|of_node| drop(of_node.drain()));
+    for of_node in &deleted {
+        drop(of_node.drain());
+    }
     nodes[1].follow(2);
     let (status, body) = gateway.post(DELETE).await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{body}");
