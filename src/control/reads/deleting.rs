@@ -3,8 +3,9 @@
 //!
 //! Hints that wait would bring deleted samples back when they are delivered. So nothing is deleted
 //! while any are known to wait for an owner, or for a node that left, whose hints go to the owners
-//! of now: this gateway knows its own, a node those of the gateways that have told it. Not seen: hints of a gateway that cannot reach the node, and those
-//! that were made in the moment of the deletion; who deletes again after it is safe from both.
+//! of now: this gateway knows its own, a node those of the gateways that have told it. Not seen:
+//! hints of a gateway that cannot reach the node, and those that were made in the moment of the
+//! deletion; who deletes again after it is safe from both.
 //!
 //! A node that left the placement and is away may never come back: it is left out, and the log
 //! names it. If it does come back, it still has what was deleted meanwhile.
@@ -78,8 +79,8 @@ impl fmt::Display for Named<'_> {
 
 impl FleetReads {
     /// Deletes one after the other on all owners of all placements that overlap, but those that
-    /// left and are away; their ids do not count. Answers when every one of these nodes has made it durable. The work goes on when the
-    /// answer is not waited for.
+    /// left and are away; their ids do not count. Answers when every one of these nodes has made it
+    /// durable. The work goes on when the answer is not waited for.
     ///
     /// # Errors
     /// Which nodes did not, and why.

@@ -309,7 +309,8 @@ fn select_request(
     }
 }
 
-/// Asks one node: what it lacks, and its placement. What came before a fault is the node's all the same, and is kept.
+/// Asks one node: what it lacks, and its placement. What came before a fault is the node's all the
+/// same, and is kept.
 async fn ask<C: Collector>(
     (id, client): (NodeId, NodeClient),
     request: Arc<SelectRequest>,

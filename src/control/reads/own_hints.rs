@@ -1,5 +1,5 @@
-//! DRIVER: what this gateway keeps for nodes (hints), for whom it concerns: its own reads and deletions,
-//! and each node.
+//! DRIVER: what this gateway keeps for nodes (hints), for whom it concerns: its own reads and
+//! deletions, and each node.
 //!
 //! What waits for a node that left the placement goes to whoever owns its series now. So it may be
 //! any node's, and is told to each.
