@@ -258,6 +258,14 @@ impl Fleet {
         }
     }
 
+    /// The same, and once more when `node` is gone: what it had, its replicas have.
+    #[track_caller]
+    pub fn verify_with_and_without(&self, node: &str, sender: &Sender) {
+        self.verify(sender);
+        self.kill(node);
+        self.verify(sender);
+    }
+
     /// Waits until no gateway has anything left to deliver: samples of a node that was down.
     #[track_caller]
     pub fn wait_for_hints(&self, gateways: &[&str]) {

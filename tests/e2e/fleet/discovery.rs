@@ -37,9 +37,7 @@ fn nodes_move() {
     sender.wait_for_acks(20);
     sender.finish();
     fleet.wait_for_hints(&["g1", "g2"]);
-    fleet.verify(&sender);
-    fleet.kill("n3");
-    fleet.verify(&sender);
+    fleet.verify_with_and_without("n3", &sender);
 }
 
 /// While the name server hangs, fails or is away, what was known stays; a gateway that starts then

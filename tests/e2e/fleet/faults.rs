@@ -31,9 +31,8 @@ fn two_gateways_take_in_the_same_series() {
         sender.wait_for_acks(200);
     }
     for sender in &mut senders {
-        let report = sender.finish();
         // Nothing is wrong, so nobody sees an error.
-        assert_eq!(report["statuses"].as_object().map(serde_json::Map::len), Some(1), "{report}");
+        sender.finish_without_refusal();
         fleet.verify(sender);
     }
     for node in ["n1", "n2"] {
