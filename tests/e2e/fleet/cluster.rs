@@ -214,8 +214,15 @@ impl Fleet {
     /// Waits until a metric is as it should be.
     #[track_caller]
     pub fn wait_for_metric(&self, name: &str, metric: &str, is_good: impl Fn(f64) -> bool) {
-        let done = wait_for(DEADLINE, || is_good(self.metric(name, metric)).then_some(()));
-        assert!(done.is_some(), "{metric} of {name} is {}", self.metric(name, metric));
+        self.wait_for_sum(&[name], metric, is_good);
+    }
+
+    /// The same for the sum over members, of what one of them sees and chance says which.
+    #[track_caller]
+    pub fn wait_for_sum(&self, names: &[&str], metric: &str, is_good: impl Fn(f64) -> bool) {
+        let sum = || names.iter().map(|name| self.metric(name, metric)).sum();
+        let done = wait_for(DEADLINE, || is_good(sum()).then_some(()));
+        assert!(done.is_some(), "{metric} of {names:?} is {}", sum());
     }
 
     /// `tidegate cluster ...`, asked of gateway `g1`, which must succeed; what it says.
