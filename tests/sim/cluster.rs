@@ -24,6 +24,7 @@ mod plan;
 mod record;
 mod stretch;
 mod waits;
+mod watch;
 
 use std::collections::BTreeMap;
 
@@ -48,6 +49,7 @@ use node::{Clock, Node, NodeSettings};
 use plan::{NODES_MAX, Plan};
 use record::Record;
 use stretch::Stretch;
+use watch::Watch;
 
 pub use waits::simulate as simulate_waits;
 
@@ -55,8 +57,10 @@ const GATEWAYS_MAX: usize = 3;
 const SHARDS_MAX: usize = 3;
 const SERIES: usize = 24;
 const HOUR_MS: i64 = 3_600_000;
-/// With the faults gone everything is at rest after so long.
+/// With the faults gone everything is at rest so long after the last hint was delivered.
 const REST_WITHIN: Duration = Duration::from_secs(60);
+/// And so long after the last fault: hints go frame by frame, and a turn may be long.
+const REST_OF_ALL_WITHIN: Duration = Duration::from_secs(600);
 /// A node that is not there is waited for no longer: the health timeout, the timer's quarter
 /// second, and what was under way.
 const WAITED_FOR: Duration = Duration::from_secs(3);
@@ -114,6 +118,7 @@ struct World {
     skipped: Duration,
     /// What may be damaged.
     harm: Harm,
+    watch: Option<Watch>,
     has_trace: bool,
     faults: u64,
     answers: BTreeMap<u16, u64>,
@@ -232,6 +237,7 @@ impl World {
             stretch: None,
             skipped: Duration::ZERO,
             harm,
+            watch: Watch::from_environment(),
             has_trace: std::env::var_os("TIDEGATE_SIM_TRACE").is_some(),
             faults: 0,
             answers: BTreeMap::new(),
@@ -267,6 +273,7 @@ impl World {
                 node.start_at = self.now + Duration::from_millis(500);
             }
         }
+        self.watch_nodes();
         if self.turns.is_multiple_of(16) {
             self.check_bounds();
         }
@@ -285,10 +292,13 @@ impl World {
         let Some(gateway) = &mut place.running else { return };
         let hints = (&mut place.hints, &self.pool);
         let outcome = gateway.turn(clock, &mut self.net, hints, &mut self.random);
-        for (node, key, bits) in place.hints.given.drain(..) {
+        let given = std::mem::take(&mut place.hints.given);
+        let answers = std::mem::take(&mut gateway.answers);
+        for (node, key, bits) in given {
             self.record.note_hint(plan::index_of(node), key, (index, bits));
+            self.watch_hint(index, plan::index_of(node), (key, bits));
         }
-        for answer in std::mem::take(&mut gateway.answers) {
+        for answer in answers {
             self.take_answer(index, answer);
         }
         if outcome.is_none() {
@@ -430,7 +440,7 @@ impl World {
             let (turns, faults, answers) = (self.turns, self.faults, &self.answers);
             let seconds = self.now.duration_since(self.began).as_secs();
             let skipped = self.skipped.as_secs();
-            let told = self.nodes.iter().map(|node| node.told).sum::<u64>();
+            let told = self.nodes.iter().map(Node::told).sum::<u64>();
             eprintln!(
                 "counts seed {seed} turns {turns} seconds {seconds} skipped {skipped} faults \
                  {faults} samples {acknowledged} rewritten {rewritten} hinted {hinted} hints-lost \

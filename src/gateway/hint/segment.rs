@@ -11,16 +11,16 @@
 //!  | u64   | u32     | u32    | u128 | u64     | u64    | u64     | u64     | u64     | i64  |
 //! ```
 //! A group is what gathered while the write before was under way. `header crc32c` covers bytes
-//! 16..80. `before`: what was acknowledged in the segments before this one, since the log began; so
-//! the headers say what each segment but the last holds. `durable number`: the last record before
-//! this segment that was durable.
+//! 8..12 and 16..80. `before`: what was acknowledged in the segments before this one, since the log
+//! began; so the headers say what each segment but the last holds. `durable number`: the last
+//! record before this segment that was durable.
 //!
 //! Damage never ends the reading: behind a header that is not whole the next one is looked for at
 //! every 16 bytes. Series whose labels were in a damaged record are lost, and counted.
 
 use std::sync::Arc;
 
-use crate::base::checksum::crc32c;
+use crate::base::checksum::{crc32c, crc32c_append};
 use crate::gateway::request::{LabelSpan, RequestBytes};
 use crate::model::placement::NodeId;
 use crate::model::series::SeriesHash;
@@ -114,6 +114,10 @@ pub fn record_seed(node: NodeId, segment: u64) -> u32 {
     crc32c(&identity)
 }
 
+fn header_checksum(header: &[u8]) -> u32 {
+    crc32c_append(crc32c(&header[8..12]), &header[16..])
+}
+
 impl SegmentHeader {
     /// Appends the header block.
     pub fn encode(&self, out: &mut Vec<u8>) {
@@ -134,7 +138,7 @@ impl SegmentHeader {
         for (place, word) in block[32..HEADER_BYTES].chunks_exact_mut(8).zip(words) {
             place.copy_from_slice(&word.to_le_bytes());
         }
-        let crc = crc32c(&block[16..HEADER_BYTES]);
+        let crc = header_checksum(&block[..HEADER_BYTES]);
         block[12..16].copy_from_slice(&crc.to_le_bytes());
     }
 
@@ -144,10 +148,11 @@ impl SegmentHeader {
         if read_u64(header, 0) != MAGIC {
             return Err(SegmentFault::Damaged);
         }
-        let version = read_u32(header, 8);
-        if read_u32(header, 12) != crc32c(&header[16..]) {
+        // A version that a bit made is damage: nobody has to upgrade for it.
+        if read_u32(header, 12) != header_checksum(header) {
             return Err(SegmentFault::Damaged);
         }
+        let version = read_u32(header, 8);
         if version != SEGMENT_VERSION {
             return Err(SegmentFault::UnknownVersion { version });
         }

@@ -212,9 +212,13 @@ impl Owner {
             && self.route.replication() > 1
             && part.hint.is_none()
             && let Some(node) = self.route.node_of(lane)
-            && !part.making.contains(&node)
         {
-            self.begin_making(key, node, true);
+            if part.making.contains(&node) {
+                // Not only for the sake of older hints any more: all of it.
+                self.behind.of(node).note(&part.batch);
+            } else {
+                self.begin_making(key, node, true);
+            }
         }
     }
 

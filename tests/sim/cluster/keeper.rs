@@ -209,6 +209,11 @@ impl Keeper {
         self.is_quiet() && figures.iter().all(|(_, figures)| figures.bytes == 0)
     }
 
+    /// Samples that nodes got since it was opened.
+    pub fn delivered_samples(&self) -> u64 {
+        self.store.figures().iter().map(|(_, figures)| figures.delivered_samples).sum()
+    }
+
     /// What keeps it from being idle.
     pub fn unrest(&self) -> String {
         let waiting: Vec<_> = self.events.iter().map(VecDeque::len).collect();

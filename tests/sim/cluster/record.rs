@@ -30,7 +30,8 @@ struct Version {
 /// Who must have been told of damage, because something is missing that only it excuses.
 #[derive(Debug, Default)]
 pub struct Excused {
-    pub nodes: BTreeSet<usize>,
+    /// And one such sample.
+    pub nodes: BTreeMap<usize, HintKey>,
     pub hints: bool,
 }
 
@@ -174,23 +175,26 @@ impl Record {
             };
             // Also for a node that left, whose hints went to others.
             let is_lost = (0..NODES_MAX).any(|node| self.lost_hints.contains(&(node, *at)));
-            // An older hint undid it; or that which was to follow is gone with its disk.
+            // An older hint undid it: another gateway's, or that which was to follow is gone with
+            // its disk.
             let is_undone = |node: usize| {
-                let is_anothers = |seen| self.is_anothers_hint(*at, key, seen);
-                seen(node).is_some_and(|seen| is_anothers(seen) || is_lost)
+                seen(node).is_some_and(|seen| {
+                    self.is_anothers_hint(*at, key, seen)
+                        || is_lost && self.hints_of(*at).any(|hint| hint.bits == seen)
+                })
             };
+            let is_there = |node: usize| has_it(node) || is_undone(node);
             let number = key.versions[acked].number;
             let mut is_right = |node: usize| {
                 let place = (node, *at);
-                has_it(node)
+                is_there(node)
                     || self.lost_hints.contains(&place)
-                    || is_undone(node)
-                    || self.went_elsewhere(place, epoch, (plan, pool), has_it)
+                    || self.went_elsewhere(place, epoch, (plan, pool), is_there)
                     || self.is_damaged(place, number, &mut excused)
             };
             let is_kept = match ack {
                 AckPolicy::All => {
-                    owners.iter().any(|node| has_it(*node) || is_undone(*node))
+                    owners.iter().any(|node| is_there(*node))
                         && owners.iter().all(|node| is_right(*node))
                 }
                 AckPolicy::One => (0..found.len()).any(has_it),
@@ -208,7 +212,7 @@ impl Record {
     /// Whether a flipped bit may be why a node lacks a sample.
     fn is_damaged(&self, place: (usize, HintKey), number: u64, excused: &mut Excused) -> bool {
         if self.damaged.get(&place.0).is_some_and(|until| number <= *until) {
-            excused.nodes.insert(place.0);
+            excused.nodes.insert(place.0, place.1);
             return true;
         }
         let is_hint = self.damaged_hints.contains(&place);
@@ -245,11 +249,15 @@ impl Record {
             return false;
         };
         let newer = &key.versions[old + 1..];
-        let places = (0..NODES_MAX).map(|node| (node, at));
-        let hinted = places.filter_map(|place| self.hinted.get(&place)).flatten();
-        hinted.filter(|one| one.bits == seen).any(|one| {
+        self.hints_of(at).filter(|one| one.bits == seen).any(|one| {
             !newer.iter().any(|version| version.acked.is_some_and(|(_, by)| by == one.gateway))
         })
+    }
+
+    /// Hints of a sample for any node, also one that left meanwhile.
+    fn hints_of(&self, at: HintKey) -> impl Iterator<Item = &Hinted> {
+        let places = (0..NODES_MAX).map(move |node| (node, at));
+        places.filter_map(|place| self.hinted.get(&place)).flatten()
     }
 
     /// Whether a hint for a node went to others, which own the series since: the node was not in

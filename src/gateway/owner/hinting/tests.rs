@@ -159,6 +159,36 @@ fn what_was_on_its_way_when_an_older_value_was_refused_has_the_last_word() {
     assert_eq!(hints, [1.0, 2.0], "the node has 2.0 already, and gets 1.0 behind it");
 }
 
+/// Red when all of a part becomes a hint of which less was to be kept, behind older hints, and what
+/// is newer in it is not known to be a hint: a value that is written after it is undone by it.
+#[test]
+fn what_became_a_hint_as_its_node_went_has_not_the_last_word() {
+    let mut owner = owner(2, 2, AckPolicy::All).with_hints();
+    owner.handle_waiting(NodeId(2), 5);
+    let hints = |owner: &mut Owner| -> Vec<(i64, f64)> {
+        let hints: Vec<HintOut> = std::iter::from_fn(|| owner.poll_hint()).collect();
+        for hint in &hints {
+            owner.handle_hinted(hint.ticket, Ok(()));
+        }
+        let batches = hints.into_iter().map(|hint| hint.part.batch);
+        batches.flat_map(|batch| batch.timestamp_ms.into_iter().zip(batch.value)).collect()
+    };
+    owner.handle_part(part(1, &[("a", &[(5, 1.0), (9, 1.0)])]));
+    let (sequence, _, new) = send(&mut owner, 0);
+    send(&mut owner, 1);
+    ack(&mut owner, 0, (sequence, new), &[]);
+    owner.handle_lane_down(1);
+    assert_eq!(hints(&mut owner), [(5, 1.0), (9, 1.0)]);
+    assert_eq!(answers(&mut owner), [(1, 0)]);
+    owner.handle_lane_up(1, 200);
+    owner.handle_part(part(2, &[("a", &[(9, 2.0), (10, 2.0)])]));
+    for lane in 0..2 {
+        let (sequence, _, new) = send(&mut owner, lane);
+        ack(&mut owner, lane, (sequence, new), &[]);
+    }
+    assert_eq!(hints(&mut owner), [(9, 2.0)], "behind the hint of 1.0");
+}
+
 /// Red when a gateway that starts with hints, and hears nothing of its fleet yet, panics at what
 /// clients send.
 #[test]
