@@ -334,8 +334,9 @@ impl HintLog {
         let seed = record_seed(self.node, segment.number);
         let next = self.encoder.encode(&mut group.bytes, (&numbers, seed), (part, from), room);
         if group.bytes.len() == before {
-            // Only series without samples were left, or the segment is full.
-            self.is_open = next.is_end(part);
+            assert!(!next.is_end(part), "a part has samples, and ends with a record of them");
+            // The segment is full.
+            self.is_open = false;
             return next;
         }
         group.records += 1;

@@ -75,6 +75,14 @@ impl Progress {
         self.series == part.batch.len()
     }
 
+    /// Behind series of which nothing is left.
+    fn behind_series(mut self, part: &HintPart) -> Self {
+        while !self.is_end(part) && self.sample == part.samples_of(self.series).len() {
+            self = Self { series: self.series + 1, sample: 0 };
+        }
+        self
+    }
+
     /// The sample that it is at.
     pub(super) fn sample_index(self, batch: &SeriesBatch) -> usize {
         let before = self.series.checked_sub(1).map_or(0, |series| batch.sample_end[series]);
@@ -154,7 +162,7 @@ impl Encoder {
             let samples = part.samples_of(at.series);
             let start = samples.start + at.sample;
             if start == samples.end {
-                at = Progress { series: at.series + 1, sample: 0 };
+                at = at.behind_series(part);
                 continue;
             }
             let hash = part.batch.hash[at.series];
@@ -176,7 +184,8 @@ impl Encoder {
         if self.columns.series() > 0 {
             self.write(out, (numbers, seed), part, first_entry);
         }
-        at
+        // Whoever is at the end hears so: no record follows that would hold nothing.
+        at.behind_series(part)
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "a record is far below 4 GiB")]

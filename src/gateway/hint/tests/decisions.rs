@@ -1,10 +1,15 @@
 //! What the log of one node decides, event by event.
 
+use std::sync::Arc;
+
 use crate::gateway::hint::HintPart;
 use crate::gateway::hint::log::{
     HintLimits, HintLog, HintRefusal, HintTicket, HintWrite, LogEvent,
 };
 use crate::gateway::hint::replay::{HintNumber, RECORDS_OUT_MAX};
+use crate::gateway::part::Lateness;
+use crate::gateway::request::{LabelSpan, RequestBytes, SeriesBatch};
+use crate::model::series::{SeriesHash, TenantId};
 
 use super::{NODE, Sample, part, samples};
 
@@ -251,6 +256,43 @@ fn hints_may_come_while_others_leave() {
     let mut want = samples(&fleet_part(0, 0));
     want.extend(samples(&fleet_part(50, 1)));
     assert_eq!(rig.delivered, want);
+}
+
+/// A part whose last record filled the group was answered only when something else came: its client
+/// waited for ever, and so did the node for the segment. Red when an append is noted with a group
+/// that has nothing of it.
+#[test]
+fn a_part_that_ends_with_a_full_group_is_answered() {
+    let mut bytes = RequestBytes::default();
+    let mut batch = SeriesBatch::default();
+    // 16 of them are a record, 8 of those a group.
+    for series in 0..128u8 {
+        let start = u32::try_from(bytes.labels.len()).expect("8 MiB");
+        bytes.labels.resize(bytes.labels.len() + (64 << 10), series);
+        batch.timestamp_ms.push(1);
+        batch.value.push(1.0);
+        let labels = bytes.labels(LabelSpan::in_labels(start, 64 << 10));
+        batch.push_series(
+            SeriesHash::of(TenantId(7), labels),
+            LabelSpan::in_labels(start, 64 << 10),
+        );
+    }
+    let (tenant, lateness) = (TenantId(7), Lateness::Window);
+    let part = HintPart { tenant, lateness, batch, bytes: Arc::new(bytes) };
+    let limits = HintLimits {
+        node_bytes_max: 1 << 30,
+        bytes_max: 1 << 30,
+        segment_bytes: 64 << 20,
+        ..LIMITS
+    };
+    let mut rig = Rig::new(limits, 1);
+    let ticket = rig.append(0, &part);
+    while rig.log.poll_write().is_some() {
+        rig.log.handle_written(Ok(()));
+    }
+    assert_eq!(rig.answers(), [(ticket, Ok(()))]);
+    rig.log.handle_read(0);
+    assert!(rig.log.wants_load(0), "nothing of it is unwritten");
 }
 
 /// Red when a limit is not looked at, or something that was acknowledged makes room.
