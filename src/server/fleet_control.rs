@@ -21,6 +21,7 @@ use crate::control::reads::warm::warm;
 use crate::gateway::fleet::FleetMail;
 use crate::model::placement::{NodeId, SampleBounds, Strategy};
 use crate::server::roles::GatewayIdentity;
+use crate::server::rules::sample_bounds;
 use crate::server::start::StartFault;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,8 +30,6 @@ use tokio::sync::watch;
 
 /// Questions about placement that wait for an answer.
 const QUESTIONS_MAX: usize = 64;
-/// How far clocks of gateways may be apart.
-const CLOCKS_APART_MS: i64 = 60_000;
 
 /// What the shards of a gateway are told by, and its readiness.
 pub struct Followers {
@@ -66,18 +65,14 @@ pub fn follow_fleet(
         text => Some(text.parse().map_err(|_| fault(format!("`{text}` is no IP:PORT")))?),
     };
     let seeds = driver::start(entries, AskOptions { dns_server, ..AskOptions::default() }, handle);
-    let retention_ms = config.retention.as_ms();
     let GatewayIdentity { gateway, secret, silence } = identity;
     let following = FollowingConfig {
         follower: FollowerConfig {
             replication: config.replication,
             strategy: Strategy::of(config.group_rules.0.clone(), config.shard_by.0.clone()),
             is_auto_join: config.auto_join,
-            bounds: SampleBounds {
-                ahead_ms: config.future_window.as_ms() + CLOCKS_APART_MS,
-                behind_ms: if config.allow_backfill { i64::MAX } else { retention_ms },
-            },
-            retention_ms,
+            bounds: sample_bounds(config),
+            retention_ms: config.retention.as_ms(),
         },
         gateway,
         silence,

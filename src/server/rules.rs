@@ -8,7 +8,11 @@ use crate::control::config::units::AckMode;
 use crate::gateway::decode::DecodeRules;
 use crate::gateway::owner::AckPolicy;
 use crate::model::labels::LabelLimits;
+use crate::model::placement::SampleBounds;
 use crate::node::head::HeadLimits;
+
+/// How far clocks of gateways may be apart.
+const CLOCKS_APART_MS: i64 = 60_000;
 
 /// What the ingest of a shard takes.
 #[derive(Clone, Copy, Debug)]
@@ -72,6 +76,17 @@ pub fn lane_bytes_max(config: &Config) -> u64 {
     config.request_bytes_max.0 / u64::from(config.shards) / 32
 }
 
+/// How far a sample's time may be from its arrival: whom reads of a fleet have to ask.
+pub fn sample_bounds(config: &Config) -> SampleBounds {
+    let retention_ms = config.retention.as_ms();
+    // An owner that is new takes what is as old as retention allows; 0 is for ever.
+    let is_unbounded = config.allow_backfill || retention_ms == 0;
+    SampleBounds {
+        ahead_ms: config.future_window.as_ms() + CLOCKS_APART_MS,
+        behind_ms: if is_unbounded { i64::MAX } else { retention_ms },
+    }
+}
+
 /// When a gateway answers.
 pub fn ack_policy(config: &Config) -> AckPolicy {
     match config.ack {
@@ -112,5 +127,34 @@ pub fn query_limits(config: &Config) -> QueryLimits {
         timeout: config.query_timeout.duration(),
         lookback: config.query_lookback.duration(),
         retention: config.retention.duration(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::config::Settings;
+    use crate::control::config::units::Period;
+    use crate::control::host::HostFacts;
+
+    /// With `--retention 0` what came late after a change of the fleet was stored by its new owner,
+    /// and asked of the old ones only: queries left it out without a word.
+    #[test]
+    fn without_retention_samples_may_be_however_late() {
+        // Red if 0, for ever, is taken for no time at all, or if backfill has a bound.
+        #[track_caller]
+        fn check(retention_secs: u64, allow_backfill: bool, behind_ms: i64) {
+            let settings = Settings {
+                retention: Some(Period::from_secs(retention_secs)),
+                allow_backfill: Some(allow_backfill),
+                future_window: Some(Period::from_secs(1)),
+                ..Settings::default()
+            };
+            let config = settings.into_config(&HostFacts { memory_bytes: 1 << 30, cpu_count: 1 });
+            assert_eq!(sample_bounds(&config), SampleBounds { ahead_ms: 61_000, behind_ms });
+        }
+        check(60, false, 60_000);
+        check(60, true, i64::MAX);
+        check(0, false, i64::MAX);
     }
 }
