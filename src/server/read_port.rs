@@ -101,7 +101,9 @@ impl PlacedPort {
             news_within: NewsWithin { first, later: NEWS_WITHIN },
         };
         let who = NodeIdentity { node: manifest.node, incarnation: manifest.incarnation };
-        let mut answering = Answering::new(shards, who, limits).with_others(placement);
+        let mut answering = Answering::new(shards, who, limits)
+            .with_others(placement)
+            .with_store(Arc::clone(state.store()));
         if let Some(deleter) = deleter {
             answering = answering.with_deleter(deleter);
         }

@@ -24,7 +24,8 @@ pub struct HintsHeld {
     pub lost_samples: u64,
 }
 
-/// What a node knows to lack of what was acknowledged. All of it is at another owner.
+/// What a node knows to lack of what was acknowledged. All of it is at another owner, but for what
+/// was in its blocks: that may have been there alone.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lacking {
     /// Samples that gateways have yet to deliver.
@@ -36,6 +37,8 @@ pub struct Lacking {
     /// Whether the node has met its gateways a moment ago, after a start or after none was there:
     /// others may have something too, and have not said it.
     pub is_news_awaited: bool,
+    /// Blocks of its own that are damaged or missing. Lies where there were zeros before.
+    pub lost_blocks: u16,
 }
 
 impl HintsHeld {
@@ -70,15 +73,25 @@ impl Lacking {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::frame::{FRAME_HEADER_BYTES, check_frame};
     use crate::wire::golden::check_control_frame;
 
     #[test]
     fn round_trips_and_frozen_bytes() {
         let held = HintsHeld { keeper: 7 << 70, waiting_samples: 500, lost_samples: 3 };
         check_control_frame("hints_held", &held.encode_frame(), &held, HintsHeld::decode);
-        let lacking =
-            Lacking { waiting_samples: 500, lost_samples: 3, keepers: 2, is_news_awaited: true };
+        let lacking = Lacking {
+            waiting_samples: 500,
+            lost_samples: 3,
+            keepers: 2,
+            is_news_awaited: true,
+            lost_blocks: 0,
+        };
         check_control_frame("hints_heard", &lacking.encode_frame(), &lacking, Lacking::decode);
         assert!(!lacking.is_nothing() && Lacking::default().is_nothing());
+        let damaged = Lacking { lost_blocks: 513, ..lacking };
+        let frame = damaged.encode_frame();
+        let header = check_frame(&frame).expect("sealed");
+        assert_eq!(Lacking::decode(&header, &frame[FRAME_HEADER_BYTES..]), Ok(damaged));
     }
 }

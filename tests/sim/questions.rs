@@ -73,7 +73,7 @@ pub fn ask_blocks(
     let (reply, answers) = flume::unbounded();
     let select = BlockSelect { request: Arc::new(request), reply };
     // What the disk refused is in the answer too.
-    let _ = drive(disk, select::answer(store, select))?;
+    let _ = drive(disk, select::answer(store, select, || ()))?;
     let mut found = Vec::new();
     let mut is_over = false;
     for answer in answers.drain() {

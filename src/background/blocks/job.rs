@@ -197,8 +197,7 @@ impl<D: Disk> Jobs<D> {
 
     /// Below the floor samples are refused; a tenth above it they are taken again.
     async fn watch_space(&self) {
-        let lost = self.store.set_aside_count() + self.store.missing().len() as u64;
-        self.health.set_blocks_lost(lost);
+        self.tell_lost();
         let Ok(space) = self.store.disk().space(self.store.folder()).await else { return };
         let floor = self.rules.disk_free_min_bytes;
         let was_low = self.health.is_disk_low();
@@ -309,12 +308,15 @@ impl<D: Disk> Jobs<D> {
     pub async fn run_selects(&self, selects: flume::Receiver<BlockSelect>) {
         while let Ok(one) = selects.recv_async().await {
             self.selects.set(self.selects.get() + 1);
-            if select::answer(&self.store, one).await.is_err() {
+            if select::answer(&self.store, one, || self.tell_lost()).await.is_err() {
                 self.selects_failed.set(self.selects_failed.get() + 1);
             }
-            let lost = self.store.set_aside_count() + self.store.missing().len() as u64;
-            self.health.set_blocks_lost(lost);
         }
+    }
+
+    fn tell_lost(&self) {
+        let lost = self.store.set_aside_count() + self.store.missing().len() as u64;
+        self.health.set_blocks_lost(lost);
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! In: a request. Out: pieces of the answer, as a shard's head gives them (`node/select`). Memory:
 //! one piece of [`ANSWER_BYTES`] and the labels of a page of series. What was deleted is left out.
-//! A damaged block is set aside, and every answer from then on says that something is missing.
+//! A damaged block is set aside, and every answer from this one on says that something is missing.
 
 use std::rc::Rc;
 
@@ -37,8 +37,13 @@ enum Stop {
     Block(u64, BlockFault),
 }
 
-/// Answers `select`. An `Err` says that the disk failed, and that the asker was told.
-pub async fn answer<D: Disk>(store: &BlockStore<D>, select: BlockSelect) -> Result<(), BlockFault> {
+/// Answers `select`. An `Err` says that the disk failed, and that the asker was told. `tell_lost` is
+/// called when a block was set aside, before the asker hears the end.
+pub async fn answer<D: Disk>(
+    store: &BlockStore<D>,
+    select: BlockSelect,
+    tell_lost: impl Fn(),
+) -> Result<(), BlockFault> {
     let BlockSelect { request, reply } = select;
     // Both of one moment: a block that is merged meanwhile is read to its end as it was, and needs
     // the deletions that nothing else needs any more.
@@ -65,6 +70,7 @@ pub async fn answer<D: Disk>(store: &BlockStore<D>, select: BlockSelect) -> Resu
                 if let Err(errno) = store.set_aside(block, fault).await {
                     tracing::error!(block, errno, "cannot set a damaged block aside");
                 }
+                tell_lost();
             }
             Err(Stop::Block(block, fault)) => {
                 let text = format!("block {block}: {fault}");
@@ -263,6 +269,7 @@ mod tests {
     use std::task::{Context, Waker};
 
     use super::*;
+    use crate::background::blocks::block::block_file_name;
     use crate::background::blocks::flush::Flush;
     use crate::background::blocks::merge::clean_tombstones;
     use crate::background::disk::plain::PlainDisk;
@@ -271,6 +278,7 @@ mod tests {
     use crate::model::matcher::Matcher;
     use crate::model::series::TenantId;
     use crate::node::block::FlushSeries;
+    use crate::node::block::format::BLOCK_EDGE_BYTES;
 
     /// A store with a block for each of `times`, all of one series, the last the newest.
     fn store(folder: &std::path::Path, times: &[i64]) -> BlockStore<PlainDisk> {
@@ -309,7 +317,7 @@ mod tests {
         };
         // No room: each answer waits until it is taken.
         let (reply, answers) = flume::bounded(0);
-        let mut run = pin!(answer(store, BlockSelect { request: request.into(), reply }));
+        let mut run = pin!(answer(store, BlockSelect { request: request.into(), reply }, || ()));
         let mut context = Context::from_waker(Waker::noop());
         assert!(run.as_mut().poll(&mut context).is_pending(), "an answer waits");
         meanwhile();
@@ -377,6 +385,36 @@ mod tests {
         assert!(blocks().count() > 3, "a list, two blocks, and one that was replaced");
         let again = store(folder.path(), &[]);
         assert_eq!(ask(&again, 10, || {}), Ok(vec![2]));
+    }
+
+    /// The answer that found a block to be damaged was given without a warning, as that was noted
+    /// when it had been given.
+    ///
+    /// Red when it is told behind the end of the answer, or not at all.
+    #[test]
+    fn what_is_damaged_is_told_before_the_answer_ends() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = store(folder.path(), &[1]);
+        let path = folder.path().join("blocks").join(block_file_name(1));
+        let mut bytes = std::fs::read(&path).expect("a block");
+        let damaged = BLOCK_EDGE_BYTES..2 * BLOCK_EDGE_BYTES;
+        bytes[damaged].iter_mut().for_each(|byte| *byte ^= 1);
+        std::fs::write(&path, bytes).expect("room");
+        let request = SelectRequest {
+            tenant: TenantId(0),
+            matchers: vec![Matcher::equal("__name__", "metric_1")],
+            start_ms: i64::MIN,
+            end_ms: i64::MAX,
+            want: SelectWant::Samples,
+            series_max: 10,
+        };
+        let (reply, answers) = flume::unbounded();
+        let heard_before = std::cell::Cell::new(None);
+        let tell_lost = || heard_before.set(Some(answers.len()));
+        let select = BlockSelect { request: request.into(), reply };
+        run_ready(answer(&store, select, tell_lost)).expect("a good disk");
+        assert_eq!((heard_before.get(), store.set_aside_count()), (Some(0), 1));
+        assert!(matches!(answers.try_recv(), Ok(SelectAnswer::End { .. })));
     }
 
     /// A query was refused for reading too many series when its series times the blocks were too

@@ -38,6 +38,7 @@ impl Absences {
             waiting_samples: known.waiting_samples.max(lacking.waiting_samples),
             lost_samples: known.lost_samples.max(lacking.lost_samples),
             keepers: known.keepers.max(lacking.keepers),
+            lost_blocks: known.lost_blocks.max(lacking.lost_blocks),
             is_news_awaited: known.is_news_awaited || lacking.is_news_awaited,
         };
     }
@@ -61,10 +62,13 @@ impl Absences {
         }
         if doubtful > 0 {
             let lacking = list(&self.lacking, |text, lacking| describe_lacking(text, *lacking));
+            let others = match self.names() {
+                names if names.is_empty() => names,
+                names => format!("; others did not answer: {names}"),
+            };
             texts.push(format!(
                 "samples may be missing: of {doubtful} of the slots that were asked for, the only \
-                 owners that answered lack some: {lacking}; others did not answer: {}",
-                self.names()
+                 owners that answered lack some: {lacking}{others}"
             ));
         }
         if let Some((first, last)) = view.history.missing().next() {
@@ -90,7 +94,7 @@ impl Absences {
 }
 
 fn describe_lacking(text: &mut String, lacking: Lacking) {
-    let Lacking { waiting_samples, lost_samples, keepers, is_news_awaited } = lacking;
+    let Lacking { waiting_samples, lost_samples, keepers, lost_blocks, is_news_awaited } = lacking;
     let mut separator = "";
     let gateways = if keepers == 1 { "a gateway" } else { "gateways" };
     if waiting_samples > 0 {
@@ -101,6 +105,13 @@ fn describe_lacking(text: &mut String, lacking: Lacking) {
         let _ = write!(
             text,
             "{separator}it never gets {lost_samples} samples that {gateways} kept for it and lost"
+        );
+        separator = ", ";
+    }
+    if lost_blocks > 0 {
+        let _ = write!(
+            text,
+            "{separator}{lost_blocks} of its blocks are damaged or missing: see its /-/ready"
         );
         separator = ", ";
     }

@@ -14,6 +14,7 @@ use crate::control::deletion::Deleter;
 use crate::control::gather::{Answers, GatherFault, ask_shards};
 use crate::control::reads::lacking::{GONE_AFTER, HeldElsewhere, NewsWithin};
 use crate::control::shards::{ShardRequest, Shards};
+use crate::node::block::request::StoreHealth;
 use crate::node::select::check_matchers;
 use crate::wire::delete::{DELETE_SCHEMA, DeleteOutcome, Deletion};
 use crate::wire::frame::{
@@ -68,6 +69,7 @@ pub struct Answering {
     others: Option<flume::Sender<OtherQuestion>>,
     held: Arc<Mutex<HeldElsewhere>>,
     deleter: Option<Deleter>,
+    store: Arc<StoreHealth>,
 }
 
 /// A gateway is there that says what it keeps, until this is dropped.
@@ -124,7 +126,13 @@ impl Answering {
     pub fn new(shards: Shards, identity: NodeIdentity, limits: AnsweringLimits) -> Self {
         let places = Arc::new(Semaphore::new(limits.selects_max as usize));
         let held = Arc::new(Mutex::new(HeldElsewhere::new(limits.news_within)));
-        Self { shards, identity, limits, places, others: None, held, deleter: None }
+        let store = Arc::default();
+        Self { shards, identity, limits, places, others: None, held, deleter: None, store }
+    }
+
+    /// Says of the blocks below what `store` knows.
+    pub fn with_store(self, store: Arc<StoreHealth>) -> Self {
+        Self { store, ..self }
     }
 
     /// Questions of other kinds go to `others`, which is bounded: those about placement.
@@ -172,7 +180,8 @@ impl Answering {
 
     /// What the node lacks, as far as it was told.
     fn lacking(&self) -> Lacking {
-        lock(&self.held).lacking(monotonic_now())
+        let lost_blocks = u16::try_from(self.store.blocks_lost()).unwrap_or(u16::MAX);
+        Lacking { lost_blocks, ..lock(&self.held).lacking(monotonic_now()) }
     }
 
     /// Answers `frame`, which is whole and has this header.
@@ -228,7 +237,9 @@ impl Answering {
                 Err(fault) => return answers.fault(select_fault(fault)).await,
             }
         }
-        let lacking = if before.is_nothing() { self.lacking() } else { before };
+        let after = self.lacking();
+        let lost_blocks = after.lost_blocks;
+        let lacking = if before.is_nothing() { after } else { Lacking { lost_blocks, ..before } };
         answers.send(encode_end(answers.number, found.series_count(), lacking)).await
     }
 

@@ -250,7 +250,10 @@ impl FleetReads {
             if answered.all.is_empty() && !plan.nodes.is_empty() {
                 return Err(GatherFault::Nobody(absences.names()));
             }
-            if answered.all.len() < plan.nodes.len() {
+            let is_damaged =
+                |id: &&NodeId| absences.lacking.get(id).is_some_and(|it| it.lost_blocks > 0);
+            answered.damaged = answered.all.iter().filter(is_damaged).copied().collect();
+            if answered.all.len() < plan.nodes.len() || !answered.damaged.is_empty() {
                 let is_whole = |id: &&NodeId| !absences.lacking.contains_key(id);
                 answered.whole = answered.all.iter().filter(is_whole).copied().collect();
                 absences.add_slots(plan.slots_missing(&answered));

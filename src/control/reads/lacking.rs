@@ -140,6 +140,7 @@ impl HeldElsewhere {
             waiting_samples: sum(|held| held.waiting_samples),
             lost_samples: sum(|held| held.lost_samples),
             keepers: u32::try_from(keepers().count()).unwrap_or(u32::MAX),
+            lost_blocks: 0,
             is_news_awaited: self.known_at.is_none_or(|known_at| now < known_at),
         }
     }
@@ -173,7 +174,7 @@ mod tests {
         elsewhere.handle_held(now, &held(1, 5, 0));
         elsewhere.handle_held(now, &held(2, 7, 2));
         let want =
-            Lacking { waiting_samples: 12, lost_samples: 2, keepers: 2, is_news_awaited: false };
+            Lacking { waiting_samples: 12, lost_samples: 2, keepers: 2, ..Lacking::default() };
         assert_eq!(elsewhere.lacking(now), want);
         elsewhere.handle_lost(now, []);
         assert_eq!(elsewhere.lacking(now), want);

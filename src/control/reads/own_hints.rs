@@ -83,7 +83,7 @@ impl OwnHints {
     pub fn lacking(&self, node: NodeId) -> Lacking {
         let HintsHeld { waiting_samples, lost_samples, .. } = self.held_for(node);
         let keepers = u32::from(waiting_samples > 0 || lost_samples > 0);
-        Lacking { waiting_samples, lost_samples, keepers, is_news_awaited: false }
+        Lacking { waiting_samples, lost_samples, keepers, ..Lacking::default() }
     }
 }
 

@@ -54,6 +54,8 @@ pub struct Answered {
     pub all: BTreeSet<NodeId>,
     /// Those of them that have everything, as far as they know.
     pub whole: BTreeSet<NodeId>,
+    /// Those of them that lost blocks: no other owner need have what was in them.
+    pub damaged: BTreeSet<NodeId>,
 }
 
 /// What an answer lacks, over all placements.
@@ -62,7 +64,7 @@ pub struct SlotsMissing {
     /// Slots of which no owner answered.
     pub lost: u32,
     /// Slots of which some did, all of them nodes that lack samples: one that did not answer may
-    /// have them.
+    /// have them, or nobody.
     pub doubtful: u32,
 }
 
@@ -112,8 +114,8 @@ impl ReadView {
 
 impl ReadPlan {
     /// What is lacking of the slots that are reached if only these nodes answered. Nothing is if
-    /// all owners did: a sample that one lacks another has. O(slots), to be asked when somebody is
-    /// missing.
+    /// all owners did, and none is damaged: a sample that one lacks another has. O(slots), to be
+    /// asked when somebody is missing or damaged.
     pub fn slots_missing(&self, answered: &Answered) -> SlotsMissing {
         let mut missing = SlotsMissing::default();
         for (placement, reach) in &self.parts {
@@ -134,11 +136,12 @@ fn add_missing(
         nodes.iter().map(|node| set.contains(&node.id)).collect()
     };
     let (has_answered, is_whole) = (of(&answered.all), of(&answered.whole));
+    let is_damaged = of(&answered.damaged);
     let mut add = |group: GroupIndex, slot: Slot| {
         let owners = placement.table(group).owners(slot);
         let count = owners.iter().filter(|owner| has_answered[usize::from(**owner)]).count();
-        let is_certain =
-            count == owners.len() || owners.iter().any(|owner| is_whole[usize::from(*owner)]);
+        let has = |set: &[bool]| owners.iter().any(|owner| set[usize::from(*owner)]);
+        let is_certain = has(&is_whole) || count == owners.len() && !has(&is_damaged);
         match count {
             0 => missing.lost += 1,
             _ if !is_certain => missing.doubtful += 1,
@@ -221,7 +224,7 @@ mod tests {
 
     fn answered(all: &[u128], whole: &[u128]) -> Answered {
         let of = |nodes: &[u128]| nodes.iter().copied().map(NodeId).collect();
-        Answered { all: of(all), whole: of(whole) }
+        Answered { all: of(all), whole: of(whole), ..Answered::default() }
     }
 
     #[test]

@@ -241,6 +241,7 @@ impl Node {
         for _ in 0..1_000 {
             let found = crate::node::find(&self.disk, &running.store, (&sides, pool), random);
             if let Ok(found) = found.expect("power") {
+                self.told += running.store.set_aside_count();
                 return found;
             }
             assert!(!self.flips.is_empty(), "no faults");

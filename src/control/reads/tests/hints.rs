@@ -104,6 +104,36 @@ async fn one_owner_of_one_lacks_nothing_that_another_has() {
     assert!(!warning.contains("waits for"), "{warning}");
 }
 
+/// A block of the only owner was damaged: a gateway answered without it, and without a word.
+#[tokio::test]
+async fn a_node_that_lost_blocks_is_enough_only_beside_a_whole_one() {
+    // Red if a node does not say that it lost blocks, if that is looked at only while somebody is
+    // away, or if it is held against slots that a whole owner answers for.
+    let alone = placement((1, 0), &[1, 2], 1);
+    let nodes = start(spread(&alone, 10)).await;
+    let gateway = Gateway::new(history(&[alone]), direct(&nodes), limits());
+    assert_eq!(count(&gateway.data(QUERY).await), 10);
+    nodes[0].store.set_blocks_lost(3);
+    let (data, warning) = gateway.partial(QUERY).await;
+    assert_eq!(count(&data), 10);
+    assert!(warning.contains("00000000000000000000000000000001: 3 of its blocks"), "{warning}");
+    assert!(!warning.contains("did not answer"), "{warning}");
+    gateway.refused("/api/v1/export?match[]=up", 503).await;
+    let (status, _) = gateway.get("/api/v1/export?match[]=up&partial_response=true").await;
+    assert_eq!(status.as_u16(), 200);
+
+    let both = placement((1, 0), &[1, 2], 2);
+    let mut nodes = start(spread(&both, 10)).await;
+    let gateway = Gateway::new(history(&[both]), direct(&nodes), limits());
+    nodes[0].store.set_blocks_lost(3);
+    assert_eq!(count(&gateway.data(QUERY).await), 10);
+    nodes[1].store.set_blocks_lost(1);
+    assert!(gateway.partial(QUERY).await.1.contains("1 of its blocks"));
+    nodes.pop();
+    let (_, warning) = gateway.partial(QUERY).await;
+    assert!(warning.contains("did not answer: node 00000000000000000000000000000002"), "{warning}");
+}
+
 #[tokio::test]
 async fn a_node_that_comes_back_says_that_it_may_have_missed_something() {
     // Red if a node takes the first gateway's word for all, if it is taken for whole before any

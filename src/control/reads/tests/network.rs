@@ -19,6 +19,7 @@ use crate::control::shards::{ShardHandle, Shards};
 use crate::gateway::hint::log::HintFigures;
 use crate::gateway::owner::AckPolicy;
 use crate::model::placement::NodeId;
+use crate::node::block::request::StoreHealth;
 use crate::wire::health::NodeState;
 use crate::wire::link::{Dialler, ReceiverConfig, SilenceLimits, WindowLimits};
 use crate::wire::proof::LinkSecret;
@@ -43,6 +44,8 @@ pub struct TestNode {
     id: u128,
     task: JoinHandle<()>,
     standing: watch::Sender<NodeStanding>,
+    /// How its blocks are.
+    pub store: Arc<StoreHealth>,
 }
 
 impl Drop for TestNode {
@@ -90,13 +93,16 @@ impl TestNode {
         let wait_max = Duration::from_millis(100);
         let limits = AnsweringLimits { selects_max: 4, wait_max, news_within };
         let deleter = Deleter::new(shards.clone());
-        let answering = Answering::new(shards, identity, limits).with_deleter(deleter);
+        let store = Arc::<StoreHealth>::default();
+        let answering = Answering::new(shards, identity, limits)
+            .with_deleter(deleter)
+            .with_store(Arc::clone(&store));
         let standing = NodeStanding { state: NodeState::Ready, placement_epoch: 1 };
         let (teller, standing) = watch::channel(standing);
         let config = ReadServerConfig { receiver, connections_max: 64 };
         let server = ReadServer::new(config, secret("the fleet's secret"), answering, standing);
         let task = tokio::spawn(server.expect("a kernel").serve(listener));
-        Self { address, shard_count, id, task, standing: teller }
+        Self { address, shard_count, id, task, standing: teller, store }
     }
 
     /// It follows this placement from now on.
