@@ -186,8 +186,8 @@ fields! {
     /// All labels of a series together. Default: 16KiB.
     labels_bytes_max: ByteSize = |_: &HostFacts| ByteSize(16 << 10);
 
-    /// How long samples are kept; older ones are refused. 0 keeps them for ever. Default: 30d.
-    /// Queries at a gateway show nothing older than its own: set it to what its nodes have.
+    /// How long samples are kept; older ones are refused. 0 keeps them for ever. Queries at a
+    /// gateway show nothing older than its own: set it to what its nodes have. Default: 30d.
     retention: Period = |_: &HostFacts| Period::from_secs(30 * 24 * 3600);
     /// How large the blocks on disk may become, all together: beyond it the oldest are deleted. 0
     /// is no limit. Default: 0.
