@@ -18,6 +18,7 @@ use crate::gateway::part::{Lateness, Part, PartAnswer};
 use crate::gateway::parts::{Finished, PartKey, Parts};
 use crate::gateway::route::Route;
 use crate::model::labels::LabelLimits;
+use crate::model::placement::NodeId;
 use crate::model::refusal::{Blame, Refusal};
 use crate::model::series::{SeriesHash, SeriesId};
 use crate::wire::ack::{Ack, RefusedSample};
@@ -282,6 +283,22 @@ impl Owner {
     /// Whether nothing waits here: no sample without an ack, no answer.
     pub fn is_idle(&self) -> bool {
         self.parts.is_empty() && self.answers.is_empty()
+    }
+
+    /// Whether the lanes that a hint for `node` may take are at most half full: the rest is for live
+    /// samples.
+    pub fn has_room_for_hint(&self, node: NodeId) -> bool {
+        let is_free = |one: &OwnerLane| {
+            let is_empty = !one.lane.has_frames_to_send() && one.lane.frames_waiting().1 == 0;
+            is_empty || one.lane.held_bytes() <= self.lane_bytes_max / 2
+        };
+        match self.route.lanes_to(node) {
+            None => self.lanes.iter().all(is_free),
+            Some(lanes) => {
+                let lane = |lane: &u16| self.lanes.get(usize::from(*lane));
+                lanes.iter().filter_map(lane).all(is_free)
+            }
+        }
     }
 
     /// The placement that is followed; 0 without one.

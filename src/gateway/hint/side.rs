@@ -2,13 +2,15 @@
 //! keeper hands out goes to the owner. Pure.
 //!
 //! In: which nodes are up, what the keeper says, time. Out: commands. A node's hints are asked for
-//! while its links are up; what it could not take is asked for again later. Hints for a node that
-//! the placement does not have any more go to whoever owns their series now.
+//! while its links are up; what it could not take is asked for again later. What is handed out waits
+//! here while the lanes to the node are full. Hints for a node that the placement does not have any
+//! more go to whoever owns their series now.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::command::{HintCommand, HintEvent};
 use super::log::{HintRefusal, HintTicket};
+use super::replay::HintRecord;
 use crate::base::time::{Duration, Instant};
 use crate::gateway::owner::{Delivered, Owner};
 use crate::gateway::parts::HintOrigin;
@@ -24,6 +26,8 @@ pub struct HintSide {
     shard: u32,
     commands: VecDeque<HintCommand>,
     nodes: BTreeMap<NodeId, Reading>,
+    /// What the keeper handed out and the owner had no room for yet: as much as a shard may have.
+    held: BTreeMap<NodeId, VecDeque<HintRecord>>,
     /// What the owner is to be told of hints that the start found.
     found: Vec<(NodeId, i64)>,
     is_draining: bool,
@@ -47,7 +51,8 @@ impl HintSide {
         let nodes = waiting.iter().map(|node| (*node, Reading::default())).collect();
         let found = waiting.into_iter().map(|node| (node, now_ms)).collect();
         let (commands, refused) = (VecDeque::new(), RefusalCounts::default());
-        Self { shard, commands, nodes, found, is_draining: false, refused }
+        let held = BTreeMap::new();
+        Self { shard, commands, nodes, held, found, is_draining: false, refused }
     }
 
     /// How the nodes are: those of the placement, with whether all links of the shard to them are
@@ -58,6 +63,7 @@ impl HintSide {
             let reading = self.nodes.entry(node).or_default();
             reading.is_up = nodes.get(&node).copied().unwrap_or(true);
             if !reading.is_up && std::mem::take(&mut reading.is_asked) {
+                self.held.remove(&node);
                 self.commands.push_back(HintCommand::Pause { node, shard: self.shard });
             }
         }
@@ -66,6 +72,7 @@ impl HintSide {
     /// The process ends: hints stay on the disk for the next start, but those that went out.
     pub fn drain(&mut self) {
         self.is_draining = true;
+        self.held.clear();
         for (&node, reading) in &mut self.nodes {
             if std::mem::take(&mut reading.is_asked) {
                 self.commands.push_back(HintCommand::Pause { node, shard: self.shard });
@@ -82,8 +89,7 @@ impl HintSide {
             // It was on its way when the keeper heard that no more are wanted.
             HintEvent::Record { .. } if self.is_draining => {}
             HintEvent::Record { node, record } => {
-                let hint = HintOrigin { node, number: record.number };
-                owner.handle_hint(hint, record.part);
+                self.held.entry(node).or_default().push_back(record);
             }
             HintEvent::Drained { node } => owner.handle_drained(node),
         }
@@ -95,6 +101,14 @@ impl HintSide {
         for (node, until_ms) in self.found.drain(..) {
             owner.handle_waiting(node, until_ms);
         }
+        for (&node, records) in &mut self.held {
+            while owner.has_room_for_hint(node)
+                && let Some(HintRecord { number, part }) = records.pop_front()
+            {
+                owner.handle_hint(HintOrigin { node, number }, part);
+            }
+        }
+        self.held.retain(|_, records| !records.is_empty());
         while let Some(out) = owner.poll_hint() {
             let ticket = HintTicket { shard, number: out.ticket };
             let node = out.node;
@@ -109,6 +123,8 @@ impl HintSide {
                 self.refused.merge(&refused);
                 self.commands.push_back(HintCommand::Delivered { node, shard, number });
             } else if std::mem::take(&mut reading.is_asked) {
+                // They are handed out again, behind this one.
+                self.held.remove(&node);
                 reading.again_at = Some(now + AGAIN_AFTER);
                 self.commands.push_back(HintCommand::Pause { node, shard });
             }

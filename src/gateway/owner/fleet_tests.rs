@@ -30,7 +30,15 @@ pub(in crate::gateway) fn placement(
 
 /// An owner whose lanes lead to nodes of one shard, all up.
 pub(in crate::gateway) fn owner(node_count: u16, replication: u8, ack: AckPolicy) -> Owner {
-    let mut owner = Owner::placed(LabelLimits::default(), u64::MAX, ack);
+    owner_with((node_count, replication, ack), u64::MAX)
+}
+
+/// The same, whose lanes hold so many bytes.
+pub(in crate::gateway) fn owner_with(
+    (node_count, replication, ack): (u16, u8, AckPolicy),
+    lane_bytes_max: u64,
+) -> Owner {
+    let mut owner = Owner::placed(LabelLimits::default(), lane_bytes_max, ack);
     for _ in 0..node_count {
         let lane = owner.add_lane(0);
         owner.handle_lane_up(lane, 100 + u64::from(lane));
@@ -71,6 +79,14 @@ pub(in crate::gateway) fn eight(owner: &mut Owner, slot: u32, time: i64) {
     let sample = [(time, 1.0)];
     let series: Vec<_> = NAMES.iter().map(|name| (*name, &sample[..])).collect();
     owner.handle_part(part(slot, &series));
+}
+
+/// A hint with one sample of each of the same series, at `time`.
+pub(in crate::gateway) fn hint_part(time: i64) -> HintPart {
+    let sample = [(time, 1.0)];
+    let series: Vec<_> = NAMES.iter().map(|name| (*name, &sample[..])).collect();
+    let Part { tenant, lateness, batch, bytes, .. } = part(0, &series);
+    HintPart { tenant, lateness, batch, bytes }
 }
 
 /// What the next frame of a lane holds, in times; it is in flight then.

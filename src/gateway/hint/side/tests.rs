@@ -7,7 +7,7 @@ use crate::gateway::hint::replay::{HintNumber, HintRecord};
 use crate::gateway::owner::{AckPolicy, fleet_tests};
 use crate::model::labels::LabelLimits;
 
-const NODE: NodeId = NodeId(7);
+const NODE: NodeId = NodeId(1);
 
 /// What the side asks of the keeper, in short.
 fn commands(side: &mut HintSide) -> Vec<&'static str> {
@@ -62,6 +62,57 @@ fn hints_of_a_node_that_leaves_at_once_are_read() {
     side.handle_nodes(&BTreeMap::new());
     side.work(now, &mut owner);
     assert_eq!(commands(&mut side), ["read"]);
+}
+
+/// Hints were refused when a lane had as much as it may hold, and what was refused was asked for a
+/// second later: of long records a few came a second. Live samples found the lane full as well, and
+/// became hints.
+#[test]
+fn hints_wait_for_room_in_their_lane() {
+    // Red if a hint is refused for want of room, if one waits though there is some, if live samples
+    // find none beside them, or if what waits is given out again behind a pause.
+    let mut owner = fleet_tests::owner_with((2, 2, AckPolicy::All), 1_500).with_hints();
+    let now = monotonic_now();
+    let mut side = HintSide::new(0, [NODE], 0);
+    let up = BTreeMap::from([(NODE, true)]);
+    side.handle_nodes(&up);
+    side.work(now, &mut owner);
+    assert_eq!(commands(&mut side), ["read"]);
+    let hint = |index| {
+        let number = HintNumber { segment: 1, index };
+        let part = fleet_tests::hint_part(i64::from(index));
+        HintEvent::Record { node: NODE, record: HintRecord { number, part } }
+    };
+    for index in 0..8 {
+        side.handle_event(hint(index), &mut owner);
+    }
+    side.work(now, &mut owner);
+    let held = owner.lane(0).held_bytes();
+    assert!((700..1_300).contains(&held), "{held} bytes of eight hints");
+    fleet_tests::eight(&mut owner, 1, 100);
+    assert!(owner.poll_hint().is_none(), "there is room beside them");
+    let (mut delivered, mut turns) = (0, 0);
+    while delivered < 8 {
+        turns += 1;
+        assert!(turns < 20, "{delivered} were delivered");
+        for lane in 0..2 {
+            while owner.lane(lane).has_frames_to_send() {
+                let (sequence, _, new) = fleet_tests::send(&mut owner, lane);
+                fleet_tests::ack(&mut owner, lane, (sequence, new), &[]);
+            }
+        }
+        side.work(now, &mut owner);
+        let said = commands(&mut side);
+        assert!(said.iter().all(|command| *command == "delivered"), "{said:?}");
+        delivered += said.len();
+    }
+    // Those that did not go out are the keeper's again.
+    for index in 8..16 {
+        side.handle_event(hint(index), &mut owner);
+    }
+    side.work(now, &mut owner);
+    side.handle_nodes(&BTreeMap::from([(NODE, false)]));
+    assert!(side.held.is_empty() && commands(&mut side) == ["pause"]);
 }
 
 /// Red when a gateway whose disk is full names a limit of its configuration to clients.
