@@ -150,12 +150,6 @@ impl History {
         started.or(self.epochs.first()).map(|epoch| &epoch.placement)
     }
 
-    /// When [`History::current`] changes next, if a known epoch is still to start.
-    pub fn next_start_ms(&self, now_ms: i64) -> Option<i64> {
-        let starts = self.epochs.iter().skip(1).map(Epoch::start_ms);
-        starts.filter(|start_ms| *start_ms > now_ms).min()
-    }
-
     /// The epochs whose owners may hold samples from `start_ms` to `end_ms`, both included;
     /// ascending.
     pub fn overlapping(

@@ -103,14 +103,6 @@ impl Placement {
     }
 }
 
-impl GroupPlan {
-    /// What moves over what has to; `None` if nothing has to.
-    pub fn moved_ratio(&self) -> Option<f64> {
-        // Shares are found by halving, so one that stays may differ by a rounding.
-        (self.slots_moved_fair > 0.5).then(|| f64::from(self.slots_moved) / self.slots_moved_fair)
-    }
-}
-
 fn plan_group(before: &Placement, after: &Placement, group: Option<&str>) -> GroupPlan {
     let side_of = |placement| Side::of_group(placement, group);
     let (old, new) = (side_of(before), side_of(after));

@@ -14,7 +14,7 @@ mod measure;
 mod naive;
 mod routing;
 
-use super::{NodeId, PlacedNode, Placement, PlacementDocument, Plan, Strategy};
+use super::{GroupPlan, NodeId, PlacedNode, Placement, PlacementDocument, Plan, Strategy};
 use crate::model::labels::LabelsEncoder;
 
 /// Numbers from a seed (xorshift64*), so that a failure can be repeated.
@@ -75,4 +75,10 @@ fn canonical_of(pairs: &[(&str, &str)]) -> Vec<u8> {
     let mut out = Vec::new();
     encoder.finish(&mut out).expect("good labels");
     out
+}
+
+/// What moves over what has to; `None` if nothing has to.
+fn moved_ratio(group: &GroupPlan) -> Option<f64> {
+    // Shares are found by halving, so one that stays may differ by a rounding.
+    (group.slots_moved_fair > 0.5).then(|| f64::from(group.slots_moved) / group.slots_moved_fair)
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use super::{Chance, found, plan_of, ready};
+use super::{Chance, found, moved_ratio, plan_of, ready};
 use crate::model::placement::fit::{Salts, fit_node};
 use crate::model::placement::router::GroupIndex;
 use crate::model::placement::{Placement, PlacementDocument, Strategy, plan};
@@ -119,7 +119,7 @@ fn grow(seed: u64, (nodes, zones): (usize, usize), replication: u8, is_fitted: b
         deviation: was.deviation,
         deviation_by_weight: was.deviation_by_weight,
         deviation_after: is.deviation,
-        moved: group.moved_ratio().expect("a new node has a share"),
+        moved: moved_ratio(group).expect("a new node has a share"),
     }
 }
 
@@ -182,7 +182,7 @@ fn growth_from_three_to_ten() {
                 let plan = plan_of(&document, &next);
                 let group = &plan.groups[0];
                 deviations.push(group.even_after.expect("a group").deviation);
-                moved = moved.max(group.moved_ratio().expect("a share"));
+                moved = moved.max(moved_ratio(group).expect("a share"));
                 document = next;
             }
             (deviations, moved)
@@ -219,7 +219,7 @@ fn growth_by_salts() {
                 fit_node(&mut next, place, Salts::First(salts));
                 if index >= 30 {
                     let plan = plan_of(&document, &next);
-                    moved.0.push(plan.groups[0].moved_ratio().expect("a share"));
+                    moved.0.push(moved_ratio(&plan.groups[0]).expect("a share"));
                 }
                 document = next;
             }
