@@ -46,11 +46,6 @@ impl Complaints {
             }
         }
     }
-
-    /// Nothing more is kept for `node`.
-    pub fn forget(&mut self, node: NodeId) {
-        self.failing.remove(&node);
-    }
 }
 
 #[cfg(test)]
@@ -75,8 +70,5 @@ mod tests {
         check(one, Ok(()), Some(News::Works { refused: 4 }));
         check(one, Ok(()), None);
         check(other, Ok(()), Some(News::Works { refused: 1 }));
-        check(one, Err(libc::ENOSPC), Some(News::Refused(libc::ENOSPC)));
-        complaints.forget(one);
-        assert_eq!(complaints.handle_write(one, Ok(())), None);
     }
 }

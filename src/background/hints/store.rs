@@ -181,12 +181,6 @@ impl<D: Disk> HintStore<D> {
             HintCommand::Delivered { node, shard, number } => {
                 self.logs.log_mut(node).handle_delivered(shard, number);
             }
-            HintCommand::Forget { node } => {
-                self.open.remove(&node);
-                self.loads.remove(&node);
-                self.complaints.forget(node);
-                self.logs.log_mut(node).handle_forget();
-            }
         }
     }
 

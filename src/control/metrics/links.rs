@@ -99,7 +99,7 @@ fn for_each_link(
 
 /// Writes what a gateway keeps for nodes that are down.
 pub(super) fn render_hints(page: &mut Exposition, hints: &[(NodeId, HintFigures)]) {
-    let numbers: [Number<HintFigures>; 7] = [
+    let numbers: [Number<HintFigures>; 6] = [
         gauge("tidegate_hint_bytes", "Disk of hints that wait for a node", |one| one.bytes),
         gauge("tidegate_hint_samples", "Samples that wait for a node", |one| one.samples),
         counter("tidegate_hint_appended_samples_total", "Samples kept for a node", |one| {
@@ -113,9 +113,6 @@ pub(super) fn render_hints(page: &mut Exposition, hints: &[(NodeId, HintFigures)
         }),
         counter("tidegate_hint_lost_samples_total", "Kept samples found damaged", |one| {
             one.samples_lost
-        }),
-        counter("tidegate_hint_forgotten_samples_total", "Given up with their node", |one| {
-            one.forgotten_samples
         }),
     ];
     if hints.is_empty() {

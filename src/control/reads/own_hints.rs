@@ -95,7 +95,7 @@ fn held(keeper: u128, ack: AckPolicy, figures: &HintFigures) -> HintsHeld {
         AckPolicy::One => figures.refused_samples,
     };
     // Of a record that is gone it is not known how many samples it had: one at least.
-    let lost = [figures.records_lost, figures.samples_lost, figures.forgotten_samples];
+    let lost = [figures.records_lost, figures.samples_lost];
     let lost_samples = lost.into_iter().fold(refused_samples, u64::saturating_add);
     HintsHeld { keeper, waiting_samples: figures.samples, lost_samples }
 }
@@ -116,12 +116,7 @@ mod tests {
         let refused = HintFigures { samples: 5, refused_samples: 9, ..HintFigures::default() };
         check(AckPolicy::All, refused, (5, 0));
         check(AckPolicy::One, refused, (5, 9));
-        let damaged = HintFigures {
-            records_lost: 1,
-            samples_lost: 2,
-            forgotten_samples: 4,
-            ..HintFigures::default()
-        };
-        check(AckPolicy::All, damaged, (0, 7));
+        let damaged = HintFigures { records_lost: 1, samples_lost: 2, ..HintFigures::default() };
+        check(AckPolicy::All, damaged, (0, 3));
     }
 }

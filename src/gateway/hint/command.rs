@@ -17,8 +17,6 @@ pub enum HintCommand {
     /// Every sample of the record that the shard was handed is durable at the node, or was refused
     /// by it for good.
     Delivered { node: NodeId, shard: u32, number: HintNumber },
-    /// The node left for good: drop what is kept for it. Not answered.
-    Forget { node: NodeId },
 }
 
 /// What a shard hears.

@@ -55,8 +55,6 @@ pub enum HintRefusal {
     LabelsTooLong,
     /// The disk failed or is full (errno).
     Disk(i32),
-    /// The node was forgotten meanwhile.
-    Forgotten,
 }
 
 /// Bytes to write to a segment and to sync, before [`HintLog::handle_written`].
@@ -122,8 +120,6 @@ pub struct HintFigures {
     pub records_lost: u64,
     /// Samples whose labels were in those, since the start.
     pub samples_lost: u64,
-    /// Samples that were forgotten with their node, since the start.
-    pub forgotten_samples: u64,
 }
 
 #[derive(Debug)]
@@ -150,15 +146,6 @@ struct Group {
     tickets: Vec<(HintTicket, u64)>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Writing {
-    Nothing,
-    /// The first of the sealed groups.
-    First,
-    /// What was forgotten meanwhile.
-    Forgotten,
-}
-
 #[derive(Debug)]
 enum Reading {
     Nothing,
@@ -182,7 +169,8 @@ pub struct HintLog {
     is_open: bool,
     /// Full, or not to be grown any more; the first may be under way.
     sealed: VecDeque<Group>,
-    writing: Writing,
+    /// The first of `sealed`.
+    is_writing: bool,
     next_segment: u64,
     next_number: u64,
     durable_number: u64,
@@ -242,7 +230,7 @@ impl HintLog {
             gathering: None,
             is_open: false,
             sealed: VecDeque::new(),
-            writing: Writing::Nothing,
+            is_writing: false,
             next_segment: found.last().map_or(1, |last| last.segment + 1),
             next_number: last_number.max(durable_number) + 1,
             durable_number,
@@ -399,14 +387,14 @@ impl HintLog {
 
     /// The next write, if none is under way.
     pub fn poll_write(&mut self) -> Option<HintWrite> {
-        if self.writing != Writing::Nothing {
+        if self.is_writing {
             return None;
         }
         if self.sealed.is_empty() {
             self.seal();
         }
         let group = self.sealed.front_mut()?;
-        self.writing = Writing::First;
+        self.is_writing = true;
         let bytes = std::mem::take(&mut group.bytes);
         Some(HintWrite { segment: group.segment, offset: group.offset, bytes })
     }
@@ -414,11 +402,7 @@ impl HintLog {
     /// The write that was asked for is on stable storage, with the name of its file; or it failed
     /// (errno), and what of it is there is not known.
     pub fn handle_written(&mut self, outcome: Result<(), i32>) {
-        match std::mem::replace(&mut self.writing, Writing::Nothing) {
-            Writing::Nothing => panic!("no write was asked for"),
-            Writing::Forgotten => return,
-            Writing::First => {}
-        }
+        assert!(std::mem::take(&mut self.is_writing), "no write was asked for");
         if let Err(errno) = outcome {
             return self.fail_writes(HintRefusal::Disk(errno));
         }
@@ -528,7 +512,7 @@ impl HintLog {
     /// The bytes of the segment that was asked for, or why there are none (errno).
     pub fn handle_loaded(&mut self, now_ms: i64, segment: u64, outcome: Result<Vec<u8>, i32>) {
         if !matches!(self.reading, Reading::Loading(asked) if asked == segment) {
-            return; // Forgotten meanwhile.
+            return; // Nobody asked for it.
         }
         self.reading = Reading::Nothing;
         let first = self.segments.front().expect("it was asked for");
@@ -624,24 +608,6 @@ impl HintLog {
         let remove = waits_to_remove.then_some(self.remove_at_ms);
         let load = waits_to_load.then_some(self.load_at_ms);
         remove.into_iter().chain(load).min()
-    }
-
-    /// Drops everything that is kept for the node: by order, as it left for good.
-    pub fn handle_forget(&mut self) {
-        self.seal();
-        self.is_open = false;
-        if self.writing == Writing::First {
-            self.writing = Writing::Forgotten;
-        }
-        let groups = std::mem::take(&mut self.sealed);
-        for (ticket, samples) in groups.into_iter().flat_map(|group| group.tickets) {
-            self.answer(ticket, samples, Err(HintRefusal::Forgotten));
-        }
-        self.reading = Reading::Nothing;
-        for segment in std::mem::take(&mut self.segments) {
-            self.figures.forgotten_samples += segment.samples;
-            self.removals.push_back((segment.number, segment.len_bytes));
-        }
     }
 
     /// Bytes on the disk, or about to be.

@@ -16,7 +16,6 @@ fn commands(side: &mut HintSide) -> Vec<&'static str> {
         HintCommand::Read { .. } => "read",
         HintCommand::Pause { .. } => "pause",
         HintCommand::Delivered { .. } => "delivered",
-        HintCommand::Forget { .. } => "forget",
     };
     std::iter::from_fn(|| side.poll_command()).map(name).collect()
 }

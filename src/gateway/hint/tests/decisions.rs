@@ -368,21 +368,6 @@ fn labels_longer_than_a_quarter_of_a_segment_are_refused() {
     assert_eq!(rig.answers(), [(ticket, Err(HintRefusal::LabelsTooLong))]);
 }
 
-/// Everything goes, also what waits to be written, and later hints are kept as ever.
-#[test]
-fn a_forgotten_node_begins_anew() {
-    let mut rig = Rig::new(LIMITS, 1);
-    rig.append(0, &fleet_part(0, 0));
-    rig.write_all();
-    let waiting = rig.append(0, &fleet_part(0, 1));
-    rig.log.handle_forget();
-    assert_eq!(rig.answers(), [(waiting, Err(HintRefusal::Forgotten))]);
-    assert_eq!(rig.remove(), Some(1));
-    assert_eq!((rig.log.bytes(), rig.log.figures().forgotten_samples), (0, 100));
-    let ticket = rig.append(0, &fleet_part(0, 2));
-    assert_eq!(rig.write_all(), [(ticket, Ok(()))]);
-}
-
 /// A lane had no room for the last of several records, and all of them began anew for ever. Red
 /// when what is delivered behind a pause is forgotten, or counts though one before it is missing.
 #[test]
