@@ -32,20 +32,6 @@ pub enum ReadFault {
     Stopped,
 }
 
-impl ReadFault {
-    /// Whether the node is not there, or not able, as opposed to a question that no node can
-    /// answer: another owner may know what this one would have said.
-    pub fn is_of_node(&self) -> bool {
-        match self {
-            Self::Select(fault) => match fault {
-                SelectFault::Disk(_) | SelectFault::Unavailable(_) => true,
-                SelectFault::BadRegex(_) | SelectFault::TooManySeries { .. } => false,
-            },
-            _ => true,
-        }
-    }
-}
-
 impl fmt::Display for ReadFault {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
