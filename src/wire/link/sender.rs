@@ -221,11 +221,6 @@ impl Sender {
         self.placement_epoch = epoch;
     }
 
-    /// Another node should answer from now on, or its address was found.
-    pub fn handle_node_expected(&mut self, node: u128) {
-        self.config.dialler.node_expected = node;
-    }
-
     /// A connection was opened. `nonce` was never used before and cannot be guessed.
     pub fn handle_connected(&mut self, now: Instant, nonce: [u8; NONCE_BYTES]) {
         let hello = Hello {
