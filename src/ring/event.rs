@@ -6,7 +6,6 @@ use std::os::fd::OwnedFd;
 
 use super::buffers::BufferLease;
 use super::send_buffer::{FrameBuffer, SendBuffer};
-use super::timers::TimerId;
 use crate::base::bytes::AlignedBuffer;
 use crate::base::time::Instant;
 
@@ -43,7 +42,7 @@ pub enum Event {
     /// The descriptor is closed and nothing of the token is in flight: the token may be used anew.
     Closed { token: Token },
     /// A timer's deadline passed, up to one tick ago.
-    Timer { token: Token, id: TimerId },
+    Timer { token: Token },
     /// Another thread called `RingWaker::wake` while this one slept, or was about to. At most one
     /// per turn.
     Woken,

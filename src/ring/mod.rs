@@ -49,5 +49,5 @@ pub use reactor::{Ring, RingOptions};
 pub use receive_into::ReceiveRange;
 pub use send_buffer::{FrameBuffer, SendBuffer};
 pub use socket_options::{Keepalive, SocketOptions};
-pub use timers::{TICK_MS, TimerId};
+pub use timers::TICK_MS;
 pub use waker::RingWaker;

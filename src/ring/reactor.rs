@@ -21,7 +21,7 @@ use super::event::{Event, Idle, RingCounters, Token};
 use super::limits::{RingSetupError, SetupStep};
 use super::operations::{CANCEL_KEY, Operation, OperationKey, Operations};
 use super::sockets::Endpoint;
-use super::timers::{TimerId, TimerWheel};
+use super::timers::TimerWheel;
 use super::waker::RingWaker;
 use crate::base::time::{Duration, Instant};
 
@@ -79,7 +79,7 @@ pub struct Ring {
     is_ending: bool,
     /// Scratch, kept for its capacity.
     completions: Vec<cqueue::Entry>,
-    due: Vec<(TimerId, RingTimer)>,
+    due: Vec<RingTimer>,
     _not_send: PhantomData<*const ()>,
 }
 
@@ -166,14 +166,8 @@ impl Ring {
 
     /// Sets a timer that comes as [`Event::Timer`]: never early, up to a tick ([`super::TICK_MS`])
     /// late.
-    pub fn set_timer(&mut self, deadline: Instant, token: Token) -> TimerId {
-        self.timers.set(deadline, RingTimer::Caller(token))
-    }
-
-    /// Cancels a timer. One that has fired is left alone; its event may be among those of this
-    /// turn.
-    pub fn cancel_timer(&mut self, id: TimerId) {
-        self.timers.cancel(id);
+    pub fn set_timer(&mut self, deadline: Instant, token: Token) {
+        self.timers.set(deadline, RingTimer::Caller(token));
     }
 
     /// The bytes of a received buffer.
@@ -238,10 +232,10 @@ impl Ring {
 
     fn fire_timers(&mut self) {
         let mut due = std::mem::take(&mut self.due);
-        self.timers.advance(self.now, |id, timer| due.push((id, timer)));
-        for (id, timer) in due.drain(..) {
+        self.timers.advance(self.now, |timer| due.push(timer));
+        for timer in due.drain(..) {
             match timer {
-                RingTimer::Caller(token) => self.ready.push(Event::Timer { token, id }),
+                RingTimer::Caller(token) => self.ready.push(Event::Timer { token }),
                 RingTimer::AcceptAgain(listener) => self.accept_again(listener),
                 RingTimer::ConnectDeadline(token) => self.handle_connect_deadline(token),
             }

@@ -104,7 +104,7 @@ impl<T> TimerWheel<T> {
     }
 
     /// Hands every timer that fell due by `now` to `fire`, in order of ticks.
-    pub fn advance(&mut self, now: Instant, mut fire: impl FnMut(TimerId, T)) {
+    pub fn advance(&mut self, now: Instant, mut fire: impl FnMut(T)) {
         let millis = now.saturating_duration_since(self.origin).as_millis();
         let target = u64::try_from(millis).unwrap_or(u64::MAX) / TICK_MS;
         while let Some((list, tick)) = self.next_slot() {
@@ -119,9 +119,8 @@ impl<T> TimerWheel<T> {
                 let entry = &self.entries[index as usize];
                 let next = entry.next;
                 if entry.tick <= self.current {
-                    let id = TimerId { index, generation: entry.generation };
                     if let Some(payload) = self.release(index) {
-                        fire(id, payload);
+                        fire(payload);
                     }
                 } else {
                     self.link(index);
@@ -218,7 +217,7 @@ mod tests {
 
     fn fired(wheel: &mut TimerWheel<u64>, now: Instant) -> Vec<u64> {
         let mut fired = Vec::new();
-        wheel.advance(now, |_, payload| fired.push(payload));
+        wheel.advance(now, |payload| fired.push(payload));
         fired
     }
 
@@ -229,14 +228,14 @@ mod tests {
             for lead_ms in [0, 5, 639, 640, 40_961, 1 << 33] {
                 let mut wheel = TimerWheel::new(origin);
                 let start = origin + Duration::from_millis(lead_ms);
-                wheel.advance(start, |_, ()| {});
+                wheel.advance(start, |()| {});
                 let deadline = start + Duration::from_millis(distance_ms);
                 wheel.set(deadline, ());
                 let mut now = start;
                 let mut count = 0;
                 while count == 0 {
                     now = wheel.next_deadline().expect("it has not fired");
-                    wheel.advance(now, |_, ()| count += 1);
+                    wheel.advance(now, |()| count += 1);
                 }
                 assert!(now >= deadline, "early: {distance_ms} after {lead_ms}");
                 let late = now - deadline;
@@ -257,11 +256,14 @@ mod tests {
             (seed >> 33) % below
         };
         let mut now_tick = 0;
+        let mut over: Vec<TimerId> = Vec::new();
         for payload in 0..20_000 {
             let spread = [3, 70, 5_000, 300_000][usize::try_from(random(4)).expect("small")];
             let tick = now_tick + 1 + random(spread);
             let id = wheel.set(origin + Duration::from_millis(tick * TICK_MS), payload);
             model.push((tick, payload, id));
+            // Red when an id that fired cancels the timer in its place.
+            assert!(over.drain(..).all(|id| wheel.cancel(id).is_none()));
             if random(3) == 0 {
                 let victim = usize::try_from(random(model.len() as u64)).expect("small");
                 let (_, payload, id) = model.swap_remove(victim);
@@ -281,6 +283,7 @@ mod tests {
                     .collect();
                 assert_eq!(got.len(), want.len());
                 assert!(ticks.is_sorted());
+                over.extend(want.iter().map(|timer| timer.2));
             }
             let is_any_set = wheel.next_deadline().is_some();
             assert_eq!(is_any_set, !model.is_empty());

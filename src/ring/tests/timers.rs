@@ -3,27 +3,22 @@
 use super::*;
 
 #[test]
-fn timers_fire_in_order_never_early_and_not_when_cancelled() {
+fn timers_fire_in_order_and_never_early() {
     let mut ring = small_ring();
     let start = monotonic_now();
-    let delays = [90, 10, 50, 30, 70, 200];
-    let ids: Vec<TimerId> = delays
-        .iter()
-        .map(|delay| ring.set_timer(start + Duration::from_millis(*delay), Token(*delay)))
-        .collect();
-    ring.cancel_timer(ids[2]);
+    for delay_ms in [90, 10, 50, 30, 70, 200] {
+        ring.set_timer(start + Duration::from_millis(delay_ms), Token(delay_ms));
+    }
     let mut fired = Vec::new();
-    turn_until(&mut ring, |ring, event| {
-        let Event::Timer { token: Token(delay_ms), id } = event else {
+    turn_until(&mut ring, |_, event| {
+        let Event::Timer { token: Token(delay_ms) } = event else {
             panic!("unexpected {event:?}");
         };
-        assert!(ids.contains(&id));
         assert!(start.elapsed() >= Duration::from_millis(delay_ms), "early");
         fired.push(delay_ms);
-        ring.cancel_timer(id); // Fired already: no effect, also not on a new timer in its place.
         delay_ms == 200
     });
-    assert_eq!(fired, [10, 30, 70, 90, 200]);
+    assert_eq!(fired, [10, 30, 50, 70, 90, 200]);
     // It slept in between, instead of going round.
     assert!(ring.counters().turns < 30, "{:?}", ring.counters());
 }
