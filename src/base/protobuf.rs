@@ -26,16 +26,7 @@ pub enum ProtobufFault {
     },
 }
 
-impl ProtobufFault {
-    /// Where in the bytes.
-    pub fn offset_bytes(self) -> usize {
-        match self {
-            Self::Truncated { offset_bytes }
-            | Self::BadVarint { offset_bytes }
-            | Self::BadWireType { offset_bytes, .. } => offset_bytes,
-        }
-    }
-}
+impl ProtobufFault {}
 
 /// One field of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

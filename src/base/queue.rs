@@ -73,16 +73,6 @@ impl<T> QueueSender<T> {
         self.wake.wake();
     }
 
-    /// How many items wait.
-    pub fn len(&self) -> usize {
-        self.sender.len()
-    }
-
-    /// Whether nothing waits.
-    pub fn is_empty(&self) -> bool {
-        self.sender.is_empty()
-    }
-
     /// Whether the receiving end is gone.
     pub fn is_disconnected(&self) -> bool {
         self.sender.is_disconnected()

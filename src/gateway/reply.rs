@@ -59,8 +59,6 @@ pub enum Position {
     BodyBytes(u64),
     /// A line, from 1.
     Line(u64),
-    /// A sample of this time, Unix milliseconds.
-    TimestampMs(i64),
 }
 
 impl Position {
@@ -273,7 +271,6 @@ fn write_refusals(
         match first.position {
             Some(Position::BodyBytes(offset)) => write!(text, " at byte {offset} of the body")?,
             Some(Position::Line(line)) => write!(text, " in line {line}")?,
-            Some(Position::TimestampMs(time)) => write!(text, ", sample at {time} ms")?,
             None => {}
         }
         if let Some(series) = first.series {

@@ -50,13 +50,6 @@ pub struct RequestHead<'a> {
 }
 
 impl<'a> RequestHead<'a> {
-    /// The value of the first header field called `name`, in any case, without the spaces around
-    /// it.
-    pub fn header(&self, name: &str) -> Option<&'a [u8]> {
-        let mut headers = self.headers();
-        headers.find(|(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value)
-    }
-
     /// All header fields in the order sent.
     pub fn headers(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + use<'a> {
         let parsed = self.parsed;

@@ -84,16 +84,6 @@ impl RegistryPage {
         });
     }
 
-    /// Series in it.
-    pub fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// Whether none is in it.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
     /// The frame. The next page begins at `next_position`; `is_end`: there is nothing there yet.
     pub fn encode_frame(&mut self, next_position: u64, is_end: bool) -> Memory {
         self.next_position = next_position;

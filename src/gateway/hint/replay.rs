@@ -101,11 +101,6 @@ impl Replay {
         (cursor.next as usize) < count || !cursor.out.is_empty()
     }
 
-    /// The segment.
-    pub fn segment(&self) -> u64 {
-        self.segment
-    }
-
     /// The next record of which `shard` owns something, if it may have one more.
     pub fn poll_record(&mut self, shard: u32) -> Option<HintRecord> {
         let cursor = self.shards.get_mut(shard as usize)?;

@@ -30,8 +30,6 @@ use super::record::{RECORD_ALIGN_BYTES, Record, RecordHeader, decode_header, rea
 
 /// Groups are whole blocks, and so is the header.
 pub const BLOCK_BYTES: usize = 4096;
-/// A segment of the usual size.
-pub const SEGMENT_BYTES_DEFAULT: u64 = 64 << 20;
 /// Spans of a segment's bytes are below 2 GiB.
 pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 /// The version that is written.

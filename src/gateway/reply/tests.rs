@@ -95,7 +95,7 @@ fn the_first_refusal_is_quoted_last() {
     }
     check(Position::decoded(Endpoint::RemoteWriteV1, 7), None, " at byte 7 of the body");
     check(Position::decoded(Endpoint::VmJson, 7), None, " in line 7");
-    check(Position::TimestampMs(-5), Some("up{a=\"b\"}"), ", sample at -5 ms of up{a=\"b\"}");
+    check(Position::BodyBytes(7), Some("up{a=\"b\"}"), " at byte 7 of the body of up{a=\"b\"}");
     check(Position::Line(1), Some("a\r\nb"), " in line 1 of a\u{fffd}\u{fffd}b");
     let long = "\u{e9}".repeat(150);
     check(Position::Line(1), Some(&long), &format!(" in line 1 of {}", "\u{e9}".repeat(100)));

@@ -399,18 +399,17 @@ fn the_caller_sets_the_limit_of_each_body() {
 }
 
 #[test]
-fn header_lookup_ignores_case() {
+fn header_fields_in_the_order_sent() {
+    // Red when spaces around a value stay, or a name twice is there once.
     let mut reader = RequestReader::new(LIMITS);
     let input =
         b"GET / HTTP/1.1\r\nHost: h\r\nX-A:  one \r\nx-a: two\r\nEmpty:\r\nhigh: \xff\r\n\r\n";
     assert_eq!(reader.read(input), (input.len(), ReadEvent::Head));
     let head = reader.head();
-    assert_eq!(head.header("x-a"), Some(b"one".as_slice()));
-    assert_eq!(head.header("EMPTY"), Some(b"".as_slice()));
-    assert_eq!(head.header("High"), Some(b"\xff".as_slice()));
-    assert_eq!(head.header("absent"), None);
-    let names: Vec<_> = head.headers().map(|(name, _)| name).collect();
-    assert_eq!(names, ["Host", "X-A", "x-a", "Empty", "high"]);
+    let fields: Vec<_> = head.headers().collect();
+    let want: [(&str, &[u8]); 5] =
+        [("Host", b"h"), ("X-A", b"one"), ("x-a", b"two"), ("Empty", b""), ("high", b"\xff")];
+    assert_eq!(fields, want);
 }
 
 mod random;

@@ -51,8 +51,8 @@ pub(super) enum Heard {
     Nothing,
     /// The node proved itself.
     Welcome(Welcome),
-    /// It is there. How long after the ping, if it was the newest.
-    Pong(Pong, Option<Duration>),
+    /// It is there.
+    Pong(Pong),
     /// It closes the link.
     Refused(Refused),
     /// [`Dialled::last`]; [`Dialled::drop_last`] must follow.
@@ -91,11 +91,7 @@ impl Dialled {
         let Some(header) = self.buffer.fill(bytes)? else { return Ok(None) };
         let payload = &self.buffer.last()[FRAME_HEADER_BYTES..];
         let heard = match (&self.stage, header.kind) {
-            (Stage::Open, FrameKind::Pong) => {
-                let pong = Pong::decode(&header, payload)?;
-                let is_newest = pong.number == self.ping_number;
-                Heard::Pong(pong, is_newest.then(|| now.duration_since(self.pinged)))
-            }
+            (Stage::Open, FrameKind::Pong) => Heard::Pong(Pong::decode(&header, payload)?),
             (_, FrameKind::Refused) => Heard::Refused(Refused::decode(&header, payload)?),
             (Stage::Open, _) => {
                 self.heard = now;

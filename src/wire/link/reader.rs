@@ -33,8 +33,7 @@ pub enum ReaderEvent {
         /// Why.
         text: String,
     },
-    /// The connection is of no more use: close it, then say so by [`Reader::handle_closed`]. What
-    /// was asked over it gets no answer.
+    /// The connection is of no more use: close it. What was asked over it gets no answer.
     Close(LinkFault),
 }
 
@@ -59,11 +58,6 @@ impl Reader {
     pub fn handle_connected(&mut self, now: Instant, nonce: [u8; NONCE_BYTES]) {
         let hello = self.dialler.hello(nonce, LinkPurpose::Read);
         self.connection = Some(Dialled::new(now, hello));
-    }
-
-    /// The connection is closed, whoever did it.
-    pub fn handle_closed(&mut self) {
-        self.connection = None;
     }
 
     /// Asks. Given back if no node has proved itself, or too many requests wait to be sent.
@@ -128,11 +122,6 @@ impl Reader {
         self.events.pop_front()
     }
 
-    /// Whether the node was heard within the health timeout.
-    pub fn is_healthy(&self) -> bool {
-        self.silence.is_healthy()
-    }
-
     /// The header of an answer that is to be handed out.
     fn handle_heard(&mut self, now: Instant, heard: Heard) -> Option<FrameHeader> {
         let mut answer = None;
@@ -146,7 +135,7 @@ impl Reader {
             Heard::Welcome(welcome) => {
                 self.events.push_back(ReaderEvent::Welcomed(Box::new(welcome)));
             }
-            Heard::Pong(..) => {}
+            Heard::Pong(_) => {}
             Heard::Frame(header) => match header.kind {
                 FrameKind::RegistryPage
                 | FrameKind::Series

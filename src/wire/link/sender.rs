@@ -13,7 +13,7 @@ use super::dialled::{Dialled, Heard};
 use super::fault::LinkFault;
 use super::kept::{KeptFrames, OutgoingFrame, Window};
 use super::silence::{Silence, SilenceLimits};
-use crate::base::time::{Duration, Instant};
+use crate::base::time::Instant;
 use crate::model::refusal::Refusal;
 use crate::wire::ack::{Ack, AckView, FrameAnswer};
 use crate::wire::frame::{
@@ -155,7 +155,6 @@ pub struct Sender {
     state: Option<(NodeState, u64)>,
     placement_epoch: u64,
     silence: Silence,
-    round_trip: Option<Duration>,
     events: VecDeque<SenderEvent>,
 }
 
@@ -173,7 +172,6 @@ impl Sender {
             state: None,
             placement_epoch: 0,
             silence: Silence::new(now, config.silence),
-            round_trip: None,
             events: VecDeque::new(),
             config,
         }
@@ -319,11 +317,6 @@ impl Sender {
         self.window.credit_bytes
     }
 
-    /// From the last ping to its answer.
-    pub fn round_trip(&self) -> Option<Duration> {
-        self.round_trip
-    }
-
     fn handle_heard(&mut self, now: Instant, heard: Heard) -> Result<(), LinkFault> {
         match heard {
             Heard::Nothing => return Ok(()),
@@ -332,8 +325,7 @@ impl Sender {
                 return Err(LinkFault::Refused);
             }
             Heard::Welcome(welcome) => self.handle_welcome(welcome)?,
-            Heard::Pong(pong, round_trip) => {
-                self.round_trip = round_trip.or(self.round_trip);
+            Heard::Pong(pong) => {
                 let (state, placement_epoch) = (pong.state, pong.placement_epoch);
                 if self.state.replace((state, placement_epoch)) != Some((state, placement_epoch)) {
                     self.events.push_back(SenderEvent::State { state, placement_epoch });
