@@ -28,8 +28,6 @@ pub enum SnapshotCommand {
     /// That was the last piece; answered by `SnapshotDone` once it is on stable storage under its
     /// name.
     End { shard: u32 },
-    /// Drop the one under way. Not answered.
-    Abandon { shard: u32 },
 }
 
 /// From a shard to the job that makes blocks of what leaves its head; done in order. `flush` counts
@@ -71,10 +69,7 @@ impl SnapshotCommand {
     /// The shard that asks.
     pub fn shard(&self) -> u32 {
         match self {
-            Self::Begin { shard, .. }
-            | Self::Piece { shard, .. }
-            | Self::End { shard }
-            | Self::Abandon { shard } => *shard,
+            Self::Begin { shard, .. } | Self::Piece { shard, .. } | Self::End { shard } => *shard,
         }
     }
 }
@@ -87,8 +82,8 @@ pub enum BackgroundEvent {
     /// A piece went to the file; its memory comes back, empty, to be used for another.
     SnapshotPieceWritten { bytes: Vec<u8> },
     /// The snapshot is complete and durable; older ones are gone. The log can let go of what is
-    /// before `position`.
-    SnapshotDone { position: LogPosition },
+    /// before its position.
+    SnapshotDone,
     /// The job has these series and may have more.
     FlushPieceTaken { flush: u64 },
     /// The first `series` of the flush are in durable blocks.
@@ -96,7 +91,7 @@ pub enum BackgroundEvent {
     /// The flush is over: everything is in durable blocks, or why not (errno).
     FlushDone { flush: u64, outcome: Result<(), i32> },
     /// The snapshot could not be written; pieces still on their way are dropped unanswered.
-    SnapshotFailed { position: LogPosition, errno: i32 },
+    SnapshotFailed { errno: i32 },
 }
 
 /// A segment's file, open for the shard's ring.
@@ -104,6 +99,4 @@ pub enum BackgroundEvent {
 pub struct SegmentFile {
     /// Open for writing.
     pub file: OwnedFd,
-    /// Whether it was opened with `O_DIRECT`; not every file system takes it.
-    pub is_direct: bool,
 }

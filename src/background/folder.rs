@@ -17,7 +17,6 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
-use nix::sys::statvfs::statvfs;
 
 use crate::base::bytes::{AlignedBuffer, BUFFER_ALIGN_BYTES};
 use crate::base::chance::Chance;
@@ -190,14 +189,6 @@ impl DataFolder {
         self.remove_remains()
     }
 
-    /// Bytes that are free for this process.
-    pub fn free_bytes(&self) -> Result<u64, FolderFault> {
-        let stat = statvfs(&self.path).map_err(|errno| {
-            fault("ask for the free space of", &self.path)(io::Error::from(errno))
-        })?;
-        Ok(stat.blocks_available() * stat.fragment_size())
-    }
-
     /// Tries a direct write in the folder.
     pub fn probe_direct_io(&self) -> Result<DirectIo, FolderFault> {
         let path = self.path.join("probe.tmp");
@@ -241,11 +232,6 @@ impl DataFolder {
 }
 
 impl NewIncarnation {
-    /// What the manifest will say.
-    pub fn manifest(&self) -> &Manifest {
-        &self.manifest
-    }
-
     /// The folder of one of its shards.
     pub fn shard_folder(&self, shard: u32) -> PathBuf {
         shard_folder(&self.folder, shard)

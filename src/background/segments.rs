@@ -109,19 +109,18 @@ async fn fill_with_zeros(file: &impl DiskFile, bytes: u64) -> Result<(), i32> {
 /// A write that is in flight when the process is killed lands after its end; the kernel keeps the
 /// lock as long, and replay waits for it.
 fn open_for_ring(path: &Path) -> io::Result<SegmentFile> {
-    let (file, is_direct) = open_past_cache(path)?;
+    let file = open_past_cache(path)?;
     file.try_lock()?;
-    Ok(SegmentFile { file: file.into(), is_direct })
+    Ok(SegmentFile { file: file.into() })
 }
 
-fn open_past_cache(path: &Path) -> io::Result<(File, bool)> {
+fn open_past_cache(path: &Path) -> io::Result<File> {
     let direct = OpenOptions::new().write(true).custom_flags(libc::O_DIRECT).open(path);
     match direct {
-        Ok(file) => Ok((file, true)),
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-            Ok((OpenOptions::new().write(true).open(path)?, false))
+            OpenOptions::new().write(true).open(path)
         }
-        Err(error) => Err(error),
+        opened => opened,
     }
 }
 

@@ -34,7 +34,7 @@ pub(super) async fn run(shards: &[Shard], commands: flume::Receiver<SnapshotComm
                         open[index] = Some(snapshot);
                         continue;
                     }
-                    Err(errno) => BackgroundEvent::SnapshotFailed { position, errno },
+                    Err(errno) => BackgroundEvent::SnapshotFailed { errno },
                 }
             }
             // After a failure nothing is open, and the pieces on their way go nowhere.
@@ -49,12 +49,6 @@ pub(super) async fn run(shards: &[Shard], commands: flume::Receiver<SnapshotComm
                 None => continue,
                 Some(snapshot) => finish(snapshot).await,
             },
-            SnapshotCommand::Abandon { .. } => {
-                if let Some(snapshot) = open[index].take() {
-                    snapshot.remove().await;
-                }
-                continue;
-            }
         };
         if let BackgroundEvent::SnapshotFailed { errno, .. } = &answer {
             let cause = io::Error::from_raw_os_error(*errno);
@@ -67,16 +61,14 @@ pub(super) async fn run(shards: &[Shard], commands: flume::Receiver<SnapshotComm
 
 async fn fail(snapshot: Option<OpenSnapshot<DirectDisk>>, errno: i32) -> BackgroundEvent {
     let snapshot = snapshot.expect("the one whose piece failed");
-    let position = snapshot.position;
     snapshot.remove().await;
-    BackgroundEvent::SnapshotFailed { position, errno }
+    BackgroundEvent::SnapshotFailed { errno }
 }
 
 async fn finish(snapshot: OpenSnapshot<DirectDisk>) -> BackgroundEvent {
-    let position = snapshot.position;
     match snapshot.finish().await {
-        Ok(()) => BackgroundEvent::SnapshotDone { position },
-        Err(errno) => BackgroundEvent::SnapshotFailed { position, errno },
+        Ok(()) => BackgroundEvent::SnapshotDone,
+        Err(errno) => BackgroundEvent::SnapshotFailed { errno },
     }
 }
 

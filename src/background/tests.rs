@@ -108,9 +108,7 @@ impl PlainShard {
         }
         send(SnapshotCommand::End { shard: 0 });
         let event = self.next_event();
-        assert!(
-            matches!(event, BackgroundEvent::SnapshotDone { position: done } if done == position)
-        );
+        assert!(matches!(event, BackgroundEvent::SnapshotDone), "{event:?}");
         self.log.finish_snapshot(position);
         self.do_requests();
         position
@@ -308,7 +306,7 @@ fn a_missing_folder_is_an_answer_and_not_a_crash() {
     assert_eq!(outcome.map(|_| ()), Err(libc::ENOENT));
     sender.try_send_snapshot(SnapshotCommand::Begin { shard: 0, position: FIRST }).expect("room");
     let event = events.recv_timeout(PATIENCE).expect("an answer");
-    assert!(matches!(event, BackgroundEvent::SnapshotFailed { errno: libc::ENOENT, .. }));
+    assert!(matches!(event, BackgroundEvent::SnapshotFailed { errno: libc::ENOENT }));
     drop(sender);
     background.join().expect("an executor that ran");
 }
@@ -323,7 +321,6 @@ fn one_process_a_folder_and_the_same_node_at_each_start() {
     let pid = std::process::id();
     assert!(matches!(&fault, FolderFault::Locked { pid: Some(found), .. } if *found == pid));
     assert!(fault.to_string().contains(&format!("process {pid} has locked it")), "{fault}");
-    assert!(first.free_bytes().expect("a number") > 0);
     let direct = first.probe_direct_io().expect("a disk");
     assert!(matches!(direct, DirectIo::Works | DirectIo::Refused));
     drop(first);

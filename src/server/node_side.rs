@@ -210,8 +210,8 @@ impl NodeSide {
                     self.flush_waiters.clear();
                 }
             }
-            BackgroundEvent::SnapshotDone { .. } => node.handle_snapshot_done(Ok(())),
-            BackgroundEvent::SnapshotFailed { errno, .. } => {
+            BackgroundEvent::SnapshotDone => node.handle_snapshot_done(Ok(())),
+            BackgroundEvent::SnapshotFailed { errno } => {
                 let error = std::io::Error::from_raw_os_error(errno);
                 let shard = self.shard;
                 tracing::warn!(shard, %error, "cannot write a snapshot; the log is kept");

@@ -420,14 +420,14 @@ fn write_snapshot(
     }
     send(SnapshotCommand::End { shard })?;
     match answers.recv().map_err(|_| gone())? {
-        BackgroundEvent::SnapshotDone { .. } => Ok(()),
+        BackgroundEvent::SnapshotDone => Ok(()),
         event => Err(snapshot_fault(&event)),
     }
 }
 
 fn snapshot_fault(event: &BackgroundEvent) -> RecoverFault {
     let errno = match event {
-        BackgroundEvent::SnapshotFailed { errno, .. } => *errno,
+        BackgroundEvent::SnapshotFailed { errno } => *errno,
         _ => libc::EIO,
     };
     RecoverFault::Snapshot(io::Error::from_raw_os_error(errno))
