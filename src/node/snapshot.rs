@@ -77,6 +77,7 @@ impl SnapshotCourse {
     }
 
     /// The same in pieces of so many bytes.
+    #[cfg(test)]
     pub fn with_piece_bytes(self, piece_bytes: usize) -> Self {
         Self { piece_bytes, ..self }
     }

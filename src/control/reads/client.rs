@@ -115,11 +115,6 @@ impl NodeClient {
         Ok(Self { node: Arc::new(Node { dialling, chance, questions, status, idle }) })
     }
 
-    /// Where the node is dialled.
-    pub fn address(&self) -> std::net::SocketAddr {
-        self.node.dialling.address
-    }
-
     /// How the node is, now and from now on. Its [`Welcome`] says who it is, its incarnation,
     /// shards and ports.
     pub fn status(&self) -> watch::Receiver<NodeStatus> {

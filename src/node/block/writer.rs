@@ -179,16 +179,6 @@ impl BlockWriter {
         }
     }
 
-    /// Whether nothing was written yet.
-    pub fn is_empty(&self) -> bool {
-        self.series == 0
-    }
-
-    /// Bytes written so far, without what comes at the end.
-    pub fn bytes(&self) -> u64 {
-        self.offset() + self.pages.len() as u64
-    }
-
     /// Adds a series with its chunks, at least one, in time order and not overlapping.
     ///
     /// `labels` are canonical, and above those of the series before.

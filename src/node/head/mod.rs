@@ -74,7 +74,8 @@ pub struct HeadLimits {
     pub bytes_max: u64,
 }
 
-/// The default of [`HeadLimits::out_of_order_window_ms`]: one hour.
+/// [`HeadLimits::out_of_order_window_ms`] of tests: an hour, as by default.
+#[cfg(test)]
 pub const OUT_OF_ORDER_WINDOW_MS: i64 = 3_600_000;
 
 /// A place in the columns of a head, which a series has while it is there. `u32::MAX` is none.
@@ -364,11 +365,6 @@ impl Head {
     pub fn identity(&self, id: SeriesId) -> (TenantId, SeriesHash) {
         let Row(row) = self.row_of(id);
         (self.index.tenant_of(row), self.hash[row as usize])
-    }
-
-    /// Appends the canonical label bytes of a known series.
-    pub fn encode_labels(&self, id: SeriesId, out: &mut Vec<u8>) {
-        self.index.encode_labels(self.row_of(id).0, out);
     }
 
     /// For a select to hold while it runs: what leaves meanwhile is not used again before it is

@@ -269,7 +269,7 @@ fn absorbing_twice_changes_nothing() {
         for id in 0..5 {
             assert_eq!(read(&loaded, id), read(&head, id));
             let mut labels = Vec::new();
-            loaded.encode_labels(SeriesId(id), &mut labels);
+            loaded.index().encode_labels(loaded.row_of(SeriesId(id)).0, &mut labels);
             assert_eq!(labels, labels_of(id));
         }
     }

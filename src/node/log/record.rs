@@ -191,11 +191,6 @@ impl<'a> Record<'a> {
         self.header.numbers.run_sequence
     }
 
-    /// The segment it lies in.
-    pub fn segment(&self) -> u64 {
-        self.header.numbers.segment
-    }
-
     /// Bytes that it takes in the log.
     pub fn len_bytes(&self) -> u64 {
         u64::from(self.header.record_len)
