@@ -292,8 +292,8 @@ async fn replicas_make_up_for_what_the_other_missed() {
 
 #[tokio::test]
 async fn memory_wins_over_blocks_also_from_afar() {
-    // Red if the layer is not said, or not looked at: what was deleted or written anew in memory
-    // would come back from a block.
+    // Red if the layer is not said (`AnswerSender::pass_on`), lost on the way (`SeriesView`) or not
+    // looked at (`Runs::take`): what was written anew in memory would come back from a block.
     let labels = [("__name__", "up")];
     let head = spawn_shard(vec![series(&labels, &[(5_000, 1.0), (7_000, 1.0)])]);
     let below = series(&labels, &[(1_000, 2.0), (5_000, 2.0), (6_000, 2.0)]);
