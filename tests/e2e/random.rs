@@ -1,9 +1,11 @@
 //! Random choices of a test from one seed, which is printed so that a failure can be repeated.
 
+#[path = "../random/split_mix.rs"]
+mod split_mix;
+
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// SplitMix64: small, and the same on every machine.
-pub struct Random(u64);
+pub use split_mix::Random;
 
 impl Random {
     /// Takes the seed of `TIDEGATE_SEED`, else a new one, and prints it.
@@ -12,21 +14,6 @@ impl Random {
         let seed = given.map_or_else(new_seed, |text| text.parse().expect("a number as seed"));
         eprintln!("repeat this run with TIDEGATE_SEED={seed}");
         Self(seed)
-    }
-
-    /// The next 64 bits.
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// A number below `end`, which is not 0.
-    pub fn below(&mut self, end: usize) -> usize {
-        let end = u64::try_from(end).expect("64 bits");
-        usize::try_from(self.next() % end).expect("below a usize")
     }
 
     /// A number from `start` to `end`, without `end`.
