@@ -148,6 +148,35 @@ fn a_node_owns_a_slot_once() {
     }
 }
 
+/// What zones allow, of all slots, for each node: by right, and after the contest. Red when `shares`
+/// leaves out the weights within a zone, that a node owns a slot once, or that a zone does: once at
+/// most where zones suffice for all owners, once at least where they do not.
+#[test]
+fn zones_bend_what_weights_ask_for() {
+    #[track_caller]
+    fn check(replication: u8, nodes: &[(&str, u32, f64)]) {
+        let mut placed = Chance::new(18).nodes(nodes.len(), 0);
+        placed.sort_by_key(|node| node.id);
+        for (node, (zone, weight, _)) in placed.iter_mut().zip(nodes) {
+            (node.zone, node.weight) = (Some((*zone).into()), *weight);
+        }
+        let document = found(replication, placed);
+        let plan = plan_of(&document, &document);
+        for (change, (.., share)) in plan.groups[0].nodes.iter().zip(nodes) {
+            let want = share * f64::from(SLOT_COUNT);
+            assert!((change.fair_after / want - 1.0).abs() < 1e-6, "by right {want}: {change:?}");
+            let owned = f64::from(change.slots_after);
+            assert!((owned / want - 1.0).abs() < 0.01, "{want}: {change:?}");
+        }
+    }
+    check(2, &[("a", 100, 0.25), ("a", 300, 0.75), ("b", 100, 0.5), ("b", 100, 0.5)]);
+    let third = 1.0 / 3.0;
+    check(2, &[("a", 900, 1.0), ("a", 100, third), ("a", 100, third), ("a", 100, third)]);
+    let half = ("a", 100, 0.5);
+    check(3, &[half, half, half, half, ("b", 1, 1.0)]);
+    check(2, &[("a", 500, 0.5), ("a", 500, 0.5), ("b", 100, 0.5), ("c", 100, 0.5)]);
+}
+
 /// Another weight moves what the node gains or loses, and nothing else.
 #[test]
 fn another_weight_moves_only_what_it_asks_for() {
@@ -175,6 +204,7 @@ fn more_replicas_keep_the_owners() {
     let two = one.with_replication(0, 2).expect("nodes enough");
     let plan = plan_of(&one, &two);
     assert_eq!(plan.groups[0].slots_moved, u32::from(SLOT_COUNT));
+    assert_eq!(plan.groups[0].slots_owned_after, 2 * u32::from(SLOT_COUNT));
     assert_eq!(plan.groups[0].nodes.iter().map(|node| node.slots_lost).sum::<u32>(), 0);
 }
 

@@ -94,10 +94,25 @@ fn faults_name_the_field() {
         |d| d.nodes.iter_mut().for_each(|n| n.group = Some("hot".into())),
         "nodes: all nodes are in groups",
     );
-    for link in ["", "a", "a:", ":1", "a:0", "a:65536", "a:+1", "a:01", "a b:1", "[::1:1", "::1:1"]
-    {
+    let links = ["", "a", "a:", ":1", "a:0", "a:65536", "a:+1", "a:01", "a b:1", "[::1:1", "::1:1"];
+    for link in links.into_iter().chain(["[::g]:1", "[127.0.0.1]:1"]) {
         check(|d| d.nodes[0].link = link.into(), "nodes[0].link (of ");
     }
+}
+
+/// Red without the check of the whole: it could be written, and not read again.
+#[test]
+fn a_document_that_is_too_long_is_refused() {
+    let matcher = Matcher::equal(&"a".repeat(1024), &"b".repeat(1024));
+    let rule = TagRule { matchers: vec![matcher; 16], group: "hot".into() };
+    let with = |count| {
+        let strategy =
+            Strategy::Tags { rules: vec![rule.clone(); count], within: SlotRule::Hash {} };
+        PlacementDocument { strategy, ..good() }.check()
+    };
+    assert_eq!(with(31), Ok(()));
+    let fault = with(32).expect_err("longer than a document may be");
+    assert_eq!(fault.cause, Cause::TooLong { bytes_max: DOCUMENT_BYTES_MAX });
 }
 
 #[test]

@@ -209,6 +209,9 @@ fn only_chosen_labels_decide() {
     let canonical = canonical_of(&[("__name__", "up"), ("job", "a")]);
     let hash = SeriesHash::of(TenantId(4), &canonical);
     assert_ne!(placement.router().place(TenantId(4), hash, &canonical).slot, base);
+    // Red if all labels are not the series' own hash, which its shard is found by too.
+    let by_all = self::placement(Strategy::Hash {});
+    assert_eq!(place(&by_all, &canonical).1, SeriesHash::of(TENANT, &canonical).slot());
 }
 
 /// A hundred thousand values fill the slots as balls fill urns: chained hashes are uniform.

@@ -12,6 +12,46 @@ fn founders(world: &World) -> Option<usize> {
     world.newest(0).map(|document| document.nodes.len())
 }
 
+/// Red if a list that still changes is believed, or one that is said again counts as another.
+#[test]
+fn seeds_found_a_fleet_when_they_stay_the_same() {
+    let mut world = World::new(3, 1, &config());
+    world.seed(&[1, 2]);
+    world.run(0.8);
+    world.seed(&[1, 2, 3]);
+    for _ in 0..3 {
+        world.run(0.3);
+        world.seed(&[1, 2, 3]);
+    }
+    assert_eq!(world.epochs(), [0, 0, 0]);
+    world.run(0.2);
+    assert_eq!(world.epochs(), [1, 1, 1]);
+}
+
+/// Red if a node founds a fleet that may belong to one, or if what it lacks is not said.
+#[test]
+fn a_node_that_may_belong_to_a_fleet_founds_none() {
+    let mut world = World::new(0, 1, &lone());
+    world.seed(&[1]);
+    let told = |world: &mut World| {
+        world.run(15.0);
+        let faults = world.status_of(0).faults;
+        assert_eq!(faults.len(), 1, "{faults:?}");
+        faults.into_iter().next().expect("one")
+    };
+    let (at, now) = (address(1), world.now);
+    world.gateways[0].hangs_at = Some(at);
+    world.gateways[0].follower.handle_lost(now, at, "connection refused".into());
+    assert!(told(&mut world).contains("10.0.0.1:9010: connection refused. Start"));
+    let met = Met { node: NodeId(7), incarnation: 1, shards: vec![at], read: v6(1) };
+    world.gateways[0].follower.handle_met(world.now, at, met);
+    assert!(told(&mut world).contains(": it has not said yet whether it belongs to a fleet"));
+    let (zone, group, documents) = (None, None, Vec::new());
+    let answer = Answer::Documents { newest_epoch: 3, documents, zone, group };
+    world.gateways[0].follower.handle_answer(world.now, at, answer);
+    assert!(told(&mut world).contains(": it belongs to a fleet, whose documents are awaited"));
+}
+
 /// Red if every address of a name is waited for, or a node counts for each of its addresses.
 #[test]
 fn families_of_a_name_are_ways_to_one_node() {
@@ -75,7 +115,7 @@ fn a_family_is_done_without_only_if_the_other_may_stand_for_it() {
     check(&[(a, None)], &[a, a6], Some(1));
     check(&[(a6, None)], &[a, a6], Some(1));
     check(&[(a, None), (b, None)], &[a, b, a6, b6], Some(2));
-    // Red if a family that is not complete counts.
+    // Red if a family that is not complete founds a fleet.
     check(&[(a, None)], &[a, b, a6], None);
     check(&[(a, None)], &[a, b, a6, b6], None);
     // Red if a silent family may have more nodes than those that are there.
@@ -124,6 +164,45 @@ fn a_node_that_was_met_is_missed() {
     assert_eq!(founders(&world), Some(2));
 }
 
+/// One that listened at both addresses, and starts again with one. Red if it counts as another node
+/// that is missed.
+#[test]
+fn a_node_that_left_one_of_its_addresses_is_not_missed() {
+    let mut world = World::new(1, 1, &lone());
+    world.nodes[0].also = Some(v6(1));
+    world.seed_names(&[named("n:1", &[address(1), v6(1)]), named("later:1", &[])]);
+    world.run(3.0);
+    world.nodes[0].also = None;
+    world.seed_names(&[named("n:1", &[address(1), v6(1)])]);
+    world.run(8.0);
+    assert_eq!(founders(&world), Some(1));
+}
+
+/// Red if a silent address is not shown that the placement names, or that a family has which is
+/// not complete.
+#[test]
+fn silent_addresses_that_count_are_shown() {
+    let silent = |world: &mut World| -> Vec<String> {
+        world.status_of(0).silent.into_iter().map(|silent| silent.address).collect()
+    };
+    let mut world = World::new(2, 1, &lone());
+    world.nodes[1].address = v6(2);
+    world.seed_names(&[named("n:1", &[address(1), v6(2)])]);
+    world.run(3.0);
+    assert_eq!((founders(&world), silent(&mut world)), (Some(2), vec![]));
+    world.nodes[1].is_up = false;
+    // A gateway that has not met the second.
+    world.gateways = World::new(0, 1, &lone()).gateways;
+    world.seed_names(&[named("n:1", &[address(1), v6(2)])]);
+    world.run(3.0);
+    assert_eq!(silent(&mut world), [v6(2).to_string()]);
+
+    let mut world = World::new(1, 1, &lone());
+    world.seed_names(&[named("n:1", &[address(1), address(2), v6(1)])]);
+    world.run(3.0);
+    assert_eq!(silent(&mut world), [address(2).to_string(), v6(1).to_string()]);
+}
+
 /// Red if one of those that are waited for is not named, or nothing is said about what to do.
 #[test]
 fn it_is_said_who_is_waited_for_and_what_to_do() {
@@ -131,7 +210,10 @@ fn it_is_said_who_is_waited_for_and_what_to_do() {
     world.nodes[2].is_up = false;
     let all = named("all:1", &[address(1), address(2), address(3)]);
     world.seed_names(&[all.clone(), named("b:1", &[]), Seed::at(address(4))]);
-    world.run(30.0);
+    // Red if nodes that are only just starting are complained of.
+    world.run(9.0);
+    assert_eq!(world.status_of(0).faults, [""; 0]);
+    world.run(21.0);
     assert_eq!(world.epochs(), [0, 0, 0]);
     let want = "cannot found the fleet before all of its nodes answer; waiting for \
         all:1: 10.0.0.1:9030: nobody answers there, \

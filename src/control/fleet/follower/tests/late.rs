@@ -40,7 +40,11 @@ fn voted() -> World {
 }
 
 fn weights() -> Command {
-    let weights = BTreeMap::from([(address(2).to_string(), 50)]);
+    weight(50)
+}
+
+fn weight(weight: u32) -> Command {
+    let weights = BTreeMap::from([(address(2).to_string(), weight)]);
     Command::Apply(Change { weights, ..Change::default() })
 }
 
@@ -72,6 +76,44 @@ fn what_was_decided_late_hides_no_samples() {
         assert_eq!(world.asked(gateway, told_ms), [1, 2, 3], "{gateway}");
         // Red if it never ends: a node of it may be gone for good.
         assert_eq!(world.asked(gateway, told_ms + 10_000), [3], "{gateway}");
+    }
+}
+
+/// Red if the word on a document counts for those before it that the node was told in time, by a
+/// gateway that read along or by one that comes later.
+#[test]
+fn a_word_on_one_document_is_none_on_those_before() {
+    let mut world = founded(&config());
+    assert!(world.plan_of(0, weights()).is_done);
+    let second_ms = world.now.unix_ms;
+    world.skip(HOUR_MS);
+    assert!(world.plan_of(0, weight(70)).is_done);
+    let late = World::new(0, 1, &config()).gateways.pop().expect("one");
+    world.gateways.push(late);
+    world.seed(&[1, 2, 3]);
+    world.run(5.0);
+    for gateway in 0..3 {
+        assert_eq!(world.asked(gateway, second_ms + 60_000), [2], "{gateway}");
+    }
+}
+
+/// Red if a node that was never told the second document is believed to have left the first before
+/// it heard of the third.
+#[test]
+fn a_node_that_missed_a_document_kept_the_one_before() {
+    let mut world = founded(&config());
+    world.nodes[2].is_up = false;
+    assert!(world.plan_of(0, weights()).is_done);
+    assert!(world.plan_of(0, weight(70)).is_done);
+    let third = world.newest(0).expect("a fleet").clone();
+    world.skip(HOUR_MS);
+    let told_ms = world.now.unix_ms;
+    let third = Saved::Document(Learned::at(Arc::new(third), told_ms));
+    world.nodes[2].acceptor.apply_saved(third);
+    world.nodes[2].is_up = true;
+    world.run(5.0);
+    for gateway in [0, 1] {
+        assert_eq!(world.asked(gateway, told_ms), [1, 2, 3], "{gateway}");
     }
 }
 
