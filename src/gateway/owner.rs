@@ -131,6 +131,7 @@ impl Owner {
     /// more.
     pub fn handle_route(&mut self, route: Route) {
         self.route = route;
+        self.behind.note_left(&self.route);
         let mut runs = Vec::new();
         for OwnerLane { lane, parked, .. } in &mut self.lanes {
             lane.set_epoch(self.route.epoch());
@@ -360,12 +361,14 @@ impl Owner {
         self.split.resize_with(self.lanes.len(), Vec::new);
         self.split.iter_mut().for_each(Vec::clear);
         let part = self.parts.get(key);
-        let is_split = part.hint.is_some_and(|hint| {
-            // One that the placement does not have any more: whoever owns its series now.
-            self.route.split_to_node(hint.node, &part.batch, &mut self.split)
-        });
-        if !is_split {
-            self.route.split(part.tenant, &part.batch, &part.bytes, &mut self.split);
+        let (tenant, batch, bytes) = (part.tenant, &part.batch, &part.bytes);
+        let Some(node) = part.hint.map(|hint| hint.node) else {
+            return self.route.split(tenant, batch, bytes, &mut self.split);
+        };
+        // Of one that the placement does not have any more: to whoever owns its series now.
+        let has_left = self.behind.find(node).is_some_and(|behind| behind.has_left);
+        if has_left || !self.route.split_to_node(node, batch, &mut self.split) {
+            self.route.split_and_to_node(node, (tenant, batch, bytes), &mut self.split);
         }
     }
 

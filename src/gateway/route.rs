@@ -127,12 +127,28 @@ impl Route {
         series: &mut [Vec<u32>],
     ) -> bool {
         let Some(lanes) = self.lanes_to(node) else { return false };
-        let shard_count = u32::try_from(lanes.len()).expect("at most 1024");
         for (place, hash) in (0u32..).zip(&batch.hash) {
-            let lane = lanes[hash.slot().shard(shard_count) as usize];
-            series[usize::from(lane)].push(place);
+            series[usize::from(lane_among(lanes, *hash))].push(place);
         }
         true
+    }
+
+    /// As [`Route::split`], and to the shards of `node`, whatever it owns.
+    pub fn split_and_to_node(
+        &self,
+        node: NodeId,
+        (tenant, batch, bytes): (TenantId, &SeriesBatch, &RequestBytes),
+        series: &mut [Vec<u32>],
+    ) {
+        let to_node = self.lanes_to(node);
+        for (index, place) in (0..batch.len()).zip(0u32..) {
+            let owners = self.lanes_of(tenant, (batch, index), bytes);
+            let own = to_node.map(|lanes| lane_among(lanes, batch.hash[index]));
+            let own = own.filter(|lane| !owners.as_slice().contains(lane));
+            for lane in owners.as_slice().iter().copied().chain(own) {
+                series[usize::from(lane)].push(place);
+            }
+        }
     }
 
     /// Appends to `series[lane]` the places in `batch` of the series that the lane takes.
@@ -149,6 +165,12 @@ impl Route {
             }
         }
     }
+}
+
+/// Of the lanes to a node's shards, that of a series.
+fn lane_among(lanes: &[u16], hash: SeriesHash) -> u16 {
+    let shard_count = u32::try_from(lanes.len()).expect("at most 1024");
+    lanes[hash.slot().shard(shard_count) as usize]
 }
 
 impl Placed {

@@ -7,6 +7,7 @@
 use hashbrown::HashMap;
 
 use crate::gateway::request::SeriesBatch;
+use crate::gateway::route::Route;
 use crate::model::placement::NodeId;
 use crate::model::series::SeriesHash;
 
@@ -24,6 +25,9 @@ pub(super) struct Behind {
     pub(super) making: u32,
     /// Whether some are durable, and not known to be delivered.
     pub(super) is_kept: bool,
+    /// Whether it was in no placement since the oldest of them: some went to whoever owned their
+    /// series then, and those have to get what comes behind them too.
+    pub(super) has_left: bool,
     series: HashMap<SeriesHash, i64>,
     /// Of all others.
     others_ms: i64,
@@ -47,10 +51,18 @@ impl Behinds {
         let known = self.0.iter().position(|behind| behind.node == node);
         let place = known.unwrap_or_else(|| {
             let (series, others_ms) = (HashMap::new(), i64::MIN);
-            self.0.push(Behind { node, making: 0, is_kept: false, series, others_ms });
+            let (is_kept, has_left) = (false, false);
+            self.0.push(Behind { node, making: 0, is_kept, has_left, series, others_ms });
             self.0.len() - 1
         });
         &mut self.0[place]
+    }
+
+    /// Notes who is not in the placement that is followed.
+    pub(super) fn note_left(&mut self, route: &Route) {
+        for behind in self.0.iter_mut().filter(|_| route.epoch() > 0) {
+            behind.has_left |= route.lanes_to(behind.node).is_none();
+        }
     }
 
     /// Forgets `node` if no hint is on its way there.
@@ -81,8 +93,14 @@ impl Behind {
 
     /// All hints that were noted are delivered.
     pub(super) fn clear(&mut self) {
+        self.has_left = false;
         self.series.clear();
         self.others_ms = i64::MIN;
+    }
+
+    /// The lanes that hints of it go by; `None`: by any, to whoever owns their series.
+    pub(super) fn lanes<'route>(&self, route: &'route Route) -> Option<&'route [u16]> {
+        route.lanes_to(self.node).filter(|_| !self.has_left)
     }
 
     /// The newest time that a hint of the series may have.

@@ -13,7 +13,7 @@ use crate::model::placement::{NodeId, PlacedNode, Placement, PlacementDocument, 
 use crate::model::series::SeriesId;
 use crate::wire::frame::check_frame;
 
-const NAMES: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
+pub(in crate::gateway) const NAMES: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
 
 pub(in crate::gateway) fn placement(
     epoch: u64,

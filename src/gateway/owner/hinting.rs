@@ -90,6 +90,7 @@ impl Owner {
         let behind = self.behind.of(node);
         behind.note_all(until_ms);
         behind.is_kept = true;
+        self.behind.note_left(&self.route);
     }
 
     /// No hint for `node` is left, but for those that are not kept yet.
@@ -106,6 +107,7 @@ impl Owner {
                 }
             }
         }
+        self.behind.note_left(&self.route);
         self.behind.forget_drained(node);
     }
 
@@ -184,8 +186,7 @@ impl Owner {
         let mut nodes = Vec::new();
         for behind in self.behind.iter() {
             let could_undo = |index: u32| behind.could_undo(&part.batch, index as usize);
-            let is_undoable = match self.route.lanes_to(behind.node) {
-                // Hints for a node that has left go to whoever owns their series now.
+            let is_undoable = match behind.lanes(&self.route) {
                 None => (0..).take(part.batch.len()).any(could_undo),
                 Some(lanes) => {
                     let split = |lane: &u16| self.split.get(usize::from(*lane));
@@ -291,7 +292,7 @@ impl Owner {
     ) -> Vec<(u32, Range<u32>)> {
         let Some(behind) = self.behind.find(node) else { return Vec::new() };
         let part = self.parts.get(key);
-        let series: Vec<u32> = match self.route.lanes_to(node) {
+        let series: Vec<u32> = match behind.lanes(&self.route) {
             None => (0..).take(part.batch.len()).collect(),
             Some(lanes) => {
                 let is_up = |lane: &&u16| !down.contains(*lane);

@@ -1,9 +1,11 @@
 //! Hints in the order of what they are of, and the last word of what came last.
 
 use super::*;
+use crate::gateway::hint::replay::HintNumber;
 use crate::gateway::owner::AckPolicy;
-use crate::gateway::owner::fleet_tests::{ack, answers, eight, owner, send};
+use crate::gateway::owner::fleet_tests::{NAMES, ack, answers, eight, owner, placement, send};
 use crate::gateway::owner::tests::part;
+use crate::gateway::route::Route;
 use crate::model::labels::LabelLimits;
 use crate::model::placement::NodeId;
 use crate::model::refusal::Refusal;
@@ -187,6 +189,35 @@ fn what_became_a_hint_as_its_node_went_has_not_the_last_word() {
         ack(&mut owner, lane, (sequence, new), &[]);
     }
     assert_eq!(hints(&mut owner), [(9, 2.0)], "behind the hint of 1.0");
+}
+
+/// Red when a hint of a node that has left, and is back, goes there alone although older ones of the
+/// same samples went to others meanwhile: those keep the older value.
+#[test]
+fn hints_of_a_node_that_is_back_go_where_older_ones_went() {
+    let mut owner = owner(2, 1, AckPolicy::All).with_hints();
+    let route = |epoch, nodes: u16| {
+        let lanes = (0..nodes).map(|lane| vec![lane]).collect();
+        Route::placed(placement(epoch, nodes.into(), 1), lanes)
+    };
+    let hint = |index| HintOrigin { node: NodeId(2), number: HintNumber { segment: 1, index } };
+    let value_of_all = |value| {
+        let sample = [(5, value)];
+        let series: Vec<_> = NAMES.iter().map(|name| (*name, &sample[..])).collect();
+        let part = part(0, &series);
+        HintPart { batch: part.batch, bytes: part.bytes, ..HintPart::default() }
+    };
+    owner.handle_waiting(NodeId(2), 5);
+    owner.handle_route(route(2, 1));
+    owner.handle_hint(hint(1), value_of_all(1.0));
+    let (sequence, times, new) = send(&mut owner, 0);
+    assert_eq!(times.len(), 8, "all of it goes to the only one who is left");
+    ack(&mut owner, 0, (sequence, new), &[]);
+    owner.handle_route(route(3, 2));
+    owner.handle_hint(hint(2), value_of_all(2.0));
+    let owned = send(&mut owner, 0).1.len();
+    assert_eq!(send(&mut owner, 1).1.len(), 8, "it lacks them");
+    assert!((1..8).contains(&owned), "{owned}: those that it owns now");
 }
 
 /// Red when a gateway that starts with hints, and hears nothing of its fleet yet, panics at what
