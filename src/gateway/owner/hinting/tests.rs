@@ -100,7 +100,7 @@ fn a_hint_that_was_refused_is_not_waited_for() {
                 }
                 HintCommand::Read { node, shard } => logs.log_mut(node).handle_read(shard),
                 HintCommand::Pause { node, shard } => logs.log_mut(node).handle_pause(shard),
-                _ => {}
+                HintCommand::Delivered { .. } => {}
             }
         }
         while let Some((node, event)) = logs.poll_event() {
