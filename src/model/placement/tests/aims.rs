@@ -148,9 +148,9 @@ fn a_node_owns_a_slot_once() {
     }
 }
 
-/// What zones allow, of all slots, for each node: by right, and after the contest. Red when `shares`
-/// leaves out the weights within a zone, that a node owns a slot once, or that a zone does: once at
-/// most where zones suffice for all owners, once at least where they do not.
+/// What zones allow, of all slots, for each node: by right, and after the contest. Red when
+/// `shares` leaves out the weights within a zone, that a node owns a slot once, or that a zone does
+/// where zones suffice for all owners.
 #[test]
 fn zones_bend_what_weights_ask_for() {
     #[track_caller]
