@@ -286,8 +286,8 @@ impl Owner {
         self.parts.is_empty() && self.answers.is_empty()
     }
 
-    /// Whether the lanes that a hint for `node` may take are at most half full: the rest is for live
-    /// samples.
+    /// Whether the lanes that a hint for `node` may take are at most half full: the rest is for
+    /// live samples.
     pub fn has_room_for_hint(&self, node: NodeId) -> bool {
         let is_free = |one: &OwnerLane| {
             let is_empty = !one.lane.has_frames_to_send() && one.lane.frames_waiting().1 == 0;

@@ -37,8 +37,8 @@ enum Stop {
     Block(u64, BlockFault),
 }
 
-/// Answers `select`. An `Err` says that the disk failed, and that the asker was told. `tell_lost` is
-/// called when a block was set aside, before the asker hears the end.
+/// Answers `select`. An `Err` says that the disk failed, and that the asker was told. `tell_lost`
+/// is called when a block was set aside, before the asker hears the end.
 pub async fn answer<D: Disk>(
     store: &BlockStore<D>,
     select: BlockSelect,

@@ -2,9 +2,9 @@
 //! keeper hands out goes to the owner. Pure.
 //!
 //! In: which nodes are up, what the keeper says, time. Out: commands. A node's hints are asked for
-//! while its links are up; what it could not take is asked for again later. What is handed out waits
-//! here while the lanes to the node are full. Hints for a node that the placement does not have any
-//! more go to whoever owns their series now.
+//! while its links are up; what it could not take is asked for again later. What is handed out
+//! waits here while the lanes to the node are full. Hints for a node that the placement does not
+//! have any more go to whoever owns their series now.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
