@@ -9,8 +9,9 @@ use crate::steps::Steps;
 
 /// The health timeout, the timer's quarter of a second, and the way of a sample.
 const WITH_A_NODE_THAT_STANDS: Duration = Duration::from_millis(2_750);
-/// The way of a sample: to the gateway and its shard, over the link, into the log, and back.
-const WITHOUT: Duration = Duration::from_millis(250);
+/// The way of a sample: to the gateway and its shard, over the link, into the log, and back; behind
+/// hints for its owner that are on the way already, a frame at a time if the window is no larger.
+const WITHOUT: Duration = Duration::from_millis(500);
 
 /// A run in which one node at a time stands still.
 pub fn simulate(seed: u64) {

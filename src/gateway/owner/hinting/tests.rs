@@ -191,8 +191,8 @@ fn what_became_a_hint_as_its_node_went_has_not_the_last_word() {
     assert_eq!(hints(&mut owner), [(9, 2.0)], "behind the hint of 1.0");
 }
 
-/// Red when a hint of a node that has left, and is back, goes there alone although older ones of the
-/// same samples went to others meanwhile: those keep the older value.
+/// Red when a hint of a node that has left, and is back, goes there alone although older ones of
+/// the same samples went to others meanwhile: those keep the older value.
 #[test]
 fn hints_of_a_node_that_is_back_go_where_older_ones_went() {
     let mut owner = owner(2, 1, AckPolicy::All).with_hints();
@@ -215,9 +215,9 @@ fn hints_of_a_node_that_is_back_go_where_older_ones_went() {
     ack(&mut owner, 0, (sequence, new), &[]);
     owner.handle_route(route(3, 2));
     owner.handle_hint(hint(2), value_of_all(2.0));
-    let owned = send(&mut owner, 0).1.len();
+    let placed = send(&mut owner, 0).1.len();
     assert_eq!(send(&mut owner, 1).1.len(), 8, "it lacks them");
-    assert!((1..8).contains(&owned), "{owned}: those that it owns now");
+    assert!((1..8).contains(&placed), "{placed}: those that it owns now");
 }
 
 /// Red when a gateway that starts with hints, and hears nothing of its fleet yet, panics at what
