@@ -6,6 +6,7 @@ use crate::loadgen::{self, Sender};
 use crate::process::{is_root, tail, wait_for};
 use crate::server::program;
 use std::cell::Cell;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -136,7 +137,9 @@ impl Fleet {
     pub fn link(&self, name: &str) -> String {
         let path = self.member(name).join("link");
         let address = std::fs::read_to_string(path).expect("a node has an address for links");
-        format!("{}:{LINK_PORT}", address.trim())
+        // As the program writes it: without leading zeros.
+        let address: SocketAddr = format!("{}:{LINK_PORT}", address.trim()).parse().expect("one");
+        address.to_string()
     }
 
     /// For `--url`, of a gateway.
